@@ -1,0 +1,1 @@
+"""Events between processes and hosts: over LISTEN/NOTIFY or Redis."""

@@ -1,0 +1,318 @@
+"""Settings: every knob's name, unit, default and reason, read once at start from a TOML file and the environment.
+
+Lives here: the frozen structs that the parts are handed, and how their fields are named and parsed.
+Must not know: what the parts do with them; nothing here opens a file other than the TOML one, or a socket.
+
+The environment wins over the file. A variable is ``TEMPMAIL_`` + the name shown by ``tempmail check-config``; the file
+holds the same names in lower case (``smtp_domain = "temp.mail"``).
+"""
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+PREFIX: Final = "TEMPMAIL_"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, malformed or contradicts another; the text names it and says what would be right."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A TCP address to listen on, or a unix socket when ``path`` is set."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings of one installation. Times are seconds, sizes are bytes."""
+
+    http: Address
+    smtp: Address
+    smtp_domain: str
+    smtp_max_connections: int
+    smtp_max_connections_per_ip: int
+    smtp_max_recipients: int
+    smtp_max_message_bytes: int
+    smtp_read_timeout: float
+    smtp_session_timeout: float
+    smtp_min_rate: int
+    smtp_bare_newlines: str
+    smtp_tls_cert: str
+    smtp_tls_key: str
+    domains: tuple[str, ...]
+    mailbox_default_ttl: float
+    mailbox_max_ttl: float
+    mailbox_max_per_ip: int
+    mailbox_max_messages: int
+    retention: float
+    partition_interval: float
+    cors_origins: tuple[str, ...]
+    query_token: bool
+    rate_requests_per_minute: int
+    rate_burst: int
+    rate_exempt: tuple[Network, ...]
+    trusted_proxies: tuple[Network, ...]
+    log_level: str
+    database_dsn: str
+    database_replica_dsns: tuple[str, ...]
+    database_users_dsn: str
+    database_mailboxes_dsn: str
+    database_messages_dsn: str
+    database_max_open: int
+    database_max_idle: int
+    database_max_lifetime: float
+    database_max_idle_time: float
+    database_statement_timeout: float
+    redis_url: str
+    cache_bytes: int
+    cache_ttl: float
+    websocket_max: int
+    workers: int
+    drain_deadline: float
+    data_dir: Path
+
+    @property
+    def embedded(self) -> bool:
+        """No DSN was given: this installation brings its own PostgreSQL."""
+        return not self.database_dsn
+
+    def dsn(self, domain: str) -> str:
+        """The primary DSN of the data domain ``users``, ``mailboxes`` or ``messages``."""
+        own: str = getattr(self, f"database_{domain}_dsn")
+        return own or self.database_dsn
+
+
+def _text(value: str) -> str:
+    return value.strip()
+
+
+def _integer(value: str) -> int:
+    return int(value)
+
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(value: str) -> float:
+    """Parse ``90``, ``90s``, ``15m``, ``48h``, ``7d`` or a sum like ``1h30m`` into seconds; ValueError when malformed."""
+    value = value.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
+    if not parts or "".join(n + u for n, u in parts) != value:
+        raise ValueError(f"{value!r} is not a duration such as 30s, 15m, 48h or 7d")
+    return sum(float(n) * _UNITS[u] for n, u in parts)
+
+
+def _boolean(value: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.strip().lower() not in known:
+        raise ValueError(f"{value!r} is not true or false")
+    return known[value.strip().lower()]
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(item for item in (part.strip() for part in value.split(",")) if item)
+
+
+def _domains(value: str) -> tuple[str, ...]:
+    names = tuple(name.lower().rstrip(".") for name in _names(value))
+    for name in names:
+        if len(name) > 253 or not re.fullmatch(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", name):
+            raise ValueError(f"{name!r} is not a domain name such as temp.mail (non-ASCII names: give the xn-- form)")
+    return names
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item, strict=False) for item in _names(value))
+
+
+def _address(value: str) -> Address:
+    value = value.strip()
+    if value.startswith("unix:"):
+        return Address(path=value.removeprefix("unix:"))
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not host:port, :port or unix:/path")
+    return Address(host=host.strip("[]") or "0.0.0.0", port=int(port))
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.strip().lower() not in allowed:
+            raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
+        return value.strip().lower()
+
+    return parse
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One knob: its public name, how its text becomes a value, its default and why one would turn it."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    default: str
+    why: str
+    embedded: str | None = None  # the default when the installation brings its own PostgreSQL (a trial on loopback)
+    aliases: tuple[str, ...] = ()
+    secret: bool = False
+
+
+SETTINGS: Final = (
+    Setting("SERVER_HOST", "", _text, "0.0.0.0", "address the HTTP API listens on", "127.0.0.1"),
+    Setting("SERVER_PORT", "", _integer, "8080", "port of the HTTP API; 0 picks a free one"),
+    Setting("SMTP_BIND_ADDR", "smtp", _address, ":25", "where mail comes in", "127.0.0.1:2525"),
+    Setting("SMTP_DOMAIN", "smtp_domain", _text, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
+    Setting("SMTP_MAX_CONNECTIONS", "smtp_max_connections", _integer, "1000", "SMTP sessions of this node; more get 421"),
+    Setting(
+        "SMTP_MAX_CONNECTIONS_PER_IP",
+        "smtp_max_connections_per_ip",
+        _integer,
+        "100",
+        "sessions one address may hold in one worker; RATE_LIMIT_EXEMPT networks are not counted",
+    ),
+    Setting("SMTP_MAX_RECIPIENTS", "smtp_max_recipients", _integer, "100", "RCPT per message (RFC 5321 asks for >= 100)"),
+    Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", _integer, "10485760", "largest message, in bytes"),
+    Setting("SMTP_READ_TIMEOUT", "smtp_read_timeout", duration, "30s", "silence after which a sender is dropped"),
+    Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", duration, "15m", "a session's whole life"),
+    Setting("SMTP_MIN_RATE", "smtp_min_rate", _integer, "500", "bytes/s a DATA must average after 30 s; slower is dropped"),
+    Setting(
+        "SMTP_BARE_NEWLINES",
+        "smtp_bare_newlines",
+        _one_of("normalise", "refuse"),
+        "normalise",
+        "a bare CR or LF inside DATA becomes CRLF, or the message is refused with 550 5.6.11",
+    ),
+    Setting("SMTP_TLS_CERT", "smtp_tls_cert", _text, "", "PEM chain for STARTTLS, or 'self-signed' for a trial"),
+    Setting("SMTP_TLS_KEY", "smtp_tls_key", _text, "", "PEM key of SMTP_TLS_CERT"),
+    Setting("MAILBOX_ALLOWED_DOMAINS", "domains", _domains, "temp.mail", "domains we serve; the first is the default"),
+    Setting("MAILBOX_DEFAULT_TTL", "mailbox_default_ttl", duration, "1h", "life of a mailbox that names none"),
+    Setting("MAILBOX_MAX_TTL", "mailbox_max_ttl", duration, "24h", "longest life a guest may ask for"),
+    Setting("MAILBOX_MAX_PER_IP", "mailbox_max_per_ip", _integer, "3", "mailboxes a guest address may make a day"),
+    Setting("MAILBOX_MAX_MESSAGES", "mailbox_max_messages", _integer, "1000", "messages a guest mailbox holds; 0 = any"),
+    Setting("RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"),
+    Setting("PARTITION_INTERVAL", "partition_interval", duration, "1h", "width of a partition of short-lived mail"),
+    Setting("CORS_ALLOWED_ORIGINS", "cors_origins", _names, "", "origins whose pages may call the API; * for any"),
+    Setting("QUERY_TOKEN", "query_token", _boolean, "true", "accept ?token= (old clients); off keeps tokens out of URLs"),
+    Setting("RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", _integer, "600", "per client address; 0 = none"),
+    Setting("RATE_LIMIT_BURST", "rate_burst", _integer, "100", "requests a client may make at once"),
+    Setting("RATE_LIMIT_EXEMPT", "rate_exempt", _networks, "", "networks without limits", "127.0.0.0/8,::1"),
+    Setting("TRUSTED_PROXIES", "trusted_proxies", _networks, "", "networks whose X-Forwarded-For is believed"),
+    Setting("LOG_LEVEL", "log_level", _one_of("debug", "info", "warning", "error"), "info", "least level that is logged"),
+    Setting(
+        "DATABASE_DSN",
+        "database_dsn",
+        _text,
+        "",
+        "PostgreSQL >= 15; empty starts one of our own",
+        aliases=("DATABASE_MASTER_DSN",),
+        secret=True,
+    ),
+    Setting(
+        "DATABASE_REPLICA_DSNS",
+        "database_replica_dsns",
+        _names,
+        "",
+        "replicas that may serve reads",
+        aliases=("DATABASE_SLAVE_DSNS",),
+        secret=True,
+    ),
+    Setting("DATABASE_USERS_DSN", "database_users_dsn", _text, "", "own server for users", secret=True),
+    Setting("DATABASE_MAILBOXES_DSN", "database_mailboxes_dsn", _text, "", "own server for mailboxes", secret=True),
+    Setting("DATABASE_MESSAGES_DSN", "database_messages_dsn", _text, "", "own server for messages", secret=True),
+    Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", _integer, "100", "connections of this node, all workers"),
+    Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", _integer, "20", "connections of this node kept when idle"),
+    Setting("DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed"),
+    Setting("DATABASE_CONN_MAX_IDLE_TIME", "database_max_idle_time", duration, "10m", "then an idle one is closed"),
+    Setting("DATABASE_STATEMENT_TIMEOUT", "database_statement_timeout", duration, "5s", "longest a statement may run"),
+    Setting("REDIS_URL", "redis_url", _text, "", "redis://host:6379/0 carries events between hosts", secret=True),
+    Setting("CACHE_BYTES", "cache_bytes", _integer, "67108864", "ready responses a worker keeps, in bytes"),
+    Setting("CACHE_TTL", "cache_ttl", duration, "5s", "longest a cached answer lives (bounds staleness between hosts)"),
+    Setting("WEBSOCKET_MAX", "websocket_max", _integer, "20000", "WebSocket connections of one worker; more get 503"),
+    Setting("WORKERS", "workers", _integer, "0", "worker processes; 0 = one a core"),
+    Setting("DRAIN_DEADLINE", "drain_deadline", duration, "30s", "a stopping worker's time to finish what it began"),
+    Setting("DATA_DIR", "data_dir", Path, "var", "embedded data and generated secrets"),
+)
+
+
+def _read_file(path: str) -> dict[str, str]:
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"configuration file {path}: {error}") from error
+    values: dict[str, str] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            raise ConfigError(f"configuration file {path}: [{key}] is a table; settings stand at the top level")
+        values[key.upper()] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return values
+
+
+def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
+    """Every given value by public name: file first, environment over it, aliases folded in; unknown names are errors."""
+    given = _read_file(file) if file else {}
+    given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
+    canonical = {alias: s.name for s in SETTINGS for alias in (s.name, *s.aliases)}
+    unknown = sorted(set(given) - set(canonical))
+    if unknown:
+        raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}; `tempmail check-config` lists those there are")
+    return {canonical[name]: value for name, value in given.items()}
+
+
+def load(env: Mapping[str, str] | None = None, **overrides: str) -> Config:
+    """Read the settings of this process: defaults, the TOML file named by TEMPMAIL_CONFIG, the environment, ``overrides``.
+
+    ``overrides`` are public names with text values (command-line flags). Raises ConfigError.
+    """
+    env = os.environ if env is None else env
+    given = _gather(env, env.get(PREFIX + "CONFIG")) | overrides
+    embedded = not given.get("DATABASE_DSN")
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        default = setting.embedded if embedded and setting.embedded is not None else setting.default
+        text = given.get(setting.name, default)
+        try:
+            values[setting.field or setting.name] = setting.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{PREFIX}{setting.name}: {error}") from error
+    host, port = values.pop("SERVER_HOST"), values.pop("SERVER_PORT")
+    values["http"] = Address(path=host.removeprefix("unix:")) if host.startswith("unix:") else Address(host, port)
+    values["workers"] = values["workers"] or len(os.sched_getaffinity(0))
+    return _checked(Config(**values))
+
+
+def _checked(config: Config) -> Config:
+    """Refuse what no part could work with, naming the setting."""
+    if not config.domains:
+        raise ConfigError(f"{PREFIX}MAILBOX_ALLOWED_DOMAINS: at least one domain is needed")
+    if not 1 <= config.workers <= 64:
+        raise ConfigError(f"{PREFIX}WORKERS: {config.workers} is not between 1 and 64")
+    if config.partition_interval < 60 or 86400 % config.partition_interval:
+        raise ConfigError(f"{PREFIX}PARTITION_INTERVAL: must divide a day evenly and be a minute or more")
+    if config.smtp_tls_cert and config.smtp_tls_cert != "self-signed" and not config.smtp_tls_key:
+        raise ConfigError(f"{PREFIX}SMTP_TLS_KEY: needed beside SMTP_TLS_CERT")
+    if config.mailbox_default_ttl > config.mailbox_max_ttl:
+        raise ConfigError(f"{PREFIX}MAILBOX_DEFAULT_TTL: longer than MAILBOX_MAX_TTL")
+    if config.database_max_open < 3 * config.workers:
+        raise ConfigError(f"{PREFIX}DATABASE_MAX_OPEN_CONNS: {config.workers} workers need {3 * config.workers} or more")
+    if config.redis_url and not config.redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError(f"{PREFIX}REDIS_URL: must begin with redis://, rediss:// or unix://")
+    return config

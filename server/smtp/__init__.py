@@ -1,0 +1,1 @@
+"""Mail in: the listener and its sessions. Must not know HTTP or WebSocket."""

@@ -1,0 +1,1 @@
+"""WebSocket: subscriptions and their sessions. Must not know SMTP."""
