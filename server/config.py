@@ -70,7 +70,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[Network, ...]
     log_level: str
     database_dsn: str
-    database_replica_dsns: tuple[str, ...]
     database_users_dsn: str
     database_mailboxes_dsn: str
     database_messages_dsn: str
@@ -223,15 +222,6 @@ SETTINGS: Final = (
         "",
         "PostgreSQL >= 15; empty starts one of our own",
         aliases=("DATABASE_MASTER_DSN",),
-        secret=True,
-    ),
-    Setting(
-        "DATABASE_REPLICA_DSNS",
-        "database_replica_dsns",
-        _names,
-        "",
-        "replicas that may serve reads",
-        aliases=("DATABASE_SLAVE_DSNS",),
         secret=True,
     ),
     Setting("DATABASE_USERS_DSN", "database_users_dsn", _text, "", "own server for users", secret=True),

@@ -1,0 +1,84 @@
+"""A worker's finished answers: a bounded LRU of bytes, each valid only while its mailbox's generation stands.
+
+Lives here: the LRU and the reading rule. Must not know: what the bytes are, or who may see them (the token is part of the
+key, so an answer can only be found by a request that carries the token it was made for).
+
+The rule: take a ``ticket`` before the database is read, hand it back with the bytes. A later look-up compares the ticket
+with the shared table, so a write by any worker of the host, begun or done, turns the entry into a miss at once.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from server.cache.generations import Generations, settled
+from server.metrics import Counter, Gauge
+
+HITS = Counter("tempmail_cache_hits_total", "Answers found ready.", ("layer",))
+MISSES = Counter("tempmail_cache_misses_total", "Answers that had to be made.", ("layer",))
+BYTES = Gauge("tempmail_cache_bytes", "Bytes of ready answers held.", ("layer",))
+
+_ENTRY_OVERHEAD = 300  # bytes of Python objects around one entry, measured; counted so that the bound is about memory
+
+
+class Ticket(NamedTuple):
+    """Where the generations stood before something was read."""
+
+    slot: int
+    snapshot: bytes
+
+
+class _Entry(NamedTuple):
+    ticket: Ticket
+    expires: float
+    value: "Ready"
+
+
+class Ready(NamedTuple):
+    """A finished answer: its body and its strong ETag (RFC 9110 section 8.8.3), quotes included."""
+
+    body: bytes
+    etag: str
+
+
+class Local:
+    """``max_bytes`` bounds the whole; the least recently used go first. ``ttl`` in seconds bounds every entry's life."""
+
+    def __init__(self, generations: Generations, max_bytes: int, ttl: float) -> None:
+        self._generations, self._max, self._ttl = generations, max_bytes, ttl
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._bytes = 0
+
+    def ticket(self, key: bytes) -> Ticket:
+        """Where ``key``'s generation stands now; take it before reading the database."""
+        slot = self._generations.slot(key)
+        return Ticket(slot, self._generations.snapshot(slot))
+
+    def get(self, key: Hashable) -> Ready | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            if entry.expires > time.monotonic() and self._generations.snapshot(entry.ticket.slot) == entry.ticket.snapshot:
+                self._entries.move_to_end(key)
+                HITS.add(("local",))
+                return entry.value
+            self._drop(key)
+        MISSES.add(("local",))
+        return None
+
+    def put(self, key: Hashable, ticket: Ticket, value: Ready, lifetime: float | None = None) -> None:
+        """Keep ``value`` for ``lifetime`` seconds at most, unless a write was in flight when the ticket was taken."""
+        size = len(value.body) + _ENTRY_OVERHEAD
+        if not settled(ticket.snapshot) or size > self._max // 8:
+            return
+        if key in self._entries:
+            self._drop(key)
+        life = self._ttl if lifetime is None else min(self._ttl, lifetime)
+        self._entries[key] = _Entry(ticket, time.monotonic() + life, value)
+        self._bytes += size
+        while self._bytes > self._max:
+            self._drop(next(iter(self._entries)))
+        BYTES.set(self._bytes, ("local",))
+
+    def _drop(self, key: Hashable) -> None:
+        self._bytes -= len(self._entries.pop(key).value.body) + _ENTRY_OVERHEAD

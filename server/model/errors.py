@@ -1,0 +1,51 @@
+"""The two ways anything here can fail, and the words for them.
+
+Lives here: the exceptions that cross layers. Must not know: statuses and reply codes; ``web`` and ``smtp`` each map the
+words to their own protocol.
+"""
+
+from typing import Literal
+
+Word = Literal[
+    "address_invalid",
+    "alias_not_found",
+    "attachment_not_found",
+    "body_invalid",
+    "domain_not_allowed",
+    "duration_invalid",
+    "field_invalid",
+    "mailbox_exists",
+    "mailbox_full",
+    "mailbox_not_found",
+    "message_not_found",
+    "message_too_big",
+    "method_not_allowed",
+    "origin_not_allowed",
+    "prefix_invalid",
+    "rate_limited",
+    "route_not_found",
+    "too_many_mailboxes",
+    "token_required",
+]
+
+
+class Refused(Exception):
+    """The caller asked for something that cannot be: trying again unchanged will not help.
+
+    ``word`` is stable and machine-readable, ``field`` names the input at fault, ``detail`` says what would be right, and
+    ``retry_after`` (seconds) is set where waiting does help after all (a limit).
+    """
+
+    def __init__(self, word: Word, detail: str = "", *, field: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(word, detail)
+        self.word: Word = word
+        self.detail = detail
+        self.field = field
+        self.retry_after = retry_after
+
+
+class Unavailable(Exception):
+    """Our own trouble (database, broker, overload): nothing is known to be done, and trying again later may help.
+
+    The text is for the log; no client is ever shown it.
+    """

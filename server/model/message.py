@@ -1,0 +1,96 @@
+"""The product's nouns: mailbox, envelope, stored message. Frozen values, no behaviour beyond their own shape."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+FOREVER = datetime.max.replace(tzinfo=UTC)
+"""PostgreSQL's ``infinity``: mail that is kept until someone deletes it."""
+
+
+class Mailbox(msgspec.Struct, frozen=True):
+    """An address somebody holds a token for. ``expires_at`` is None for one kept for ever."""
+
+    id: str
+    local_part: str
+    domain: str
+    token_hash: bytes
+    created_at: datetime
+    expires_at: datetime | None
+    user_id: str | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.local_part}@{self.domain}"
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+class Recipient(msgspec.Struct, frozen=True):
+    """One accepted RCPT: the address as given (canonical form) and the mailbox it led to."""
+
+    address: str
+    mailbox_id: str
+
+
+class Envelope(msgspec.Struct):
+    """One message as SMTP handed it over: who, to whom, and the bytes (CRLF lines, dots unstuffed, trace header in front)."""
+
+    sender: str
+    recipients: list[Recipient]
+    raw: bytes
+    tls: bool = False
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A row of a mailbox's list, everything but the body. ``details`` is the JSON object described in store/batch.py."""
+
+    id: str
+    mailbox_id: str
+    seq: int
+    received_at: datetime
+    envelope_from: str
+    sender: str
+    to: str
+    subject: str
+    preview: str
+    size: int
+    is_read: bool
+    details: "Details"
+    body_id: str = ""
+    body_drop_after: datetime = FOREVER
+
+
+class StoredAttachment(msgspec.Struct, frozen=True, rename="camel"):
+    """What a list says of an attachment; ``id`` is the MIME part number (RFC 3501 section 6.4.5), size is decoded bytes."""
+
+    id: str
+    filename: str
+    content_type: str
+    size: int
+
+
+class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What only some readers need of a message, kept as one JSON value beside its row."""
+
+    cc: str = ""
+    reply_to: str = ""
+    date: datetime | None = None
+    message_id: str = ""
+    has_html: bool = False
+    has_text: bool = False
+    tls: bool = False
+    attachments: tuple[StoredAttachment, ...] = ()
+    codes: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    defect: str | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """A mailbox's counters; ``next_seq`` is the number its next message gets."""
+
+    total: int
+    unread: int
+    next_seq: int
+    last_activity: datetime | None
