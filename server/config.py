@@ -179,7 +179,9 @@ SETTINGS: Final = (
     Setting("SERVER_PORT", "", _integer, "8080", "port of the HTTP API; 0 picks a free one"),
     Setting("SMTP_BIND_ADDR", "smtp", _address, ":25", "where mail comes in", "127.0.0.1:2525"),
     Setting("SMTP_DOMAIN", "smtp_domain", _text, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
-    Setting("SMTP_MAX_CONNECTIONS", "smtp_max_connections", _integer, "1000", "SMTP sessions of this node; more get 421"),
+    Setting(
+        "SMTP_MAX_CONNECTIONS", "smtp_max_connections", _integer, "1000", "SMTP sessions of this node; more get 421"
+    ),
     Setting(
         "SMTP_MAX_CONNECTIONS_PER_IP",
         "smtp_max_connections_per_ip",
@@ -187,11 +189,15 @@ SETTINGS: Final = (
         "100",
         "sessions one address may hold in one worker; RATE_LIMIT_EXEMPT networks are not counted",
     ),
-    Setting("SMTP_MAX_RECIPIENTS", "smtp_max_recipients", _integer, "100", "RCPT per message (RFC 5321 asks for >= 100)"),
+    Setting(
+        "SMTP_MAX_RECIPIENTS", "smtp_max_recipients", _integer, "100", "RCPT per message (RFC 5321 asks for >= 100)"
+    ),
     Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", _integer, "10485760", "largest message, in bytes"),
     Setting("SMTP_READ_TIMEOUT", "smtp_read_timeout", duration, "30s", "silence after which a sender is dropped"),
     Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", duration, "15m", "a session's whole life"),
-    Setting("SMTP_MIN_RATE", "smtp_min_rate", _integer, "500", "bytes/s a DATA must average after 30 s; slower is dropped"),
+    Setting(
+        "SMTP_MIN_RATE", "smtp_min_rate", _integer, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
+    ),
     Setting(
         "SMTP_BARE_NEWLINES",
         "smtp_bare_newlines",
@@ -205,16 +211,26 @@ SETTINGS: Final = (
     Setting("MAILBOX_DEFAULT_TTL", "mailbox_default_ttl", duration, "1h", "life of a mailbox that names none"),
     Setting("MAILBOX_MAX_TTL", "mailbox_max_ttl", duration, "24h", "longest life a guest may ask for"),
     Setting("MAILBOX_MAX_PER_IP", "mailbox_max_per_ip", _integer, "3", "mailboxes a guest address may make a day"),
-    Setting("MAILBOX_MAX_MESSAGES", "mailbox_max_messages", _integer, "1000", "messages a guest mailbox holds; 0 = any"),
-    Setting("RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"),
+    Setting(
+        "MAILBOX_MAX_MESSAGES", "mailbox_max_messages", _integer, "1000", "messages a guest mailbox holds; 0 = any"
+    ),
+    Setting(
+        "RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"
+    ),
     Setting("PARTITION_INTERVAL", "partition_interval", duration, "1h", "width of a partition of short-lived mail"),
     Setting("CORS_ALLOWED_ORIGINS", "cors_origins", _names, "", "origins whose pages may call the API; * for any"),
-    Setting("QUERY_TOKEN", "query_token", _boolean, "true", "accept ?token= (old clients); off keeps tokens out of URLs"),
-    Setting("RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", _integer, "600", "per client address; 0 = none"),
+    Setting(
+        "QUERY_TOKEN", "query_token", _boolean, "true", "accept ?token= (old clients); off keeps tokens out of URLs"
+    ),
+    Setting(
+        "RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", _integer, "600", "per client address; 0 = none"
+    ),
     Setting("RATE_LIMIT_BURST", "rate_burst", _integer, "100", "requests a client may make at once"),
     Setting("RATE_LIMIT_EXEMPT", "rate_exempt", _networks, "", "networks without limits", "127.0.0.0/8,::1"),
     Setting("TRUSTED_PROXIES", "trusted_proxies", _networks, "", "networks whose X-Forwarded-For is believed"),
-    Setting("LOG_LEVEL", "log_level", _one_of("debug", "info", "warning", "error"), "info", "least level that is logged"),
+    Setting(
+        "LOG_LEVEL", "log_level", _one_of("debug", "info", "warning", "error"), "info", "least level that is logged"
+    ),
     Setting(
         "DATABASE_DSN",
         "database_dsn",
@@ -267,13 +283,13 @@ def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
     return {canonical[name]: value for name, value in given.items()}
 
 
-def load(env: Mapping[str, str] | None = None, **overrides: str) -> Config:
+def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | None = None) -> Config:
     """Read the settings of this process: defaults, the TOML file named by TEMPMAIL_CONFIG, the environment, ``overrides``.
 
     ``overrides`` are public names with text values (command-line flags). Raises ConfigError.
     """
     env = os.environ if env is None else env
-    given = _gather(env, env.get(PREFIX + "CONFIG")) | overrides
+    given = _gather(env, env.get(PREFIX + "CONFIG")) | dict(overrides or {})
     embedded = not given.get("DATABASE_DSN")
     values: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -302,7 +318,29 @@ def _checked(config: Config) -> Config:
     if config.mailbox_default_ttl > config.mailbox_max_ttl:
         raise ConfigError(f"{PREFIX}MAILBOX_DEFAULT_TTL: longer than MAILBOX_MAX_TTL")
     if config.database_max_open < 3 * config.workers:
-        raise ConfigError(f"{PREFIX}DATABASE_MAX_OPEN_CONNS: {config.workers} workers need {3 * config.workers} or more")
+        raise ConfigError(
+            f"{PREFIX}DATABASE_MAX_OPEN_CONNS: {config.workers} workers need {3 * config.workers} or more"
+        )
     if config.redis_url and not config.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError(f"{PREFIX}REDIS_URL: must begin with redis://, rediss:// or unix://")
     return config
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, for a child that is to be configured as it is."""
+    return dict(os.environ)
+
+
+def shown(config: Config) -> list[tuple[str, str, str]]:
+    """(name, value, why) of every setting, secrets masked."""
+    rows = []
+    for setting in SETTINGS:
+        if setting.name == "SERVER_HOST":
+            value: Any = config.http.path or config.http.host
+        elif setting.name == "SERVER_PORT":
+            value = config.http.port
+        else:
+            value = getattr(config, setting.field)
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        rows.append((setting.name, "(set)" if setting.secret and text else text, setting.why))
+    return rows

@@ -10,6 +10,7 @@ address, an id or a token.
 
 import bisect
 import mmap
+import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
@@ -94,11 +95,11 @@ def _unpack(packed: bytes) -> Snapshot:
 class Board:
     """Shared memory in which every worker keeps its last snapshot; mapped before the fork, one column a live worker.
 
-    A column is: sequence (odd while being written), length, bytes. One process writes a column, so no lock is needed; a
-    reader that meets an odd or changed sequence reads again.
+    A column is: sequence (odd while being written), length, pid, bytes. One process writes a column, so no lock is needed;
+    a reader that meets an odd or changed sequence reads again.
     """
 
-    _HEAD = struct.Struct("=QQ")
+    _HEAD = struct.Struct("=QQQ")
 
     def __init__(self, columns: int, size: int = 1 << 18) -> None:
         self._columns, self._size = columns, size
@@ -110,25 +111,28 @@ class Board:
             return False
         at = column * self._size
         sequence = self._HEAD.unpack_from(self._memory, at)[0] | 1
-        self._HEAD.pack_into(self._memory, at, sequence, len(packed))
+        self._HEAD.pack_into(self._memory, at, sequence, len(packed), os.getpid())
         self._memory[at + self._HEAD.size : at + self._HEAD.size + len(packed)] = packed
-        self._HEAD.pack_into(self._memory, at, sequence + 1, len(packed))
+        self._HEAD.pack_into(self._memory, at, sequence + 1, len(packed), os.getpid())
         return True
 
     def read(self, column: int) -> bytes:
         """A column's last whole snapshot; empty when it never had one or its writer died while writing."""
         at = column * self._size
         for _ in range(100):
-            sequence, length = self._HEAD.unpack_from(self._memory, at)
+            sequence, length, _ = self._HEAD.unpack_from(self._memory, at)
             packed = self._memory[at + self._HEAD.size : at + self._HEAD.size + length]
             if sequence % 2 == 0 and self._HEAD.unpack_from(self._memory, at)[0] == sequence:
                 return packed
         return b""
 
-    def clear_gauges(self, column: int) -> None:
+    def bury(self, pid: int) -> None:
         """A worker is gone: keep what it counted, forget its levels. Called by whoever reaped it."""
-        rows = {name: kept for name, kept in _unpack(self.read(column)).items() if _declared[name].kind != "gauge"}
-        self.publish(column, msgspec.msgpack.encode(rows))
+        for column in range(self._columns):
+            if self._HEAD.unpack_from(self._memory, column * self._size)[2] == pid:
+                rows = _unpack(self.read(column))
+                kept = {name: row for name, row in rows.items() if _declared[name].kind != "gauge"}
+                self.publish(column, msgspec.msgpack.encode(kept))
 
     def all(self) -> Iterator[bytes]:
         return (self.read(column) for column in range(self._columns))

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from server.cache.generations import Generations, settled
+from server.cache.generations import Generations
 from server.metrics import Counter, Gauge
 
 HITS = Counter("tempmail_cache_hits_total", "Answers found ready.", ("layer",))
@@ -55,10 +55,18 @@ class Local:
         slot = self._generations.slot(key)
         return Ticket(slot, self._generations.snapshot(slot))
 
+    def stands(self, ticket: Ticket) -> bool:
+        """Whether nothing has been written since ``ticket`` was taken, nor is being written."""
+        return self._generations.snapshot(ticket.slot) == ticket.snapshot
+
+    def settled(self, ticket: Ticket) -> bool:
+        """Whether no write was in flight when ``ticket`` was taken; only then may what was read be kept."""
+        return self._generations.settled(ticket.snapshot)
+
     def get(self, key: Hashable) -> Ready | None:
         entry = self._entries.get(key)
         if entry is not None:
-            if entry.expires > time.monotonic() and self._generations.snapshot(entry.ticket.slot) == entry.ticket.snapshot:
+            if entry.expires > time.monotonic() and self.stands(entry.ticket):
                 self._entries.move_to_end(key)
                 HITS.add(("local",))
                 return entry.value
@@ -69,7 +77,7 @@ class Local:
     def put(self, key: Hashable, ticket: Ticket, value: Ready, lifetime: float | None = None) -> None:
         """Keep ``value`` for ``lifetime`` seconds at most, unless a write was in flight when the ticket was taken."""
         size = len(value.body) + _ENTRY_OVERHEAD
-        if not settled(ticket.snapshot) or size > self._max // 8:
+        if not self.settled(ticket) or size > self._max // 8:
             return
         if key in self._entries:
             self._drop(key)

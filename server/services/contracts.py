@@ -23,8 +23,10 @@ class Delivery(Protocol):
     async def resolve(self, address: str) -> Recipient:
         """Ask memory, then the primary. Refused: domain_not_allowed, mailbox_not_found, mailbox_full."""
 
-    def submit(self, envelope: Envelope) -> "asyncio.Future[None]":
+    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
         """Queue one message for the open batch; resolves once its COMMIT is certain, raises Refused or Unavailable if not.
+
+        The result is its row in each recipient's mailbox. Whoever answers for it must handle both exceptions.
 
         Cancelling or dropping the future changes nothing for the batch: the message is stored all the same.
         """
@@ -113,4 +115,3 @@ class Limits(Protocol):
         """Take one request of a client address's budget; None where nothing limits it."""
 
     def exempt(self, client: str) -> bool: ...
-

@@ -1,0 +1,217 @@
+"""``python -m bench smtp|http|ws|e2e|corpus``: options, and one function per scenario.
+
+Must not know: how anything is measured.
+"""
+
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from bench import scenario_corpus, scenario_e2e, scenario_http, scenario_smtp, scenario_ws
+from bench.client_api import ApiError
+from bench.client_smtp import SmtpError
+from bench.client_ws import WebSocketError
+from bench.launch import LaunchError, work_directory
+from bench.peers import RECEIVERS
+from bench.report import write
+from bench.target import Target, TargetError, http_target, smtp_target
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure an installation from outside.")
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+Runs = Annotated[int, typer.Option(min=1, max=50, help="interleaved runs; figures are their medians")]
+Seconds = Annotated[float, typer.Option(min=0.5, max=600, help="length of one run")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="worker processes of the server the bench starts")]
+Http = Annotated[str, typer.Option("--http", help="measure a running installation: http://host:port")]
+Smtp = Annotated[str, typer.Option("--smtp", help="measure a running installation: host:port")]
+Owned = Annotated[bool, typer.Option("--i-own-this-target", help="allow a target that is not this machine")]
+WorkDir = Annotated[Path | None, typer.Option(help="where servers keep their data during the run")]
+CORES = len(os.sched_getaffinity(0))
+
+
+@app.callback()
+def _group() -> None:
+    """Measure an installation from outside: each scenario is a command."""
+
+
+def _target(http: str, smtp: str, owned: bool) -> Target | None:
+    if not http and not smtp:
+        return None
+    if not http or not smtp:
+        raise TargetError("a running installation needs both --http and --smtp")
+    return Target(http_target(http, owned), smtp_target(smtp, owned))
+
+
+def _names(text: str, known: dict[str, Any], what: str) -> tuple[str, ...]:
+    names = tuple(name for name in (part.strip() for part in text.split(",")) if name)
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is no {what}; there are {', '.join(known)}")
+    return names
+
+
+def _save(scenario: str, work: Path, options: Any, target: Target | None, result: dict[str, Any]) -> None:
+    parameters = asdict(options) | {"target": None if target is None else f"{target.http} {target.smtp}"}
+    console.print(f"\nresults: {write(scenario, work, parameters, result)}")
+
+
+@app.command()
+def smtp(
+    runs: Runs = 5,
+    seconds: Seconds = 4.0,
+    workers: Workers = 1,
+    sessions: Annotated[int, typer.Option(min=1, max=1000, help="SMTP sessions at a time")] = 50,
+    size: Annotated[int, typer.Option(min=1, max=50_000_000, help="bytes of each body")] = 4096,
+    mailboxes: Annotated[int, typer.Option(min=1, max=64, help="mailboxes, each with its own sender process")] = 1,
+    peers: Annotated[str, typer.Option(help="peers beside ours, by commas; empty for none")] = ",".join(RECEIVERS),
+    variants: Annotated[str, typer.Option(help="by commas: kept, single, own")] = ",".join(scenario_smtp.VARIANTS),
+    ours: Annotated[bool, typer.Option(help="measure our server too")] = True,
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Mails per second acknowledged and stored, beside smtp-sink, aiosmtpd and Postfix."""
+    target = _target(http, smtp, i_own_this_target)
+    options = scenario_smtp.Options(
+        workers=workers,
+        runs=runs,
+        seconds=seconds,
+        sessions=sessions,
+        size=size,
+        mailboxes=mailboxes,
+        peers=_names(peers, dict(RECEIVERS), "peer"),
+        variants=_names(variants, dict(scenario_smtp.VARIANTS), "variant"),
+    )
+    with work_directory(work_dir) as work:
+        result = scenario_smtp.run(console, options, work, target, ours)
+        _save("smtp", work, options, target, result)
+
+
+@app.command()
+def http(
+    runs: Runs = 5,
+    seconds: Seconds = 4.0,
+    workers: Workers = CORES,
+    mailboxes: Annotated[
+        int, typer.Option(min=1, max=200_000, help="different mailboxes, each with its token")
+    ] = 10_000,
+    connections: Annotated[int, typer.Option(min=1, max=10_000, help="keep-alive connections")] = 100,
+    generators: Annotated[int, typer.Option(min=1, max=16, help="generator processes")] = 1,
+    rate: Annotated[float, typer.Option(min=0, help="requests per second to offer; 0: as fast as answered")] = 0.0,
+    peer: Annotated[bool, typer.Option(help="measure a bare aiohttp route beside ours")] = True,
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """List reads per second over many mailboxes, beside a bare aiohttp route."""
+    target = _target(http, smtp, i_own_this_target)
+    options = scenario_http.Options(workers, runs, seconds, mailboxes, connections, generators, rate, peer)
+    with work_directory(work_dir) as work:
+        _save("http", work, options, target, scenario_http.run(console, options, work, target))
+
+
+@app.command()
+def ws(
+    seconds: Seconds = 10.0,
+    workers: Workers = CORES,
+    subscribers: Annotated[int, typer.Option(min=1, max=15_000, help="WebSocket connections")] = 1000,
+    rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="mails per second to offer")] = 500.0,
+    size: Annotated[int, typer.Option(min=1, max=1_000_000, help="bytes of each body")] = 4096,
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Time from the final dot to the WebSocket frame, and memory per connection."""
+    target = _target(http, smtp, i_own_this_target)
+    options = scenario_ws.Options(workers, seconds, subscribers, rate, size)
+    with work_directory(work_dir) as work:
+        _save("ws", work, options, target, scenario_ws.run(console, options, work, target))
+
+
+@app.command()
+def e2e(
+    workers: Workers = CORES,
+    readers: Annotated[int, typer.Option(min=1, max=1000, help="mailboxes written to and read at a time")] = 8,
+    mails: Annotated[int, typer.Option(min=1, max=100_000, help="mails to each, one after another")] = 250,
+    size: Annotated[int, typer.Option(min=1, max=1_000_000, help="bytes of each body")] = 4096,
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Time from the final dot until a mail is listed and until it is pushed."""
+    target = _target(http, smtp, i_own_this_target)
+    options = scenario_e2e.Options(workers, readers, mails, size)
+    with work_directory(work_dir) as work:
+        _save("e2e", work, options, target, scenario_e2e.run(console, options, work, target))
+
+
+@app.command()
+def corpus(
+    directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="messages and mbox files")],
+    index: Annotated[Path | None, typer.Option(exists=True, help="table of path and kind: message or mbox")] = None,
+    workers: Workers = CORES,
+    sessions: Annotated[int, typer.Option(min=1, max=100, help="messages under way at a time")] = 8,
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Send every message of a directory, read it back, compare it with the expected parse beside it."""
+    target = _target(http, smtp, i_own_this_target)
+    options = scenario_corpus.Options(workers, str(directory), str(index or ""), sessions)
+    with work_directory(work_dir) as work:
+        result = scenario_corpus.run(console, options, work, target)
+        _save("corpus", work, options, target, result)
+    if result["failures"]:
+        raise typer.Exit(1)
+
+
+_FAILURES = (
+    ApiError,
+    LaunchError,
+    OSError,
+    SmtpError,
+    TargetError,
+    TimeoutError,
+    WebSocketError,
+    scenario_e2e.StaleRead,
+    scenario_http.LoadError,
+    scenario_smtp.LostMail,
+    scenario_ws.PushError,
+)
+
+
+def _reasons(error: BaseException) -> list[BaseException]:
+    """The failures inside a group of tasks, or the failure itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [reason for inner in error.exceptions for reason in _reasons(inner)]
+    return [error]
+
+
+def main() -> None:
+    """Run one command; a failed measurement ends with status 1 and one line that says why."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that started servers are stopped
+    try:
+        app()
+    except (*_FAILURES, BaseExceptionGroup) as error:
+        reasons = _reasons(error)
+        if not all(isinstance(reason, _FAILURES) for reason in reasons):
+            raise
+        for reason in reasons[:5]:
+            console.print(f"[red]{type(reason).__name__}[/red]: {escape(str(reason))}", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

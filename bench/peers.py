@@ -1,0 +1,192 @@
+"""Other people's servers to stand beside ours: smtp-sink, aiosmtpd's Mailbox, Postfix to Maildir, a bare aiohttp route.
+
+Lives here: their configuration and how to count what they stored. Must not know: our server, or how load is made.
+"""
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench.launch import LaunchError, accepts, free_endpoint, require_program, running
+from bench.peer_servers import READY
+from bench.target import Endpoint
+
+DOMAIN = "bench.test"
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Something that takes mail.
+
+    ``stored`` counts the messages it holds now, and is None for one that keeps none; ``clear`` empties it between runs.
+    ``pids`` are the roots of its process trees, empty when it was started by someone else.
+    """
+
+    name: str
+    smtp: Endpoint
+    recipients: tuple[str, ...]
+    pids: tuple[int, ...] = ()
+    stored: Callable[[], int] | None = None
+    clear: Callable[[], None] = field(default=_nothing)
+
+
+def _says_ready(log: Path) -> bool:
+    return READY in log.read_text()
+
+
+def _maildir_files(maildir: Path) -> list[Path]:
+    return [Path(entry.path) for part in ("new", "cur") for entry in os.scandir(maildir / part)]
+
+
+def _empty(maildir: Path) -> None:
+    for path in _maildir_files(maildir):
+        path.unlink()
+
+
+def _make_maildir(path: Path) -> Path:
+    for part in ("tmp", "new", "cur"):
+        (path / part).mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def smtp_sink(work: Path) -> Iterator[Receiver]:
+    """Postfix's smtp-sink: C, discards; the ceiling for one process that speaks SMTP."""
+    endpoint = free_endpoint()
+    command = [require_program("smtp-sink", "postfix"), "-h", "mx.bench.test"]
+    if os.geteuid() == 0:
+        command += ["-u", "nobody"]
+    command += [str(endpoint), "4096"]
+    with running(command, work / "smtp-sink.log", lambda: accepts(endpoint)) as pid:
+        yield Receiver("smtp-sink", endpoint, (f"box@{DOMAIN}",), (pid,))
+
+
+@contextmanager
+def aiosmtpd_mailbox(work: Path) -> Iterator[Receiver]:
+    """aiosmtpd with its Mailbox handler on uvloop, one process."""
+    endpoint, maildir = free_endpoint(), _make_maildir(work / "aiosmtpd-maildir")
+    command = [sys.executable, "-m", "bench.peer_servers", "aiosmtpd", str(endpoint.port), str(maildir)]
+    log = work / "aiosmtpd.log"
+    with running(command, log, partial(_says_ready, log)) as pid:
+        yield Receiver(
+            "aiosmtpd-mailbox",
+            endpoint,
+            (f"box@{DOMAIN}",),
+            (pid,),
+            lambda: len(_maildir_files(maildir)),
+            lambda: _empty(maildir),
+        )
+
+
+_MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {home}/queue
+data_directory = {home}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = mx.{domain}
+mydestination =
+mynetworks = 127.0.0.0/8
+inet_interfaces = loopback-only
+alias_maps =
+alias_database =
+maillog_file =
+maillog_file_prefixes = {home}
+virtual_mailbox_domains = {domain}
+virtual_mailbox_base = {home}/mail
+virtual_mailbox_maps = static:box/
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+virtual_minimum_uid = 1
+virtual_mailbox_limit = 0
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+smtpd_peername_lookup = no
+message_size_limit = 33554432
+"""
+
+_MASTER_CF = """\
+{port} inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+proxymap unix - - n - - proxymap
+"""
+
+
+def _postfix_home(home: Path, endpoint: Endpoint) -> Path:
+    """Lay out a private Postfix; returns the Maildir it will deliver to."""
+    user = pwd.getpwnam("postfix")
+    nobody = pwd.getpwnam("nobody")
+    for part in ("config", "queue", "data", "mail"):
+        (home / part).mkdir(parents=True)
+    os.chown(home / "data", user.pw_uid, user.pw_gid)
+    os.chown(home / "mail", nobody.pw_uid, nobody.pw_gid)
+    maildir = _make_maildir(home / "mail" / "box")
+    for path in (maildir, *maildir.iterdir()):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    values = {"home": home, "domain": DOMAIN, "uid": nobody.pw_uid, "gid": nobody.pw_gid}
+    (home / "config" / "main.cf").write_text(_MAIN_CF.format(**values))
+    (home / "config" / "master.cf").write_text(_MASTER_CF.format(port=endpoint))
+    return maildir
+
+
+@contextmanager
+def postfix_maildir(work: Path) -> Iterator[Receiver]:
+    """A private Postfix that delivers to a Maildir: queue file and delivery both synced; needs root."""
+    program, master = require_program("postfix", "postfix"), "/usr/lib/postfix/sbin/master"
+    if os.geteuid() != 0:
+        raise LaunchError("Postfix can only be started by root")
+    endpoint, home = free_endpoint(), work / "postfix"
+    maildir = _postfix_home(home, endpoint)
+    checked = subprocess.run(
+        [program, "-c", str(home / "config"), "check"], capture_output=True, text=True, timeout=30, check=False
+    )
+    if checked.returncode:
+        raise LaunchError(f"postfix check: {checked.stderr.strip()[-500:]}")
+    # The master itself, in the foreground: it ends its daemons on SIGTERM, which `postfix start-fg` does not pass on.
+    command = [master, "-d", "-c", str(home / "config")]
+    with running(command, work / "postfix.log", lambda: accepts(endpoint)) as pid:
+        yield Receiver(
+            "postfix-maildir",
+            endpoint,
+            (f"box@{DOMAIN}",),
+            (pid,),
+            lambda: len(_maildir_files(maildir)),
+            lambda: _empty(maildir),
+        )
+
+
+RECEIVERS = {"smtp-sink": smtp_sink, "aiosmtpd-mailbox": aiosmtpd_mailbox, "postfix-maildir": postfix_maildir}
+
+
+@contextmanager
+def bare_aiohttp(work: Path, workers: int, path: str, body: bytes) -> Iterator[tuple[Endpoint, tuple[int, ...]]]:
+    """``workers`` processes that answer ``path`` with ``body`` on one SO_REUSEPORT port; yields it and their pids."""
+    endpoint = free_endpoint()
+    stored = work / "aiohttp-body"
+    stored.write_bytes(body)
+    command = [sys.executable, "-m", "bench.peer_servers", "aiohttp", str(endpoint.port), path, str(stored)]
+    with ExitStack() as stack:
+        pids = []
+        for number in range(workers):
+            log = work / f"aiohttp-{number}.log"
+            pids.append(stack.enter_context(running(command, log, partial(_says_ready, log))))
+        yield endpoint, tuple(pids)

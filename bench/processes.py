@@ -1,0 +1,83 @@
+"""CPU time and memory of a server's process tree, read from /proc (proc(5)).
+
+Must not know: which server it is, beyond telling PostgreSQL's processes from the others by their name.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """CPU seconds, user and system, spent by a tree so far: PostgreSQL's processes apart from all others."""
+
+    server: float
+    postgres: float
+
+    def since(self, before: "CpuTime") -> "CpuTime":
+        """What was spent between the two readings."""
+        return CpuTime(self.server - before.server, self.postgres - before.postgres)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    pid: int
+    parent: int
+    name: str
+    ticks: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        text = (_PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it ended between the listing and the reading
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    # utime, stime and the same of children already waited for: what ended during a run is still counted, once.
+    return _Stat(pid, int(fields[1]), name, sum(int(field) for field in fields[11:15]))
+
+
+def tree(root: int) -> list[_Stat]:
+    """The process ``root`` and all its living descendants."""
+    found = [_stat(int(entry)) for entry in os.listdir(_PROC) if entry.isdigit()]
+    children: dict[int, list[_Stat]] = {}
+    known: list[_Stat] = []
+    for stat in found:
+        if stat is None:
+            continue
+        children.setdefault(stat.parent, []).append(stat)
+        if stat.pid == root:
+            known.append(stat)
+    for stat in known:
+        known.extend(children.get(stat.pid, ()))
+    return known
+
+
+def cpu_time(root: int) -> CpuTime:
+    """CPU seconds of the tree under ``root``; the kernel counts in ticks of 1/100 s."""
+    server = postgres = 0
+    for stat in tree(root):
+        if stat.name.startswith("postgres"):
+            postgres += stat.ticks
+        else:
+            server += stat.ticks
+    return CpuTime(server / _TICKS, postgres / _TICKS)
+
+
+def memory_bytes(root: int) -> int:
+    """Proportional set size of the tree without PostgreSQL: a shared page counts once."""
+    total = 0
+    for stat in tree(root):
+        if stat.name.startswith("postgres"):
+            continue
+        try:
+            text = (_PROC / str(stat.pid) / "smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended between the listing and the reading
+        total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+    return total

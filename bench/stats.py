@@ -1,0 +1,111 @@
+"""The arithmetic of a benchmark: percentiles, histograms, paired ratios and the schedule of an open loop.
+
+Pure functions over numbers. Must not know: sockets, clocks, processes, or what was measured.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+HISTOGRAM_BINS = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A distribution of durations in seconds; all zero when nothing was measured."""
+
+    count: int
+    mean: float
+    minimum: float
+    p50: float
+    p95: float
+    p99: float
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """``count`` durations were at most ``upper`` seconds and above the bin before."""
+
+    upper: float
+    count: int
+
+
+def percentile(ordered: Sequence[float], fraction: float) -> float:
+    """The nearest-rank percentile of an ascending sequence: a value that was really seen, never interpolated."""
+    if not ordered:
+        raise ValueError("a percentile of nothing")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction {fraction} is not in (0, 1]")
+    # round() first: 0.95 * 100 is 95.00000000000001 in binary and would ask for one rank too many.
+    return ordered[max(math.ceil(round(fraction * len(ordered), 9)), 1) - 1]
+
+
+def summarise(values: Sequence[float]) -> Latency:
+    """Condense durations in seconds."""
+    if not values:
+        return Latency(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    ordered = sorted(values)
+    return Latency(
+        count=len(ordered),
+        mean=statistics.fmean(ordered),
+        minimum=ordered[0],
+        p50=percentile(ordered, 0.50),
+        p95=percentile(ordered, 0.95),
+        p99=percentile(ordered, 0.99),
+        maximum=ordered[-1],
+    )
+
+
+def histogram(values: Sequence[float], bins: int = HISTOGRAM_BINS) -> list[Bin]:
+    """Bins whose bounds grow by one factor from the least to the greatest value, so that a long tail stays readable."""
+    if not values:
+        return []
+    low, high = max(min(values), 1e-9), max(values)
+    if high <= low:
+        return [Bin(high, len(values))]
+    factor = (high / low) ** (1 / bins)
+    counts = [0] * bins
+    for value in values:
+        position = math.log(max(value, low) / low) / math.log(factor)
+        counts[min(max(math.ceil(round(position, 9)) - 1, 0), bins - 1)] += 1
+    uppers = [low * factor ** (i + 1) for i in range(bins - 1)] + [high]
+    return [Bin(upper, count) for upper, count in zip(uppers, counts, strict=True)]
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median of the per-run ratios: run i of both was measured side by side, so noise of the moment cancels."""
+    if len(ours) != len(theirs) or not ours:
+        raise ValueError("a ratio needs equally many runs of both")
+    if min(theirs) <= 0:
+        raise ValueError("a ratio to a run that did nothing")
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+class Schedule:
+    """Send times of an open loop: request ``i`` is due at ``start + i / rate``, earlier ones answered or not.
+
+    Latency counted from the due time and not from the moment of sending charges a stall of the server to every request
+    that should have gone out during it; a closed loop would leave those out (coordinated omission).
+    """
+
+    __slots__ = ("_rate", "_start", "total")
+
+    def __init__(self, start: float, rate: float, seconds: float) -> None:
+        """``start`` on any clock, in seconds; ``rate`` per second; ValueError unless both extents are > 0."""
+        if rate <= 0 or seconds <= 0:
+            raise ValueError("an open loop needs a rate and a duration above 0")
+        self._start = start
+        self._rate = rate
+        self.total = max(round(rate * seconds), 1)
+
+    def due_by(self, now: float) -> int:
+        """How many requests should have been sent by ``now``, in all."""
+        if now < self._start:
+            return 0
+        return min(int((now - self._start) * self._rate) + 1, self.total)
+
+    def time_of(self, index: int) -> float:
+        """When request ``index`` is due."""
+        return self._start + index / self._rate

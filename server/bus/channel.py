@@ -1,0 +1,111 @@
+"""What both buses share: hints are collected while one publish is under way and go out together with the next.
+
+Lives here: coalescing, bounds, health, and who a payload came from. Must not know: what travels underneath.
+
+A publish that fails is not repeated: readers poll while ``healthy`` is false and now and then anyway, so a lost hint costs
+them seconds. What is refused is counted.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from server.log import event
+from server.metrics import Counter
+from server.model.event import Hint, pack, unpack
+
+MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
+RETRY: Final = 1.0  # seconds between attempts to listen again
+_ORIGIN: Final = 10  # bytes before the hints: 8 name the host, 2 the worker
+
+LOST = Counter("tempmail_bus_lost_total", "Hints that could not be published.")
+PUBLISHED = Counter("tempmail_bus_published_total", "Hints published.")
+RECEIVED = Counter("tempmail_bus_received_total", "Hints received from other workers.")
+
+Receiver = Callable[[list[Hint], bool], None]
+"""Called in the loop with hints of another worker, and whether that worker is on another host."""
+
+
+class Channel(ABC):
+    """One worker's end of the bus. ``host`` is 8 bytes that the host's workers share, ``worker`` tells them apart."""
+
+    def __init__(self, host: bytes, worker: int, receive: Receiver) -> None:
+        self._host, self._origin, self._receive = host, host + worker.to_bytes(2, "big"), receive
+        self._pending: list[Hint] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self.healthy = False
+        self.reason = "not connected yet"
+
+    def start(self) -> None:
+        self._listener = asyncio.create_task(self._keep_listening())
+
+    def publish(self, hints: Sequence[Hint]) -> None:
+        """Queue ``hints``; returns at once and never fails."""
+        if len(self._pending) + len(hints) > MAX_PENDING:
+            LOST.add(n=len(hints))
+            return
+        self._pending.extend(hints)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._pending:
+            hints, self._pending = self._pending, []
+            try:
+                await self._send(hints)
+                PUBLISHED.add(n=len(hints))
+            except Exception as error:
+                LOST.add(n=len(hints))
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.healthy:
+            event("warning", "bus lost; readers poll until it is back", reason=repr(error))
+        self.healthy, self.reason = False, f"{type(error).__name__}: {error}"
+
+    async def _keep_listening(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except Exception as error:
+                self._fail(error)
+            await asyncio.sleep(RETRY)
+
+    def _connected(self) -> None:
+        event("info", "bus connected")
+        self.healthy, self.reason = True, ""
+
+    def _encode(self, hints: Sequence[Hint]) -> bytes:
+        return self._origin + pack(hints)
+
+    def _decode(self, payload: bytes) -> None:
+        """Hand a payload on unless this worker sent it; one that is not ours is logged and dropped."""
+        origin = payload[:_ORIGIN]
+        if origin == self._origin:
+            return
+        try:
+            hints = list(unpack(payload[_ORIGIN:]))
+        except ValueError as error:
+            event("warning", "bus carried something that is not ours", reason=str(error))
+            return
+        RECEIVED.add(n=len(hints))
+        self._receive(hints, not origin.startswith(self._host))
+
+    @abstractmethod
+    async def _send(self, hints: list[Hint]) -> None:
+        """Publish; raise on failure, within seconds."""
+
+    @abstractmethod
+    async def _listen(self) -> None:
+        """Connect, call ``_connected``, and pass payloads to ``_decode`` until the connection is lost; then raise."""
+
+    async def close(self) -> None:
+        """Send what is pending, for 2 s at most, and stop listening."""
+        if self._sender is not None and not self._sender.done():
+            await asyncio.wait([self._sender], timeout=2)
+            self._sender.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)

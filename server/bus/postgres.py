@@ -1,0 +1,43 @@
+"""The bus over LISTEN/NOTIFY: nothing more than PostgreSQL is needed. Payloads are base64, 8,000 bytes at most."""
+
+import asyncio
+import base64
+from typing import Any, Final
+
+import asyncpg
+
+from server.bus.channel import Channel, Receiver
+from server.model.event import Hint
+
+CHANNEL: Final = "tempmail_hints"
+_PER_PAYLOAD: Final = 230  # hints: 10 + 230 * 25 bytes are 7,680 in base64
+_ALIVE: Final = 10.0  # seconds between proofs that the listening connection still answers
+_NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, payload) FROM pg_catalog.unnest($2::text[]) AS payload"
+
+
+class PostgresChannel(Channel):
+    """``pool`` lends a connection for each publish; listening has one of its own."""
+
+    def __init__(self, host: bytes, worker: int, receive: Receiver, dsn: str, pool: "asyncpg.Pool[Any]") -> None:
+        super().__init__(host, worker, receive)
+        self._dsn, self._pool = dsn, pool
+
+    async def _send(self, hints: list[Hint]) -> None:
+        chunks = (hints[i : i + _PER_PAYLOAD] for i in range(0, len(hints), _PER_PAYLOAD))
+        payloads = [base64.b64encode(self._encode(chunk)).decode() for chunk in chunks]
+        async with self._pool.acquire(timeout=2) as connection:
+            await connection.execute(_NOTIFY, CHANNEL, payloads, timeout=3)
+
+    async def _listen(self) -> None:
+        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
+        try:
+            await connection.add_listener(CHANNEL, self._notified)
+            self._connected()
+            while True:
+                await asyncio.sleep(_ALIVE)
+                await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
+
+    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._decode(base64.b64decode(str(payload)))

@@ -1,0 +1,204 @@
+"""The command line: serve, migrate, partitions, check-config.
+
+Lives here: what an operator types and reads. Must not know: how anything below it works.
+"""
+
+import asyncio
+import secrets
+import subprocess
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server import config as configuration
+from server import log
+from server.config import Config, ConfigError
+from server.metrics import Board
+from server.model.errors import Unavailable
+from server.shards import worker
+from server.shards.sockets import SlotSockets
+from server.store import migrate as migrations
+from server.store.embedded import EmbeddedError, EmbeddedPostgres, running_dsn
+from server.store.partitions import Partitions, attached
+from server.store.pools import DOMAINS, Domain, Pools
+from server.supervisor import SPARE_COLUMNS, Supervisor
+
+app = typer.Typer(
+    name="tempmail",
+    help="A disposable-mail server: receive-only SMTP in; JSON API and WebSocket out; stored in PostgreSQL before 250.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+err: Final = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run a command; what an operator can mend is one line on stderr and exit status 2."""
+    try:
+        app()
+    except (ConfigError, EmbeddedError, migrations.MigrationError, Unavailable) as error:
+        err.print(f"[red]tempmail:[/red] {error}", markup=True, soft_wrap=True)
+        raise SystemExit(2) from None
+
+
+@app.command()
+def serve(
+    workers: Annotated[int, typer.Option(help="Worker processes; 0 is one for each core.", min=0, max=64)] = 0,
+) -> None:
+    """Start the server and stay in the foreground until Ctrl-C.
+
+    With TEMPMAIL_DATABASE_DSN set it uses that PostgreSQL (15 or newer; run [bold]tempmail migrate[/bold] first). Without
+    it, it starts one of its own under TEMPMAIL_DATA_DIR and migrates it: nothing needs to be installed.
+    """
+    config = configuration.load(overrides={"WORKERS": str(workers)} if workers else {})
+    log.configure(config.log_level)
+    with ExitStack() as stack:
+        companions = []
+        if config.embedded:
+            config, postgres = _start_embedded(config)
+            stack.callback(_stop_embedded, postgres)
+            companions.append(postgres)
+        board = Board(config.workers + SPARE_COLUMNS)
+        supervisor = Supervisor(
+            config,
+            worker.runner(config, board, secrets.token_bytes(8)),
+            companions=companions,
+            on_ready=lambda sockets: _welcome(config, sockets),
+            on_reap=board.bury,
+        )
+        status = supervisor.run()
+    raise SystemExit(status)
+
+
+def _start_embedded(config: Config) -> tuple[Config, EmbeddedPostgres]:
+    err.print(f"[dim]starting PostgreSQL in {config.data_dir.absolute()} ...[/dim]", soft_wrap=True)
+    postgres = EmbeddedPostgres(config.data_dir, max_connections=config.database_max_open + 2 * config.workers + 10)
+    postgres.start()
+    config = msgspec.structs.replace(config, database_dsn=postgres.dsn)
+    try:
+        # In a process of its own: the supervisor holds no loop and no connection when it forks.
+        subprocess.run([sys.executable, "-m", "server", "migrate"], check=True, env=_environment(config), timeout=120)
+    except subprocess.SubprocessError as error:
+        postgres.stop()
+        raise EmbeddedError(f"its schema could not be made: {error}") from error
+    return config, postgres
+
+
+def _environment(config: Config) -> dict[str, str]:
+    return configuration.environment() | {configuration.PREFIX + "DATABASE_DSN": config.database_dsn}
+
+
+def _stop_embedded(postgres: EmbeddedPostgres) -> None:
+    err.print("[dim]stopping PostgreSQL ...[/dim]")
+    postgres.stop()
+
+
+def _welcome(config: Config, sockets: SlotSockets) -> None:
+    http, smtp = _shown(sockets.http.getsockname()), _shown(sockets.smtp.getsockname())
+    err.print(f"\n[bold green]tempmail is ready[/bold green] ({config.workers} workers). Ctrl-C stops it.")
+    err.print(f"  HTTP  http://{http}" if not http.startswith("unix:") else f"  HTTP  {http}", soft_wrap=True)
+    err.print(f"  SMTP  {smtp}   for {', '.join(config.domains)}", soft_wrap=True)
+    err.print("Make the first mailbox:")
+    target = f"http://{http}" if not http.startswith("unix:") else f"--unix-socket {http[5:]} http://localhost"
+    err.print(f"  [bold]curl -X POST {target}/v1/mailboxes[/bold]\n", soft_wrap=True)
+
+
+def _shown(name: object) -> str:
+    if isinstance(name, tuple):
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(name[0]), str(name[0]))
+        return f"{host}:{name[1]}"
+    return f"unix:{name}"
+
+
+def _database(config: Config) -> Config:
+    """The configuration with the DSN of the running embedded server filled in where none is set."""
+    if not config.embedded:
+        return config
+    dsn = running_dsn(config.data_dir)
+    if dsn is None:
+        raise ConfigError(
+            f"no database: set {configuration.PREFIX}DATABASE_DSN, or start `tempmail serve` (its data: {config.data_dir})"
+        )
+    return msgspec.structs.replace(config, database_dsn=dsn)
+
+
+@app.command()
+def migrate(
+    pre: Annotated[bool, typer.Option("--pre", help="Only what the running release can live with (before it)")] = False,
+) -> None:
+    """Bring the database's schema to this release; does nothing when it is there already.
+
+    An upgrade without downtime: [bold]migrate --pre[/bold], restart every node, [bold]migrate[/bold].
+    """
+    config = _database(configuration.load())
+    dsns: dict[Domain, str] = {domain: config.dsn(domain) for domain in DOMAINS}
+    try:
+        done = asyncio.run(migrations.migrate(dsns, ("pre",) if pre else ("pre", "post")))
+    except (OSError, TimeoutError) as error:
+        raise ConfigError(f"no database at {configuration.PREFIX}DATABASE_DSN: {error}") from error
+    for migration in done:
+        err.print(f"applied {migration.domain}/{migration.name}")
+    if not done:
+        err.print("[dim]schema is up to date[/dim]")
+
+
+@app.command()
+def partitions(
+    drop: Annotated[bool, typer.Option("--drop", help="Also make those ahead and drop those that are over")] = False,
+) -> None:
+    """List the partitions of mail: their range, and the space their messages and bodies take on disk.
+
+    The server makes and drops them by itself; [bold]--drop[/bold] does one round of that by hand.
+    """
+    asyncio.run(_partitions(msgspec.structs.replace(_database(configuration.load()), workers=1), drop))
+
+
+async def _partitions(config: Config, drop: bool) -> None:
+    pools = await Pools.open(config)
+    try:
+        keeper = Partitions(pools.messages, config.partition_interval)
+        if drop:
+            now = datetime.now(UTC)
+            await keeper.ahead(now, config.mailbox_max_ttl)
+            for name in await keeper.drop_expired(now):
+                err.print(f"dropped {name}")
+        async with pools.messages.connection() as connection:
+            ranges = sorted(await attached(connection))
+            sizes = await connection.fetch(_SIZES)
+    finally:
+        await pools.close()
+    size = {row["relname"]: row["size"] for row in sizes}
+    table = Table("from", "to", "messages", "bodies", title="mail by the moment it may vanish (UTC)")
+    for r in ranges:
+        kind = " (kept for ever, by receipt)" if r.forever else ""
+        table.add_row(
+            f"{r.start:%Y-%m-%d %H:%M}{kind}",
+            f"{r.end:%Y-%m-%d %H:%M}",
+            f"{size.get(f'messages_{r.suffix}', 0):,}",
+            f"{size.get(f'bodies_{r.suffix}', 0):,}",
+        )
+    Console().print(table)
+
+
+_SIZES: Final = (
+    "SELECT c.relname, pg_catalog.pg_total_relation_size(c.oid) AS size FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'messages' AND c.relkind = 'r'"
+)
+
+
+@app.command()
+def check_config() -> None:
+    """Read every setting as [bold]serve[/bold] would and show it, with what it is for; secrets are not shown."""
+    config = configuration.load()
+    table = Table("setting", "value", "what it is for")
+    for name, value, why in configuration.shown(config):
+        table.add_row(configuration.PREFIX + name, value, why)
+    Console().print(table)

@@ -1,0 +1,96 @@
+"""The log: one JSON object a line on standard error, each line one write(), so that lines of many workers never mix.
+
+Lives here: the line's form, its level filter, its bounds and the redaction of secrets.
+Must not know: who logs, or any setting but the level. Never raises; a line that cannot be written is counted, and the
+next one that can says how many were lost.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+REDACTED: Final = "[redacted]"
+_SECRETS: Final = ("token", "authorization", "body", "password")
+_FD: Final = 2
+_LINE_MAX: Final = 4096  # PIPE_BUF: POSIX promises that a write to a pipe is whole only up to this
+_TEXT_MAX: Final = 2000
+_TEXT_SHORT: Final = 200
+
+_threshold = LEVELS["info"]
+_lost = 0
+
+
+def configure(level: str) -> None:
+    """Log ``level`` (debug, info, warning, error) and graver, here and in processes forked later; else KeyError."""
+    global _threshold
+    _threshold = LEVELS[level]
+
+
+def event(level: str, message: str, /, **fields: object) -> None:
+    """Write one line: ``ts`` (RFC 3339, UTC), ``level``, ``msg``, ``pid`` and the fields, in this order.
+
+    A field whose name ends in token, authorization, body or password shows "[redacted]" at any depth. Long texts lose
+    their middle; a line stays within 4096 bytes. An unknown level counts as error. Never raises.
+    """
+    global _lost
+    if LEVELS.get(level, LEVELS["error"]) < _threshold:
+        return
+    if _lost:
+        fields["lost_lines"] = _lost
+    try:
+        os.write(_FD, _line(level, message, fields))
+        _lost = 0
+    except OSError:  # standard error is closed or its reader is gone: there is no other place to say so
+        _lost += 1
+
+
+def _line(level: str, message: str, fields: Mapping[str, object]) -> bytes:
+    head = {
+        "ts": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": level,
+        "msg": _clipped(message, _TEXT_MAX),
+        "pid": os.getpid(),
+    }
+    for room in (_TEXT_MAX, _TEXT_SHORT):
+        line = _encoded(head | {name + "_" * (name in head): _shown(name, v, room) for name, v in fields.items()})
+        if len(line) <= _LINE_MAX:
+            return line
+    return _encoded(head | {"msg": _clipped(message, _TEXT_SHORT), "fields_dropped": len(fields)})
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _shown(name: str, value: object, room: int) -> object:
+    """``value`` as something JSON always takes: secrets hidden, mappings and sequences followed, the rest as text."""
+    if name.lower().endswith(_SECRETS):
+        return REDACTED
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 63 else str(value)
+    if isinstance(value, Mapping):
+        return {_clipped(str(k), room): _shown(str(k), v, room) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_shown("", item, room) for item in value]
+    return _clipped(_text(value), room)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # a foreign __str__ may raise anything; the log must not
+        return f"[unprintable {type(value).__name__}: {type(error).__name__}]"
+
+
+def _clipped(text: str, room: int) -> str:
+    """``text`` without lone surrogates (orjson refuses them) and at most ``room`` characters, its middle cut out."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if len(text) <= room:
+        return text
+    return f"{text[: room // 4]}…{text[-(room - room // 4 - 1) :]}"

@@ -1,0 +1,259 @@
+"""What readers of disposable mail come for: verification codes and links. Pure functions over text.
+
+A code counts only beside a word that says what it is, in English, Chinese, German, French, Spanish, Portuguese,
+Italian, Japanese, Korean or Russian. Candidates are found by byte searches at C speed and judged by regular
+expressions over a window of fixed size, so the cost is linear in a bounded text.
+"""
+
+import html as html_entities
+import re
+
+SCAN_CHARACTERS = 16_384
+MAX_CODES = 5
+MAX_LINKS = 20
+MAX_LINK = 2_000
+_HTML_CHARACTERS = 262_144
+_MAX_CANDIDATES = 60
+_MAX_URLS = 200
+_BEFORE = 80
+_AFTER = 60
+
+_CLASSES = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x2E for byte in range(256))
+_WIDE_DIGITS = [(chr(0xFF10 + digit), str(digit)) for digit in range(10)]
+
+# Each alternative begins with a letter, and a word boundary before it is asked for behind it: then, and only then, the
+# engine skips to possible first letters.
+_KEYWORD = re.compile(
+    r"code|otp\b(?<=\botp)|pin\b(?<=\bpin)|one[- ]time|password|2fa|token\b(?<=\btoken)|tan\b(?<=\btan)|verif|kennwort|"
+    r"passwort|mot de passe|código|codigo|clave|contraseña|senha|codice|"
+    r"验证码|驗證碼|校验码|校驗碼|动态码|動態碼|确认码|確認碼|激活码|认证码|認證碼|识别码|口令|密码|密碼|"
+    r"コード|認証番号|確認番号|暗証番号|パスワード|인증|코드|код|парол"
+)
+_OTHER = re.compile(
+    r"zip[- ]?code|postal[- ]?code|post[- ]?code|promo[- ]?code|promotion[- ]?code|discount[- ]?code|coupon[- ]?code|"
+    r"error[- ]?code|status[- ]?code|country[- ]?code|area[- ]?code|source[- ]?code|bar[- ]?code|qr[- ]?code|"
+    r"product[- ]?code|order\b(?<=\border)|invoice|phone|tel\b(?<=\btel)|fax\b(?<=\bfax)|tracking|ticket|"
+    r"case\b(?<=\bcase)|account (?:number|no)|total\b|price\b|bestellung|rechnung|commande|facture|pedido|factura|"
+    r"订单|訂單|编号|編號|发票|電話|电话|金额|注文|заказ|телефон"
+)
+# What may stand between the word and its code: "code is: ", "验证码为【".
+_CUE = re.compile(r"(?:[:：=＝#]|\b(?:is|ist|lautet|est|es|é|è)|は|为|為|是|：|—|–|-)[\s\W]*$")
+_RUN = re.compile(r"\d+")
+_GROUPED = re.compile(r"(\d{3})[ \u00a0-](\d{3})(?![ -]?\d)|(\d{4})[ \u00a0](\d{4})(?![ -]?\d)")
+_PREFIXED = re.compile(r"(?<![A-Za-z0-9-])[A-Z]{1,3}-$")
+_YEAR = re.compile(r"(?:19|20)\d\d$")
+_MIXED_WORDS = ("code", "otp")
+_MIXED_WIDE_WORDS = ("码", "碼", "コード", "código", "codigo", "код", "口令", "코드", "codice")
+_MIXED = re.compile(
+    r"(?:\s{0,5}(?:is|are|ist|lautet|est|es|é|è|は|为|為|是))?[\s:：=＝#\"'“”‘’【「『\[(*>—–-]{1,20}"
+    r"(?:([0-9](?:[ \u00a0][0-9]){3,7})(?![ ]?[0-9])|"
+    r"([A-Za-z0-9]{2,10}(?:-[A-Za-z0-9]{2,10}){0,3})(?![A-Za-z0-9@]|\.[A-Za-z]))"
+)
+_CASES = re.compile(r"[A-Z]")
+_DIGIT = re.compile(r"[0-9]")
+_LETTER = re.compile(r"[A-Za-z]")
+
+_URL = re.compile(
+    r"https?://[^\s<>\"'`\\^{|}\u0000-\u001f\u3000-\u303f\uff08-\uff0c\u201c\u201d]{1,2000}+", re.IGNORECASE
+)
+_HREF = re.compile(r"href\s{0,5}=\s{0,5}[\"']?\s{0,5}$", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]{0,500}>")
+_ACTION = re.compile(
+    r"verif|confirm|activat|reset|magic|log[-_]?in|sign[-_]?in|token|auth|passw|recover|invit|validat|otp|opt-?in|"
+    r"验证|驗證|激活|确认|確認|重置|登录|登錄|bestätig|aktivier|vérifi|activer|valider|verific|activar|認証|подтверд|인증",
+    re.IGNORECASE,
+)
+_LEAVE = re.compile(r"unsubscri|opt-?out|preferences|privacy|退订|abmelden|désabonn", re.IGNORECASE)
+
+
+def codes(subject: str, text: str) -> tuple[str, ...]:
+    """At most 5 verification codes of 4 to 12 characters, in the order of the text, the subject's first.
+
+    "482 193" is given as "482193", "AB12-CD34" and "G-123456" as they stand. Only the first 16,384 characters count.
+    """
+    scanned = f"{subject}\n{text[:SCAN_CHARACTERS]}"
+    if not scanned.isascii():
+        scanned = _narrow(scanned)
+    classes = scanned.encode("latin-1", "replace").translate(_CLASSES)
+    if b"0" not in classes:
+        return ()
+    lower = _lower(scanned)
+    found = _numeric(scanned, lower, classes)
+    _mixed(scanned, lower, found)
+    return tuple(sorted(found, key=found.__getitem__))[:MAX_CODES]
+
+
+def _narrow(text: str) -> str:
+    for wide, digit in _WIDE_DIGITS:
+        if wide in text:
+            text = text.replace(wide, digit)
+    return text
+
+
+def _lower(text: str) -> str:
+    """Lower case with every character in its place; a few capitals (U+0130) would become two characters."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text
+
+
+def _numeric(text: str, lower: str, classes: bytes) -> dict[str, int]:
+    """Codes of digits and where each was first seen."""
+    found: dict[str, int] = {}
+    position = 0
+    for _ in range(_MAX_CANDIDATES):
+        start = classes.find(b"000", position)
+        if start < 0:
+            break
+        position, code = _candidate(text, start)
+        prefix = _PREFIXED.search(text, max(0, start - 5), start)
+        name = prefix[0] + code if prefix else code
+        if code and name not in found and _named(text, lower, start, position, code):
+            found[name] = start
+    return found
+
+
+def _candidate(text: str, start: int) -> tuple[int, str]:
+    """(end of the digits, the code they make or "") of the digits that begin at `start`."""
+    grouped = _GROUPED.match(text, start)
+    if grouped:
+        return grouped.end(), "".join(character for character in grouped[0] if character.isdigit())
+    run = _RUN.match(text, start)
+    end = run.end() if run else start + 1
+    return end, text[start:end] if 4 <= end - start <= 8 else ""
+
+
+def _named(text: str, lower: str, start: int, end: int, code: str) -> bool:
+    """Whether the digits stand free and the nearest telling word before them, or after them in the sentence, is of a
+    code and not of an order, a price or a postcode."""
+    if not _stands_free(text, start, end):
+        return False
+    before = lower[max(0, start - _BEFORE) : start]
+    word, other = _last(_KEYWORD, before), _last(_OTHER, before)
+    if word > other:
+        return not _YEAR.match(code) or _CUE.search(before[word:]) is not None
+    if other >= 0 or _YEAR.match(code):
+        return False
+    after = re.split(r"[.!?。！？]|\n\n", lower[end : end + _AFTER], maxsplit=1)[0]
+    match = _KEYWORD.search(after)
+    return match is not None and not _OTHER.search(after[: match.end()])
+
+
+def _last(pattern: re.Pattern[str], text: str) -> int:
+    position = -1
+    for match in pattern.finditer(text):
+        position = match.end()
+    return position
+
+
+def _stands_free(text: str, start: int, end: int) -> bool:
+    """Not part of a word, an address, a URL, a date, a price, a decimal or a telephone number."""
+    previous, following = text[start - 1 : start], text[end : end + 2]
+    if previous.isascii() and previous.isalnum() or previous in ("@", "/", "$", "€", "£", "¥", "&", "%", "_", "+"):
+        return False
+    if previous in ("=", "?") and "://" in text[max(0, start - 200) : start].rpartition(" ")[2]:
+        return False
+    if previous in (".", ",", "-", ":", ")") and text[start - 2 : start - 1].isdigit():
+        return False
+    if "+" in text[max(0, start - 4) : start]:
+        return False
+    if following[:1] in (".", ",", "-", "/", ":") and following[1:].isdigit():
+        return False
+    return not (following[:1].isascii() and (following[:1].isalnum() or following[:1] in ("@", "%", "_", "€")))
+
+
+def _mixed(text: str, lower: str, found: dict[str, int]) -> None:
+    """Adds codes of letters and digits, and of single digits set apart, that stand right after a word for code."""
+    for word in _MIXED_WORDS if text.isascii() else _MIXED_WORDS + _MIXED_WIDE_WORDS:
+        position = 0
+        for _ in range(_MAX_CANDIDATES):
+            position = lower.find(word, position)
+            if position < 0:
+                break
+            position += len(word)
+            match = _MIXED.match(text, position)
+            if match is None or _OTHER.search(lower, max(0, position - 20), position):
+                continue
+            if match[1]:
+                found.setdefault("".join(match[1].split()), match.start(1))
+            elif _is_mixed_code(match[2]):
+                found.setdefault(match[2], match.start(2))
+
+
+def _is_mixed_code(code: str) -> bool:
+    plain = code.replace("-", "")
+    if not 5 <= len(plain) <= 12 or not _DIGIT.search(plain) or not _LETTER.search(plain):
+        return False
+    return _CASES.search(plain) is not None or len(_DIGIT.findall(plain)) >= 2
+
+
+def links(text: str, html: str) -> tuple[str, ...]:
+    """At most 20 http(s) URLs of at most 2,000 characters: those that verify, confirm, reset or sign in come first,
+    those to unsubscribe last, equal ones in the order of the mail.
+
+    Of `html` only the targets of href count, in its first 262,144 characters, each judged by its link text too.
+    """
+    ranked: dict[str, int] = {}
+    if "://" in html:
+        _html_links(html[:_HTML_CHARACTERS], ranked)
+    if "://" in text:
+        _text_links(text[:SCAN_CHARACTERS], ranked)
+    if not ranked:
+        return ()
+    return tuple(sorted(ranked, key=ranked.__getitem__))[:MAX_LINKS]
+
+
+def _rank(url: str, words: str) -> int:
+    """0 for an action, 1 for an ordinary link, 2 for leaving a list."""
+    path = url.partition("://")[2].partition("/")[2]
+    if _LEAVE.search(path) or _LEAVE.search(words):
+        return 2
+    return 0 if _ACTION.search(path) or _ACTION.search(words) else 1
+
+
+def _note(ranked: dict[str, int], url: str, words: str) -> None:
+    if len(url) <= MAX_LINK:
+        ranked[url] = min(ranked.get(url, 2), _rank(url, words))
+
+
+def _text_links(text: str, ranked: dict[str, int]) -> None:
+    for position in _schemes(text):
+        match = _URL.match(text, position)
+        if match:
+            _note(ranked, _trimmed(match[0]), "")
+
+
+def _html_links(html: str, ranked: dict[str, int]) -> None:
+    for position in _schemes(html):
+        opening = _HREF.search(html, max(0, position - 20), position)
+        match = _URL.match(html, position)
+        if opening and match:
+            content = html[match.end() : match.end() + 600].partition(">")[2]
+            words = _TAG.sub(" ", content.partition("</a")[0])[:200]
+            _note(ranked, html_entities.unescape(match[0]), words)
+
+
+def _schemes(text: str) -> list[int]:
+    """Where at most 200 http(s) URLs begin."""
+    starts: list[int] = []
+    position = 0
+    for _ in range(_MAX_URLS):
+        position = text.find("://", position)
+        if position < 0:
+            break
+        scheme = text[max(0, position - 5) : position].lower()
+        if scheme.endswith("http"):
+            starts.append(position - 4)
+        elif scheme == "https":
+            starts.append(position - 5)
+        position += 3
+    return starts
+
+
+def _trimmed(url: str) -> str:
+    """`url` without the punctuation of the sentence around it."""
+    url = url.rstrip(".,;:!?*")
+    for _ in range(3):
+        if not url.endswith((")", "]")) or url.count(url[-1]) <= url.count("(" if url[-1] == ")" else "["):
+            break
+        url = url[:-1].rstrip(".,;:!?*")
+    return url

@@ -1,0 +1,288 @@
+"""Raw mail bytes to the values that are stored, listed and shown; the one place that decides what a mail "is".
+
+Pure functions, bytes in and values out, no I/O and nothing async. Knows RFC 5322 and MIME through `mime_parts` and
+`mime_text`; must not know mailboxes, SMTP, storage or HTTP. `html` is what the sender wrote: `sanitise` cleans it when
+it is read.
+
+Every string in a result is bounded and holds no NUL and no lone surrogate.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_tz
+
+import msgspec
+
+from server.model import extract, filenames, mime_parts, mime_text
+from server.model.mime_parts import Budget, Leaf
+from server.model.sanitise import html_to_text
+
+MAX_SUBJECT = 1_000
+MAX_ADDRESSES = 2_000
+MAX_TEXT = 1_048_576
+MAX_HTML = 2_097_152
+MAX_PREVIEW = 200
+CHEAP_BYTES = 1_048_576
+_MAX_ATTACHMENTS = 200
+_EARLIEST_YEAR = 1970
+_LATEST_YEAR = 2100
+
+_SHOWN_FIELDS = frozenset(
+    (
+        b"subject",
+        b"from",
+        b"to",
+        b"cc",
+        b"reply-to",
+        b"date",
+        b"message-id",
+        b"content-type",
+        b"content-transfer-encoding",
+        b"content-disposition",
+    )
+)
+# RFC 5322 section 3.3; obsolete forms are left to the library.
+_DATE = re.compile(
+    rb"(?:[A-Za-z]{3,9}\s*,\s*)?(\d{1,2})\s+([A-Za-z]{3})\s+(\d{4})\s+(\d{1,2}):(\d\d)(?::(\d\d))?\s+([+-])(\d\d)(\d\d)"
+)
+_MONTHS = {
+    month: number
+    for number, month in enumerate(
+        (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"), 1
+    )
+}
+_EXTENSIONS = {
+    "application/ics": ".ics",
+    "application/pdf": ".pdf",
+    "application/zip": ".zip",
+    "image/gif": ".gif",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "message/rfc822": ".eml",
+    "text/calendar": ".ics",
+    "text/html": ".html",
+    "text/plain": ".txt",
+}
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A part to download. `number` is its stable part number as in IMAP ("2", "1.3"); `size` is in decoded bytes."""
+
+    number: str
+    filename: str
+    content_type: str
+    size: int
+
+
+class Mail(msgspec.Struct, frozen=True):
+    """A parsed message.
+
+    `sender`, `to`, `cc`, `reply_to` are header text (`Name <a@b>`). `text` is the text/plain body, or is derived from
+    `html` when there is none. `links` are ranked, `codes` are in order. `defect` names the bound that the message broke
+    ("header bytes", "header count", "depth", "parts", "boundaries", "text bytes", "html bytes"), None if it broke none;
+    such a mail is incomplete here and is shown raw.
+    """
+
+    subject: str
+    sender: str
+    to: str
+    cc: str
+    reply_to: str
+    date: datetime | None
+    message_id: str
+    text: str
+    html: str
+    attachments: tuple[Attachment, ...]
+    preview: str
+    codes: tuple[str, ...]
+    links: tuple[str, ...]
+    defect: str | None
+
+
+class _Bodies:
+    """The text and html bodies found so far."""
+
+    __slots__ = ("defect", "html", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.html = ""
+        self.defect: str | None = None
+
+
+def is_cheap(raw: bytes) -> bool:
+    """Whether `parse(raw)` takes no more than about 20 ms of CPU whatever the message holds."""
+    return len(raw) <= CHEAP_BYTES
+
+
+def parse(raw: bytes) -> Mail:
+    """The values of any bytes at all; never raises."""
+    budget = Budget(len(raw))
+    head, body = _head(raw, budget)
+    bodies = _Bodies()
+    attachments: tuple[Attachment, ...] = ()
+    charset = ""
+    if body is not None:
+        leaves = list(mime_parts.leaves(raw, head, body, budget))
+        attachments = _sort_out(raw, leaves, bodies)
+        charset = leaves[0].parameters.get("charset", "") if leaves else ""
+    text = bodies.text
+    if bodies.html and (not text or text.isspace()):
+        text = html_to_text(bodies.html)
+    subject = mime_text.decode_header(head.get(b"subject", b""), MAX_SUBJECT, charset)
+    return Mail(
+        subject=subject,
+        sender=_addresses(head, b"from", charset),
+        to=_addresses(head, b"to", charset),
+        cc=_addresses(head, b"cc", charset),
+        reply_to=_addresses(head, b"reply-to", charset),
+        date=_date(head.get(b"date")),
+        message_id=mime_text.decode_header(head.get(b"message-id", b""), MAX_SUBJECT),
+        text=text,
+        html=bodies.html,
+        attachments=attachments,
+        preview=_preview(text),
+        codes=extract.codes(subject, text),
+        links=extract.links(text, bodies.html),
+        defect=budget.broken or bodies.defect,
+    )
+
+
+def headers(raw: bytes) -> list[tuple[str, str]]:
+    """(name, decoded value) of the header fields in order; at most 1,000 fields, read from the first 100 kB."""
+    found = mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES)
+    block = raw[: found[0] if found else mime_parts.MAX_HEADER_BYTES]
+    result: list[tuple[str, str]] = []
+    for line in mime_text.unfold(block).split(b"\n", mime_parts.MAX_HEADERS)[: mime_parts.MAX_HEADERS]:
+        name, colon, value = line.partition(b":")
+        if colon and name.strip():
+            title = mime_text.one_line(name.decode("ascii", "replace"), 200)
+            result.append((title, mime_text.decode_header(value, mime_parts.MAX_HEADER_BYTES)))
+    return result
+
+
+def attachment(raw: bytes, number: str) -> tuple[Attachment, bytes] | None:
+    """The attachment with this part number and its decoded bytes (its exact size), None if there is none."""
+    budget = Budget(len(raw))
+    head, body = _head(raw, budget)
+    if body is None:
+        return None
+    bodies = _Bodies()
+    for leaf in mime_parts.leaves(raw, head, body, budget):
+        if leaf.number == number:
+            data = mime_parts.body(raw, leaf)
+            return _attachment(leaf, len(data)), data
+    return None
+
+
+def _head(raw: bytes, budget: Budget) -> tuple[dict[bytes, bytes], int | None]:
+    """(first value of each shown field, start of the body or None if the header block is out of bounds)."""
+    found = mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES)
+    if found is None:
+        budget.exceed("header bytes")
+        return _shown(raw[: mime_parts.MAX_HEADER_BYTES]), None
+    head = _shown(raw[: found[0]])
+    if (
+        raw.count(b"\n", 0, found[0]) > mime_parts.MAX_HEADERS
+        and _field_count(raw[: found[0]]) > mime_parts.MAX_HEADERS
+    ):
+        budget.exceed("header count")
+        return head, None
+    return head, found[1]
+
+
+def _field_count(block: bytes) -> int:
+    return mime_text.unfold(block).count(b"\n")
+
+
+def _shown(block: bytes) -> dict[bytes, bytes]:
+    shown: dict[bytes, bytes] = {}
+    for name, value in mime_parts.fields(block):
+        if name in _SHOWN_FIELDS:
+            shown.setdefault(name, value)
+    return shown
+
+
+def _addresses(head: dict[bytes, bytes], name: bytes, charset: str) -> str:
+    value = head.get(name)
+    return mime_text.decode_header(value, MAX_ADDRESSES, charset, addresses=True) if value else ""
+
+
+def _sort_out(raw: bytes, leaves: list[Leaf], bodies: _Bodies) -> tuple[Attachment, ...]:
+    """Each leaf to the text, the html or the attachments."""
+    attachments: list[Attachment] = []
+    for leaf in leaves:
+        if leaf.content_type == "text/plain" and _is_body(leaf, bodies.text):
+            bodies.text = _append(raw, leaf, bodies, bodies.text, MAX_TEXT, "text bytes")
+        elif leaf.content_type == "text/html" and _is_body(leaf, bodies.html):
+            bodies.html = _append(raw, leaf, bodies, bodies.html, MAX_HTML, "html bytes")
+        elif len(attachments) < _MAX_ATTACHMENTS:
+            attachments.append(_attachment(leaf, mime_parts.decoded_size(raw, leaf)))
+        else:
+            bodies.defect = bodies.defect or "parts"
+    return tuple(attachments)
+
+
+def _is_body(leaf: Leaf, body: str) -> bool:
+    """Whether a text part is read in place rather than downloaded (as RFC 8621 section 4.1.4 tells them apart)."""
+    if leaf.disposition == "attachment":
+        return False
+    if leaf.first or leaf.container == "multipart/alternative":
+        return not body or not leaf.filename
+    return leaf.container != "multipart/related" and not leaf.filename
+
+
+def _append(raw: bytes, leaf: Leaf, bodies: _Bodies, before: str, limit: int, bound: str) -> str:
+    """`before` and the leaf's text under it, at most `limit` characters."""
+    room = limit - len(before)
+    data = mime_parts.body(raw, leaf, room + 1) if room > 0 else b""
+    if len(data) > room or room <= 0:
+        bodies.defect = bodies.defect or bound
+        data = data[:room]
+    text = mime_text.newlines(mime_text.decode(data, leaf.parameters.get("charset", "")))[:room]
+    return f"{before}\n{text}"[:limit] if before else text
+
+
+def _attachment(leaf: Leaf, size: int) -> Attachment:
+    filename = filenames.clean_filename(leaf.filename) if leaf.filename else ""
+    if not filename:
+        filename = f"part-{leaf.number}{_EXTENSIONS.get(leaf.content_type, '')}"
+    return Attachment(leaf.number, filename, leaf.content_type, size)
+
+
+def _preview(text: str) -> str:
+    folded = mime_text.one_line(text[: MAX_PREVIEW + 40], MAX_PREVIEW)
+    if len(folded) < MAX_PREVIEW < len(text):
+        folded = mime_text.one_line(text[: 20 * MAX_PREVIEW], MAX_PREVIEW)
+    return folded
+
+
+def _date(value: bytes | None) -> datetime | None:
+    """A Date field in UTC; None if it is absent, wrong or outside the years 1970 to 2100."""
+    if not value:
+        return None
+    value = value[:200].strip()
+    match = _DATE.match(value)
+    try:
+        moment = _rfc5322(match) if match else _obsolete(value)
+    except (ValueError, OverflowError, KeyError, IndexError, TypeError):
+        # The library's parser lets all of these out, depending on what the field holds.
+        return None
+    return moment if moment and _EARLIEST_YEAR <= moment.year <= _LATEST_YEAR else None
+
+
+def _rfc5322(match: re.Match[bytes]) -> datetime:
+    day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
+    offset = int(zone_hours) * 60 + int(zone_minutes)
+    local = datetime(
+        int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59), tzinfo=UTC
+    )
+    return local - timedelta(minutes=-offset if sign == b"-" else offset)
+
+
+def _obsolete(value: bytes) -> datetime | None:
+    parsed = parsedate_tz(value.decode("ascii", "replace"))
+    if parsed is None:
+        return None
+    zone = timezone(timedelta(seconds=parsed[9] or 0))
+    return datetime(*parsed[:5], min(parsed[5], 59), tzinfo=zone).astimezone(UTC)

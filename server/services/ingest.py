@@ -1,0 +1,283 @@
+"""Group commit: messages join the open batch, a batch is one transaction, and each message learns its own fate.
+
+Lives here: the order of promise 1 (COMMIT, then generations, then the answer, then the hint) and the bisection that keeps
+one bad message from failing its neighbours. Must not know: who waits for the answer; a waiter that goes away changes
+nothing, because the batch holds the message and the future is only told.
+
+There is no timer: a batch is whatever arrived while the previous one was being committed, so a slow disk makes batches
+larger, not queues longer. What one mail costs: one parse, one zstd, its share of five round trips.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import zstandard
+
+from server.cache import keys
+from server.cache.local import Local
+from server.log import event
+from server.metrics import LATENCY, Counter, Gauge, Histogram
+from server.model.errors import Refused, Unavailable
+from server.model.message import Envelope, Recipient, Stored
+from server.model.mime import Mail, is_cheap, parse
+from server.services.coherence import Coherence, mail
+from server.services.routing import Routes
+from server.services.sandbox import Sandbox, SandboxBusy, SandboxTimeout
+from server.store import batch
+from server.store.batch import Item, NoPartition, Shortfall
+from server.store.partitions import Partitions
+from server.store.pools import ERRORS, TROUBLE, Database
+
+MAX_BATCH: Final = 500  # messages in one transaction
+MAX_BATCH_BYTES: Final = 16 << 20  # packed bytes in one transaction
+MAX_QUEUE: Final = 5_000  # messages waiting in one worker; more are answered "try again later"
+MAX_QUEUE_BYTES: Final = 128 << 20
+PARSE_TIMEOUT: Final = 5.0  # s for a message that is not cheap; then it is stored unread and shown raw
+_ATTEMPTS: Final = 4  # times a batch may be begun again for want of partitions or room
+
+RECEIVED = Counter(
+    "tempmail_messages_received_total", "Messages committed, counted once for each mailbox they reached."
+)
+BATCH_SIZE = Histogram("tempmail_commit_batch_size", "Messages in one commit.", (1, 2, 5, 10, 20, 50, 100, 200, 500))
+COMMIT = Histogram("tempmail_commit_seconds", "From a batch's BEGIN to the answer to its COMMIT.", LATENCY)
+PROCESSING = Histogram("tempmail_email_processing_duration_seconds", "Reading one message's MIME.", LATENCY)
+WAITING = Gauge("tempmail_ingest_queue", "Messages waiting for the open batch.")
+
+Committed = Callable[[Sequence[Stored]], None]
+"""Called in the loop with the rows just committed, before their senders are answered from the next turn of the loop."""
+
+
+class _Pending:
+    """A message in the batch and the future of whoever waits for it."""
+
+    __slots__ = ("future", "item", "stripped")
+
+    def __init__(self, item: Item, future: "asyncio.Future[list[Stored]]") -> None:
+        self.item, self.future, self.stripped = item, future, False
+
+    def accept(self, rows: list[Stored]) -> None:
+        if not self.future.done():
+            self.future.set_result(rows)
+
+    def refuse(self, error: Refused | Unavailable) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # a waiter that has gone must not leave "exception was never retrieved" behind
+
+
+class Ingest:
+    """The one way in for mail, whatever protocol brought it. Implements contracts.Delivery together with Routes."""
+
+    def __init__(
+        self,
+        database: Database,
+        partitions: Partitions,
+        retention: float,
+        routes: Routes,
+        local: Local,
+        coherence: Coherence,
+        sandbox: Sandbox,
+        committed: Committed,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database, self._partitions, self._retention = database, partitions, retention
+        self._routes, self._local, self._coherence = routes, local, coherence
+        self._sandbox, self._committed, self._clock = sandbox, committed, clock
+        self._pack = zstandard.ZstdCompressor(level=1).compress
+        self._queue: list[_Pending] = []
+        self._queued_bytes = 0
+        self._reading: set[asyncio.Task[None]] = set()
+        self._writer: asyncio.Task[None] | None = None
+        self._full: set[str] = set()
+
+    def route(self, address: str) -> Recipient | None:
+        return self._routes.route(address)
+
+    async def resolve(self, address: str) -> Recipient:
+        return await self._routes.resolve(address)
+
+    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
+        """Queue one message; the future is settled once its fate is certain."""
+        future: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
+        if len(self._queue) + len(self._reading) >= MAX_QUEUE or self._queued_bytes >= MAX_QUEUE_BYTES:
+            ERRORS.add(("overload", "ingest"))
+            future.set_exception(Unavailable("ingest queue is full"))
+            return future
+        if is_cheap(envelope.raw):
+            started = time.perf_counter()
+            read = parse(envelope.raw)
+            PROCESSING.observe(time.perf_counter() - started)
+            self._join(envelope, read, is_read, future)
+        else:
+            task = asyncio.create_task(self._read_apart(envelope, is_read, future))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+        return future
+
+    async def _read_apart(self, envelope: Envelope, is_read: bool, future: "asyncio.Future[list[Stored]]") -> None:
+        """Parse in a process that can be killed; whatever it cannot read in time is stored unread."""
+        started = time.perf_counter()
+        try:
+            read = await self._sandbox.run(parse, envelope.raw, timeout=PARSE_TIMEOUT)
+        except (SandboxTimeout, SandboxBusy) as error:
+            event("warning", "message stored unread", reason=type(error).__name__, size=len(envelope.raw))
+            read = _unread(type(error).__name__)
+        PROCESSING.observe(time.perf_counter() - started)
+        self._join(envelope, read, is_read, future)
+
+    def _join(self, envelope: Envelope, read: Mail, is_read: bool, future: "asyncio.Future[list[Stored]]") -> None:
+        item = Item(envelope, read, self._pack(envelope.raw), self._clock(), is_read)
+        self._queue.append(_Pending(item, future))
+        self._queued_bytes += len(item.packed)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        while self._queue:
+            pending = self._next_batch()
+            WAITING.set(len(self._queue))
+            BATCH_SIZE.observe(len(pending))
+            try:
+                await self._commit(pending)
+            except Exception as error:  # the loop must outlive any fault: nobody would take mail otherwise
+                ERRORS.add((type(error).__name__, "ingest"))
+                event("error", "batch failed", reason=repr(error))
+                for one in pending:
+                    one.refuse(Unavailable("batch failed"))
+
+    def _next_batch(self) -> list[_Pending]:
+        size = count = 0
+        for one in self._queue[:MAX_BATCH]:
+            size += len(one.item.packed)
+            if count and size > MAX_BATCH_BYTES:
+                size -= len(one.item.packed)
+                break
+            count += 1
+        taken, self._queue = self._queue[:count], self._queue[count:]
+        self._queued_bytes -= size
+        return taken
+
+    async def _commit(self, pending: list[_Pending]) -> None:
+        mailboxes = {r.mailbox_id for one in pending for r in one.item.envelope.recipients}
+        settled: list[tuple[_Pending, list[Stored]]] = []
+        with self._coherence.writing(mailboxes):
+            await self._store(pending, settled)
+        while self._full:
+            mailbox = self._full.pop()
+            self._routes.mark_full(mailbox, self._local.ticket(keys.mailbox(mailbox)))
+        rows = [row for _, stored in settled for row in stored]
+        RECEIVED.add(n=len(rows))
+        for one, stored in settled:
+            one.accept(stored)
+        if rows:
+            self._committed(rows)
+            newest: dict[str, int] = {}
+            for row in rows:
+                newest[row.mailbox_id] = max(row.seq, newest.get(row.mailbox_id, 0))
+            self._coherence.tell([mail(mailbox, seq) for mailbox, seq in newest.items()])
+
+    async def _store(self, pending: list[_Pending], settled: list[tuple[_Pending, list[Stored]]]) -> None:
+        """Write ``pending``, telling those apart that cannot be written; what is written joins ``settled``."""
+        for _ in range(_ATTEMPTS):
+            if not pending:
+                return
+            started = time.perf_counter()
+            try:
+                items = [one.item for one in pending]
+                written = await batch.write(self._database, self._partitions, self._retention, items, self._clock())
+                COMMIT.observe(time.perf_counter() - started)
+                settled += zip(pending, written, strict=True)
+                return
+            except Shortfall as short:
+                pending = self._without(pending, short.room)
+            except NoPartition as missing:
+                await self._partitions.ensure(missing.rows)
+            except (*TROUBLE, ValueError) as error:
+                if batch.lacks_partition(error):
+                    self._partitions.forget()
+                elif batch.is_data_fault(error):
+                    await self._bisect(pending, settled, error)
+                    return
+                else:
+                    self._give_up(pending, error)
+                    return
+        self._give_up(pending, TimeoutError("no room or partition after several attempts"))
+
+    def _without(self, pending: list[_Pending], short: Mapping[str, int | None]) -> list[_Pending]:
+        """Those that can still be stored: a gone mailbox is dropped from its messages, a full one refuses them."""
+        rest = []
+        room = dict(short)
+        for one in pending:
+            envelope = one.item.envelope
+            gone = [r for r in envelope.recipients if room.get(r.mailbox_id, 0) is None]
+            if gone:
+                envelope.recipients = [r for r in envelope.recipients if r not in gone]
+            full = [r.mailbox_id for r in envelope.recipients if room.get(r.mailbox_id) == 0]
+            if not envelope.recipients:
+                one.refuse(Refused("mailbox_not_found"))
+            elif full:
+                self._full.update(full)
+                one.refuse(Refused("mailbox_full"))
+            else:
+                for recipient in envelope.recipients:
+                    left = room.get(recipient.mailbox_id)
+                    if left is not None and left > 0:
+                        room[recipient.mailbox_id] = left - 1
+                rest.append(one)
+        return rest
+
+    async def _bisect(
+        self, pending: list[_Pending], settled: list[tuple[_Pending, list[Stored]]], error: BaseException
+    ) -> None:
+        """Halve until the culprit stands alone; alone, it is stored as bytes only, and refused when even that fails."""
+        if len(pending) > 1:
+            middle = len(pending) // 2
+            await self._store(pending[:middle], settled)
+            await self._store(pending[middle:], settled)
+            return
+        one = pending[0]
+        event("error", "message could not be stored as read", reason=repr(error), size=len(one.item.envelope.raw))
+        if one.stripped:
+            self._give_up(pending, error)
+            return
+        one.stripped = True
+        one.item.mail = _unread(type(error).__name__)
+        one.item.envelope.sender = one.item.envelope.sender.encode("ascii", "replace").decode()
+        await self._store([one], settled)
+
+    def _give_up(self, pending: Sequence[_Pending], error: BaseException) -> None:
+        """Nothing is known to be stored: the sender keeps the message and tries again."""
+        if not pending:
+            return
+        ERRORS.add((type(error).__name__, "ingest"))
+        event("error", "commit failed", reason=repr(error), messages=len(pending))
+        for one in pending:
+            one.refuse(Unavailable(f"commit failed: {type(error).__name__}"))
+
+    async def drain(self) -> None:
+        """Wait until everything submitted is settled."""
+        while self._reading or (self._writer is not None and not self._writer.done()):
+            await asyncio.gather(*self._reading, *([self._writer] if self._writer else []), return_exceptions=True)
+
+
+def _unread(why: str) -> Mail:
+    """A message nobody could read: it is kept and shown raw."""
+    return Mail(
+        subject="",
+        sender="",
+        to="",
+        cc="",
+        reply_to="",
+        date=None,
+        message_id="",
+        text="",
+        html="",
+        attachments=(),
+        preview="",
+        codes=(),
+        links=(),
+        defect=why,
+    )

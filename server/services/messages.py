@@ -1,0 +1,134 @@
+"""Messages of one mailbox: lists, one with its body read, raw, attachments, search, injected mail, and changes.
+
+Lives here: reading a stored body within bounds and telling everyone about changes. Must not know: HTTP.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from server.config import Config
+from server.metrics import Counter
+from server.model import mime
+from server.model.errors import Refused, Unavailable
+from server.model.event import Hint, Kind
+from server.model.message import Envelope, Mailbox, Recipient, Stored
+from server.model.sanitise import sanitise
+from server.services.coherence import Coherence
+from server.services.contracts import Content, Delivery, File, SearchQuery
+from server.services.sandbox import Sandbox, SandboxBusy, SandboxTimeout
+from server.store.messages import Filter, MessageStore
+
+READ_TIMEOUT: Final = 5.0  # s for reading a body that is not cheap, in a process that can be killed
+SANITISE_TIMEOUT: Final = 2.0
+_CHEAP_HTML: Final = 4_096  # characters; sanitising so little takes well under a millisecond whatever it holds
+_LAST: Final = 1 << 62
+
+READ = Counter("tempmail_messages_read_total", "Messages read whole.")
+DELETED = Counter("tempmail_messages_deleted_total", "Messages deleted.")
+
+T = TypeVar("T")
+
+
+class MessageService:
+    """Implements contracts.Messages."""
+
+    def __init__(
+        self, config: Config, store: MessageStore, delivery: Delivery, coherence: Coherence, sandbox: Sandbox
+    ) -> None:
+        self._config, self._store, self._delivery = config, store, delivery
+        self._coherence, self._sandbox = coherence, sandbox
+
+    async def page(self, mailbox: Mailbox, limit: int, offset: int, before: int | None) -> tuple[Sequence[Stored], int]:
+        return await self._store.page(mailbox, limit, offset, _LAST if before is None else before)
+
+    async def since(self, mailbox: Mailbox, after: int, limit: int) -> Sequence[Stored]:
+        return (await self._store.since([(mailbox.id, after)]))[:limit]
+
+    async def read(self, mailbox: Mailbox, message_id: str, *, sanitised: bool = True) -> Content:
+        """The message with its body read; ``safe_html`` is empty unless ``sanitised``."""
+        stored = await self._store.one(mailbox, message_id)
+        raw = await self._store.raw(stored)
+        READ.add()
+        mail = await self._bounded(raw, mime.parse, raw)
+        headers = await self._bounded(raw, mime.headers, raw)
+        safe = await self._safe_html(mail.html) if sanitised and mail is not None and mail.html else ""
+        return Content(
+            stored,
+            mail.text if mail else "",
+            mail.html if mail else "",
+            safe,
+            tuple(headers or ()),
+        )
+
+    async def _safe_html(self, html: str) -> str:
+        if len(html) <= _CHEAP_HTML:
+            return sanitise(html)
+        try:
+            return await self._sandbox.run(sanitise, html, timeout=SANITISE_TIMEOUT)
+        except SandboxTimeout:
+            return ""  # the reader still has the text, and ?raw=1
+
+    async def _bounded(self, raw: bytes, read: Callable[..., T], *args: object) -> T | None:
+        """Run a reader of ``raw`` here when that is cheap, else where it can be killed; None when it took too long."""
+        if mime.is_cheap(raw):
+            return read(*args)
+        try:
+            return await self._sandbox.run(read, *args, timeout=READ_TIMEOUT)
+        except SandboxTimeout:
+            return None
+        except SandboxBusy as error:
+            raise Unavailable("too many large messages are being read") from error
+
+    async def raw(self, mailbox: Mailbox, message_id: str) -> bytes:
+        return await self._store.raw(await self._store.one(mailbox, message_id))
+
+    async def attachment(self, mailbox: Mailbox, message_id: str, number: str) -> File:
+        """Refused attachment_not_found."""
+        raw = await self._store.raw(await self._store.one(mailbox, message_id))
+        found = await self._bounded(raw, mime.attachment, raw, number)
+        if found is None:
+            raise Refused("attachment_not_found")
+        part, content = found
+        return File(part.filename, part.content_type, content)
+
+    async def inject(self, mailbox: Mailbox, raw: bytes, sender: str, *, is_read: bool) -> Stored:
+        """Store a message as SMTP would. Refused message_too_big, mailbox_full, mailbox_not_found."""
+        if len(raw) > self._config.smtp_max_message_bytes:
+            raise Refused("message_too_big", f"at most {self._config.smtp_max_message_bytes} bytes")
+        envelope = Envelope(sender, [Recipient(mailbox.address, mailbox.id)], raw)
+        rows = await asyncio.shield(self._delivery.submit(envelope, is_read=is_read))
+        return rows[0]
+
+    async def mark_read(self, mailbox: Mailbox, message_id: str) -> None:
+        with self._coherence.writing([mailbox.id]):
+            changed = await self._store.mark_read(mailbox, message_id)
+        if changed:
+            self._changed(mailbox)
+
+    async def delete(self, mailbox: Mailbox, message_id: str) -> None:
+        with self._coherence.writing([mailbox.id]):
+            await self._store.delete(mailbox, message_id)
+        DELETED.add()
+        self._changed(mailbox)
+
+    async def delete_all(self, mailbox: Mailbox) -> None:
+        with self._coherence.writing([mailbox.id]):
+            gone = await self._store.delete_all(mailbox)
+        DELETED.add(n=gone)
+        self._changed(mailbox)
+
+    def _changed(self, mailbox: Mailbox) -> None:
+        self._coherence.tell([Hint(Kind.UPDATE, mailbox.id)])
+
+    async def search(self, mailbox: Mailbox, query: SearchQuery) -> tuple[Sequence[Stored], int]:
+        wanted = Filter(
+            query.q or None,
+            query.sender or None,
+            query.subject or None,
+            query.start,
+            query.end,
+            query.is_read,
+            query.has_attachment,
+        )
+        return await self._store.search(mailbox, wanted, query.page_size, (query.page - 1) * query.page_size)

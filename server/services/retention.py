@@ -1,0 +1,71 @@
+"""The clockwork: ends mailboxes in time, makes partitions ahead and drops those that are over.
+
+Every worker runs it. SKIP LOCKED and advisory locks let them work side by side, so none is special and any may die.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from server.config import Config
+from server.log import event
+from server.model.errors import Unavailable
+from server.services.mailboxes import MailboxService
+from server.store.messages import MessageStore
+from server.store.partitions import Partitions
+
+SWEEP_EVERY: Final = 1.0  # s
+SWEEP_BATCH: Final = 500  # mailboxes in one statement
+UPKEEP_EVERY: Final = 30.0  # s, for partitions and orphans
+_ORPHAN_AGE: Final = timedelta(minutes=5)  # past its end; the sweep of its mailbox has surely been by
+
+
+class Retention:
+    def __init__(
+        self,
+        config: Config,
+        mailboxes: MailboxService,
+        messages: MessageStore,
+        partitions: Partitions,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config, self._mailboxes, self._messages = config, mailboxes, messages
+        self._partitions, self._clock = partitions, clock
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(_every(SWEEP_EVERY, self.sweep)),
+            asyncio.create_task(_every(UPKEEP_EVERY, self.upkeep)),
+        ]
+
+    async def sweep(self) -> None:
+        """End every mailbox whose time is over."""
+        while await self._mailboxes.sweep(SWEEP_BATCH) == SWEEP_BATCH:
+            await asyncio.sleep(0)
+
+    async def upkeep(self) -> None:
+        """Partitions ahead and past, and inboxes whose mailbox never came to be."""
+        now = self._clock()
+        await self._partitions.ahead(now, self._config.mailbox_max_ttl)
+        await self._messages.delete_orphans(now - _ORPHAN_AGE, SWEEP_BATCH)
+        await self._partitions.drop_expired(now)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Run ``work`` for ever, spread so that workers do not act in step; trouble is logged and tried again."""
+    while True:
+        await asyncio.sleep(seconds * random.uniform(0.5, 1.0))
+        try:
+            await work()
+        except Unavailable as error:
+            event("warning", "upkeep failed", work=work.__name__, reason=str(error))
+        except Exception as error:  # a fault in one round must not end the clockwork
+            event("error", "upkeep failed", work=work.__name__, reason=repr(error))

@@ -1,0 +1,80 @@
+"""The figures of a worker as a process, and of the whole installation, measured once in a while and not when they change."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from server.log import event
+from server.metrics import Gauge
+from server.model.errors import Unavailable
+from server.store.pools import Pools
+
+MEMORY = Gauge("tempmail_memory_usage_bytes", "Resident memory of the workers.")
+CPU = Gauge("tempmail_cpu_usage_percent", "CPU time of the workers, percent of one core, over the last second.")
+UPTIME = Gauge("tempmail_system_uptime_seconds", "Since the first worker's process began.")
+MAILBOXES = Gauge("tempmail_mailboxes_active", "Living mailboxes, counted every minute.")
+MESSAGES = Gauge("tempmail_messages_total", "Messages in living mailboxes, counted every minute.")
+DOMAINS = Gauge("tempmail_domain_usage", "Living mailboxes of each domain, counted every minute.", ("domain",))
+
+COUNT_EVERY: Final = 60.0  # s; counting reads every living mailbox's row once
+
+_MAILBOXES: Final = "SELECT domain, count(*) AS n FROM mailboxes.mailboxes GROUP BY domain"
+_MESSAGES: Final = "SELECT coalesce(sum(total), 0)::bigint AS n FROM messages.inboxes WHERE drop_after > now()"
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Vitals:
+    """``first`` is true in one worker of the host, which alone reports what concerns them all."""
+
+    def __init__(self, pools: Pools, first: bool) -> None:
+        self._pools, self._first = pools, first
+        self._born = self._looked = time.monotonic()
+        self._cpu = time.process_time()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        if self._first:
+            self._task = asyncio.create_task(self._count_all())
+
+    def look(self) -> None:
+        """Once a second."""
+        now, cpu = time.monotonic(), time.process_time()
+        with open("/proc/self/statm", "rb") as file:
+            MEMORY.set(int(file.read().split()[1]) * _PAGE)
+        CPU.set(round(100 * (cpu - self._cpu) / max(now - self._looked, 0.001), 1))
+        self._looked, self._cpu = now, cpu
+        if self._first:
+            UPTIME.set(round(now - self._born, 1))
+        self._pools.count()
+
+    async def _count_all(self) -> None:
+        while True:
+            try:
+                rows = await self._pools.mailboxes.fetch(_MAILBOXES)
+                DOMAINS.values = {(row["domain"],): float(row["n"]) for row in rows}
+                MAILBOXES.set(sum(row["n"] for row in rows))
+                total = await self._pools.messages.fetchrow(_MESSAGES)
+                MESSAGES.set(total["n"] if total else 0)
+            except Unavailable as error:
+                event("warning", "figures not counted", reason=str(error))
+            await asyncio.sleep(COUNT_EVERY)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def publisher(column: int, publish: Callable[[int, bytes], bool], snapshot: Callable[[], bytes]) -> Callable[[], None]:
+    """What lays this worker's figures on the board; says so once when they no longer fit."""
+    warned = False
+
+    def lay_down() -> None:
+        nonlocal warned
+        if not publish(column, snapshot()) and not warned:
+            warned = True
+            event("error", "metrics no longer fit on the board; they stand still", column=column)
+
+    return lay_down

@@ -1,0 +1,59 @@
+"""A worker process from its fork to its end: one loop, one shard, a heartbeat."""
+
+import asyncio
+import signal
+from functools import partial
+
+import uvloop
+
+from server import metrics
+from server.config import Config
+from server.log import event
+from server.metrics import Board
+from server.shards.context import WorkerContext
+from server.shards.wiring import Shard
+
+
+def run(config: Config, board: Board, host: bytes, context: WorkerContext) -> None:
+    """Serve until SIGTERM. What it raises before ``ready`` is the reason that the supervisor shows."""
+    metrics.restore(board.read(context.column))
+    uvloop.run(_serve(config, board, host, context))
+
+
+async def _serve(config: Config, board: Board, host: bytes, context: WorkerContext) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unhandled)
+    stop = asyncio.Event()
+    shard = Shard(config, context, board, host)
+    try:
+        await shard.start()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        context.ready()
+        beating = asyncio.create_task(_beat(context, shard))
+        await stop.wait()
+        event("info", "worker drains", slot=context.slot)
+        try:
+            await asyncio.wait_for(shard.drain(config.drain_deadline * 0.8), config.drain_deadline)
+        except TimeoutError:
+            event("warning", "drain deadline passed", slot=context.slot)
+        beating.cancel()
+        shard.tick()
+    finally:
+        await shard.close()
+
+
+async def _beat(context: WorkerContext, shard: Shard) -> None:
+    """From the worker's own loop, so that a blocked loop falls silent and is replaced."""
+    while True:
+        context.heartbeat()
+        shard.tick()
+        await asyncio.sleep(1)
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    event("error", "unhandled in the loop", reason=repr(context.get("exception") or context.get("message")))
+
+
+def runner(config: Config, board: Board, host: bytes) -> "partial[None]":
+    """What the supervisor runs in each forked process; ``host`` is 8 bytes that name this host on the bus."""
+    return partial(run, config, board, host)

@@ -1,0 +1,89 @@
+"""One SMTP listening socket: accepts sessions, sweeps them for time, and lets them go when we go down.
+
+Must not know: what a session says.
+"""
+
+import asyncio
+import contextlib
+import socket
+from typing import Final
+
+from server.config import Config
+from server.services.contracts import Delivery
+from server.smtp import certificate
+from server.smtp.base import configured
+from server.smtp.session import Session
+from server.smtp.shared import Shared
+
+_BACKLOG: Final = 1024
+_SWEEP: Final = 1.0  # seconds between looks at every session's times
+
+
+class Listener:
+    """Serve SMTP on ``sock`` (bound; owned by the listener from here on) and give what comes to ``delivery``.
+
+    Construct inside the worker, after the fork. Raises ConfigError when the TLS certificate cannot be used.
+    """
+
+    def __init__(self, config: Config, delivery: Delivery, sock: socket.socket) -> None:
+        self._config, self._delivery, self._sock = config, delivery, sock
+        self._tls = certificate.context(config)
+        self._sessions: set[Session] = set()
+        self._shared: Shared | None = None
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+        shared = self._shared = Shared(self._config, self._delivery, loop, self._tls)
+        protocol = configured(Session, loop, shared.name, shared.size, self._tls)
+        self._server = await loop.create_server(
+            lambda: protocol(shared, self._sessions), sock=self._sock, backlog=_BACKLOG
+        )
+        self._sweeper = loop.call_later(_SWEEP, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all: setting and moving a timer a session costs more than looking at each once a second."""
+        self._sweeper = loop.call_later(_SWEEP, self._sweep, loop)
+        self.sweep(loop.time())
+
+    def sweep(self, now: float) -> None:
+        """End every session one of whose times is over at ``now`` (the loop's clock). Called each second."""
+        for session in tuple(self._sessions):
+            session.check(now)
+
+    async def drain(self, deadline: float) -> None:
+        """Accept no more, tell idle sessions 421, let transactions finish; abort what is left after ``deadline``
+        seconds.
+        """
+        self._stop_accepting()
+        if self._shared is not None:
+            self._shared.draining = True
+        for session in tuple(self._sessions):
+            session.end_if_idle()
+        await self._emptied(deadline)
+        self.close()
+
+    async def _emptied(self, deadline: float) -> None:
+        """Return once no session is left, or after ``deadline`` seconds."""
+        if self._shared is None or not self._sessions:
+            return
+        self._shared.empty.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline):
+                await self._shared.empty.wait()
+
+    def close(self) -> None:
+        """Stop at once: the socket, the timer, and every session without a word."""
+        self._stop_accepting()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for session in tuple(self._sessions):
+            session.abort()
+
+    def _stop_accepting(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None

@@ -1,0 +1,121 @@
+"""What all sessions of one listener share: settings in the form sessions use them, counts, bounds, and the metrics.
+
+Must not know: the protocol's state, or how a listener accepts.
+"""
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+from server.config import Config, Network
+from server.metrics import Counter, Gauge
+from server.services.contracts import Delivery
+from server.smtp import replies
+from server.smtp.trace import Clock
+
+ACTIVE: Final = Gauge("smtp_connections_active", "SMTP sessions now open")
+CONNECTIONS: Final = Counter("tempmail_smtp_connections_total", "SMTP connections", ("result",))
+RECIPIENTS: Final = Counter("tempmail_smtp_recipients_total", "RCPT commands by first reply digit", ("result",))
+MESSAGES: Final = Counter("tempmail_smtp_messages_total", "Ends of DATA by outcome", ("result",))
+BYTES: Final = Counter("tempmail_smtp_bytes_total", "Bytes of messages handed to delivery")
+DROPPED: Final = Counter("tempmail_smtp_dropped_total", "Sessions ended by us before QUIT", ("reason",))
+TLS: Final = Counter("tempmail_smtp_tls_total", "STARTTLS handshakes", ("result",))
+TROUBLES: Final = Counter("tempmail_smtp_troubles_total", "Replies 451 4.3.0", ("stage",))
+
+IN_FLIGHT_MAX: Final = 256 * 1024 * 1024
+"""Bytes of unfinished DATA that one worker holds; whoever would grow past it is answered 452 4.3.1."""
+
+LINE_MAX: Final = 1024
+"""A command line's octets: 512 (RFC 5321 section 4.5.3.1.4) and what SIZE, BODY, SMTPUTF8 and UTF-8 paths add."""
+
+INPUT_MAX: Final = 64 * 1024
+"""Pipelined input kept while a session waits for us or for the client to read; beyond it we stop reading."""
+
+RATE_GRACE: Final = 30.0
+"""Seconds of a DATA before its rate is judged."""
+
+LINGER: Final = 10.0
+"""Seconds a closed session's last reply has to leave before the connection is aborted."""
+
+
+class Shared:
+    """One per listener. ``draining`` once set lets each session finish its transaction and begin no other."""
+
+    def __init__(
+        self, config: Config, delivery: Delivery, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None
+    ) -> None:
+        self.delivery, self.loop, self.tls = delivery, loop, tls
+        self.name = config.smtp_domain
+        self.size = config.smtp_max_message_bytes
+        self.recipients_max = config.smtp_max_recipients
+        self.read_timeout, self.session_timeout = config.smtp_read_timeout, config.smtp_session_timeout
+        self.min_rate = config.smtp_min_rate
+        self.normalise = config.smtp_bare_newlines == "normalise"
+        self.default_domain = config.domains[0]
+        self.greeting = replies.greeting(self.name)
+        self.hello = replies.hello(self.name)
+        self.ehlo = replies.extended_hello(self.name, self.size, starttls=tls is not None)
+        self.ehlo_secure = replies.extended_hello(self.name, self.size, starttls=False)
+        self.clock = Clock()
+        self.seats = Seats(
+            -(-config.smtp_max_connections // config.workers), config.smtp_max_connections_per_ip, config.rate_exempt
+        )
+        self.budget = max(1000, 100 + 10 * self.recipients_max)
+        self.draining = False
+        self.empty = asyncio.Event()  # set whenever the last session has gone
+        self.in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` and keep it alive until it is done (the loop itself only remembers tasks weakly)."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Seats:
+    """Connection caps: of the worker, and of a client address (an IPv6 client is its /64). Exempt networks have no cap
+    of their own and count in the worker's."""
+
+    def __init__(self, total: int, per_address: int, exempt: Sequence[Network]) -> None:
+        self._total, self._per_address, self._exempt = total, per_address, exempt
+        self._taken = 0
+        self._by_address: dict[str, int] = {}
+
+    def take(self, peer: str) -> str | None:
+        """The key to give back, or None when there is no seat. ``peer``: an IP address, empty for a unix socket."""
+        if self._taken >= self._total:
+            return None
+        key = self._key(peer) if peer else ""
+        if key:
+            held = self._by_address.get(key, 0)
+            if held >= self._per_address:
+                return None
+            self._by_address[key] = held + 1
+        self._taken += 1
+        ACTIVE.add()
+        return key
+
+    def give_back(self, key: str) -> None:
+        self._taken -= 1
+        ACTIVE.add(n=-1)
+        if not key:
+            return
+        held = self._by_address[key] - 1
+        if held:
+            self._by_address[key] = held
+        else:
+            del self._by_address[key]
+
+    def _key(self, peer: str) -> str:
+        """What ``peer`` is counted as; empty when it is exempt."""
+        address = ipaddress.ip_address(peer.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address):
+            mapped = address.ipv4_mapped
+            if mapped is None:
+                network = ipaddress.ip_network((address, 64), strict=False)
+                return "" if any(address in exempt for exempt in self._exempt) else str(network)
+            address = mapped
+        return "" if any(address in exempt for exempt in self._exempt) else str(address)

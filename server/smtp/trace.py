@@ -1,0 +1,44 @@
+"""The trace header that goes in front of a message (RFC 5321 section 4.4): Return-Path and one Received.
+
+Must not know: sessions. Everything a client chose is made harmless here: no CR, LF, parenthesis or semicolon of a HELO
+name survives into a header.
+"""
+
+import re
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Final
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+
+
+def origin(helo: str, peer: str, name: str, protocol: str) -> bytes:
+    """The Received field up to its id: made once a session, for a session's mails differ only in what follows.
+
+    ``peer`` is an IP address or empty (unix socket); ``protocol`` is a word of RFC 3848 or RFC 6531 section 4.3.
+    """
+    literal = f"IPv6:{peer}" if ":" in peer else peer or "unix"
+    return f"Received: from {_UNSAFE.sub('?', helo)} ([{literal}])\r\n\tby {name} with {protocol} id ".encode("ascii")
+
+
+def protocol(*, extended: bool, tls: bool, utf8: bool) -> str:
+    """The word after ``with``: SMTP, ESMTP, ESMTPS, UTF8SMTP or UTF8SMTPS."""
+    word = "UTF8SMTP" if utf8 else "ESMTP" if extended or tls else "SMTP"
+    return f"{word}S" if tls else word
+
+
+class Clock:
+    """The date as RFC 5322 section 3.3 writes it, made at most once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second, self._text = -1, b""
+
+    def date(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = format_datetime(datetime.fromtimestamp(second, UTC)).encode("ascii")
+        return self._text

@@ -1,0 +1,211 @@
+"""The messages domain, read and changed one mailbox at a time. Arriving mail is batch.py's.
+
+A mailbox's mail lies in the partition of the moment the mailbox ends, which the caller's record names (the *span*). An
+extension by another process may have moved it since the record was read: each statement brings the inbox's own drop_after
+along, and when the two differ it is asked once more with the right span.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+
+import asyncpg
+import msgspec
+import zstandard
+
+from server.model import ids
+from server.model.errors import Refused, Unavailable
+from server.model.message import FOREVER, Counts, Mailbox, Stored
+from server.store import rows
+from server.store.pools import Connection, Database, affected
+from server.store.sql import SQL
+
+Span = tuple[datetime, datetime]
+
+_MAX_BODY = 256 << 20  # bytes a stored body may unpack to; far above any accepted message
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Conditions of a search, all optional; ``text`` is looked for in subject, addresses and the beginning of the text."""
+
+    text: str | None = None
+    sender: str | None = None
+    subject: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    is_read: bool | None = None
+    has_attachment: bool | None = None
+
+
+def span(drop_after: datetime | None, now: datetime) -> Span:
+    """Where the mail of a mailbox that ends at ``drop_after`` lies; without an end its mail may be dated any time ahead."""
+    return (now, FOREVER) if drop_after is None or drop_after == FOREVER else (drop_after, drop_after)
+
+
+def like(text: str | None) -> str | None:
+    """An ILIKE pattern for ``text`` anywhere, its wildcards escaped."""
+    if not text:
+        return None
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{rows.scrubbed(escaped, 1000)}%"
+
+
+class MessageStore:
+    """Every method raises Refused mailbox_not_found when the inbox is gone, Unavailable in trouble."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database, self._clock = database, clock
+        self._unpack = zstandard.ZstdDecompressor().decompress
+
+    async def _spanned(
+        self, mailbox: Mailbox, ask: Callable[[Span], Awaitable[list[asyncpg.Record]]]
+    ) -> list[asyncpg.Record]:
+        """Rows of ``ask`` for the span that is right now; each row carries the inbox's drop_after."""
+        expected = mailbox.expires_at or FOREVER
+        for _ in range(3):
+            found = await ask(span(expected, self._clock()))
+            actual = rows.moment(found[0]["inbox_drop_after"]) if found else (await self._inbox(mailbox.id))[1]
+            if actual == expected:
+                return found
+            expected = actual
+        raise Unavailable("a mailbox moved three times while it was read")
+
+    async def _inbox(self, mailbox_id: str) -> tuple[Counts, datetime]:
+        row = await self._database.fetchrow(SQL.inbox_counts, mailbox_id)
+        if row is None:
+            raise Refused("mailbox_not_found")
+        return _counts(row), rows.moment(row["drop_after"])
+
+    async def counts(self, mailbox_id: str) -> Counts:
+        return (await self._inbox(mailbox_id))[0]
+
+    async def counts_of(self, mailbox_ids: Sequence[str]) -> dict[str, Counts]:
+        found = await self._database.fetch(SQL.inboxes_counts, list(mailbox_ids))
+        return {str(row["mailbox_id"]): _counts(row) for row in found}
+
+    async def page(self, mailbox: Mailbox, limit: int, offset: int, before: int) -> tuple[list[Stored], int]:
+        """Newest first, seq < ``before``; and the mailbox's total."""
+        found = await self._spanned(
+            mailbox, lambda s: self._database.fetch(SQL.message_page, mailbox.id, *s, before, limit, offset)
+        )
+        return [rows.stored(row) for row in found if row["id"] is not None], found[0]["total"] if found else 0
+
+    async def one(self, mailbox: Mailbox, message_id: str) -> Stored:
+        """Refused message_not_found."""
+        if not ids.valid(message_id):
+            raise Refused("message_not_found")
+        seq = ids.seq_of(message_id)
+        found = await self._spanned(
+            mailbox, lambda s: self._database.fetch(SQL.message_one, mailbox.id, *s, seq, message_id)
+        )
+        if not found or found[0]["id"] is None:
+            raise Refused("message_not_found")
+        return rows.stored(found[0])
+
+    async def since(self, readers: Sequence[tuple[str, int]]) -> list[Stored]:
+        """For each (mailbox id, after): up to 100 messages with a greater seq, by mailbox, oldest first."""
+        ids_, after = [r[0] for r in readers], [r[1] for r in readers]
+        return [rows.stored(row) for row in await self._database.fetch(SQL.messages_since, ids_, after)]
+
+    async def raw(self, message: Stored) -> bytes:
+        """The bytes as they came, unpacked."""
+        row = await self._database.fetchrow(SQL.body, message.body_id, message.body_drop_after)
+        if row is None:
+            raise Refused("message_not_found")
+        return self._unpack(row["raw"], max_output_size=_MAX_BODY)
+
+    async def search(self, mailbox: Mailbox, wanted: Filter, limit: int, offset: int) -> tuple[list[Stored], int]:
+        """Newest first, and how many there are in all."""
+        conditions = (
+            like(wanted.sender),
+            like(wanted.subject),
+            wanted.start,
+            wanted.end,
+            wanted.is_read,
+            wanted.has_attachment,
+            like(wanted.text),
+        )
+
+        def ask(limit: int, offset: int) -> Callable[[Span], Awaitable[list[asyncpg.Record]]]:
+            return lambda s: self._database.fetch(SQL.search, mailbox.id, *s, *conditions, limit, offset)
+
+        found = await self._spanned(mailbox, ask(limit, offset))
+        if not found and offset:  # beyond the last page no row carries the count
+            first = await self._spanned(mailbox, ask(1, 0))
+            return [], first[0]["found"] if first else 0
+        return [rows.stored(row) for row in found], found[0]["found"] if found else 0
+
+    async def mark_read(self, mailbox: Mailbox, message_id: str) -> bool:
+        """True when it was unread until now, False when it was read already. Refused message_not_found."""
+        if not ids.valid(message_id):
+            raise Refused("message_not_found")
+        now = self._clock()
+        async with self._database.transaction() as connection:
+            where = await _lock(connection, mailbox.id, now)
+            which = (ids.seq_of(message_id), message_id)
+            if affected(await connection.execute(SQL.message_mark_read, mailbox.id, *where, *which)):
+                await connection.execute(SQL.inbox_subtract, mailbox.id, 0, 1, now)
+                return True
+        await self.one(mailbox, message_id)
+        return False
+
+    async def delete(self, mailbox: Mailbox, message_id: str) -> None:
+        """Refused message_not_found."""
+        if not ids.valid(message_id):
+            raise Refused("message_not_found")
+        if not await self._delete(mailbox, SQL.message_delete, ids.seq_of(message_id), message_id):
+            raise Refused("message_not_found")
+
+    async def delete_all(self, mailbox: Mailbox) -> int:
+        return await self._delete(mailbox, SQL.message_delete_all)
+
+    async def _delete(self, mailbox: Mailbox, statement: str, *which: object) -> int:
+        now = self._clock()
+        async with self._database.transaction() as connection:
+            where = await _lock(connection, mailbox.id, now)
+            gone = await connection.fetch(statement, mailbox.id, *where, *which)
+            if gone:
+                await _release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in gone])
+                unread = sum(not row["is_read"] for row in gone)
+                await connection.execute(SQL.inbox_subtract, mailbox.id, len(gone), unread, now)
+        return len(gone)
+
+    async def create_inbox(self, mailbox: Mailbox, capacity: int) -> None:
+        await self._database.execute(SQL.inbox_insert, mailbox.id, mailbox.expires_at or FOREVER, capacity)
+
+    async def delete_inboxes(self, mailbox_ids: Sequence[str]) -> None:
+        await self._database.execute(SQL.inbox_delete, list(mailbox_ids))
+
+    async def delete_orphans(self, before: datetime, limit: int) -> None:
+        await self._database.execute(SQL.inboxes_expired, before, limit)
+
+    async def move(self, mailbox_id: str, drop_after: datetime) -> None:
+        """Let the mailbox's mail vanish at ``drop_after`` and not before: rows move, bodies are copied, in one transaction.
+
+        The partition must be there. Does nothing when the mail lies later already. Refused mailbox_not_found.
+        """
+        async with self._database.transaction() as connection:
+            where = await _lock(connection, mailbox_id, self._clock())
+            if where[1] >= drop_after:
+                return
+            held = await connection.fetch(SQL.messages_held, mailbox_id, *where, drop_after)
+            await connection.execute(SQL.bodies_copy, mailbox_id, *where, drop_after)
+            await connection.execute(SQL.messages_move, mailbox_id, *where, drop_after)
+            await _release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in held])
+            await connection.execute(SQL.inbox_move, mailbox_id, drop_after)
+
+
+def _counts(row: asyncpg.Record) -> Counts:
+    return Counts(row["total"], row["unread"], row["next_seq"], row["last_activity"])
+
+
+async def _lock(connection: Connection, mailbox_id: str, now: datetime) -> Span:
+    row = await connection.fetchrow(SQL.inbox_lock, mailbox_id)
+    if row is None:
+        raise Refused("mailbox_not_found")
+    return span(rows.moment(row["drop_after"]), now)
+
+
+async def _release(connection: Connection, held: Sequence[tuple[object, datetime]]) -> None:
+    bodies, dropped = [h[0] for h in held], [h[1] for h in held]
+    await connection.execute(SQL.bodies_release, bodies, dropped)
+    await connection.execute(SQL.bodies_sweep, bodies, dropped)

@@ -1,0 +1,151 @@
+"""Connections to PostgreSQL: one pool for each distinct server, shared by the data domains that live there.
+
+Lives here: opening, bounding and closing pools, and turning the driver's many exceptions into one. Must not know: SQL
+beyond session settings.
+
+Every statement has a deadline (the server's statement_timeout, and a little later the client's), and waiting for a
+connection has one too: a database that hangs is answered with Unavailable, never with silence.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import asyncpg
+
+from server.config import Config
+from server.metrics import Counter, Gauge
+from server.model.errors import Unavailable
+
+if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = PoolConnectionProxy[asyncpg.Record]
+else:
+    Connection = asyncpg.pool.PoolConnectionProxy
+Domain = Literal["users", "mailboxes", "messages"]
+DOMAINS: Final[tuple[Domain, ...]] = ("users", "mailboxes", "messages")
+
+ACQUIRE_TIMEOUT: Final = 3.0  # seconds to wait for a connection before the caller is told to try later
+
+ERRORS = Counter("tempmail_errors_total", "Failures of our own, by kind and part.", ("type", "component"))
+CONNECTIONS = Gauge("tempmail_database_connections", "Open database connections.")
+
+TROUBLE: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn every failure of the database, its network or its patience into Unavailable."""
+    try:
+        yield
+    except TROUBLE as error:
+        ERRORS.add((type(error).__name__, "database"))
+        raise Unavailable(f"database: {type(error).__name__}: {error}") from error
+
+
+class Database:
+    """One domain's server. ``fetch``, ``fetchrow`` and ``execute`` raise Unavailable; ``connection`` hands the raw one out."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self.pool = pool
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        with translated():
+            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+                rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+                return rows
+
+    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        rows = await self.fetch(sql, *args)
+        return rows[0] if rows else None
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        with translated():
+            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+                status: str = await connection.execute(sql, *args)
+                return status
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, errors untranslated (wrap the block in ``translated`` or handle them)."""
+        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction, every failure translated."""
+        with translated():
+            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection, connection.transaction():
+                yield connection
+
+
+class Pools:
+    """The three domains' databases. Domains whose DSN is the same share one pool."""
+
+    def __init__(self, databases: dict[Domain, Database]) -> None:
+        self.users, self.mailboxes, self.messages = (databases[domain] for domain in DOMAINS)
+        self._distinct = list({id(db.pool): db.pool for db in databases.values()}.values())
+
+    @classmethod
+    async def open(cls, config: Config) -> "Pools":
+        """Connect; Unavailable when a server does not answer within 10 s."""
+        dsns = {domain: config.dsn(domain) for domain in DOMAINS}
+        share = max(3, config.database_max_open // config.workers // len(set(dsns.values())))
+        idle = max(1, min(share, config.database_max_idle // config.workers))
+        opened: dict[str, Database] = {}
+        with translated():
+            for dsn in dict.fromkeys(dsns.values()):
+                opened[dsn] = Database(await asyncio.wait_for(_pool(dsn, config, idle, share), 10))
+        return cls({domain: opened[dsn] for domain, dsn in dsns.items()})
+
+    def count(self) -> int:
+        """Connections open now; also sets the gauge."""
+        size = sum(pool.get_size() for pool in self._distinct)
+        CONNECTIONS.set(size)
+        return size
+
+    async def close(self) -> None:
+        """Let statements under way finish for 5 s, then cut them."""
+        for pool in self._distinct:
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except TimeoutError:
+                pool.terminate()
+
+
+async def _pool(dsn: str, config: Config, least: int, most: int) -> "asyncpg.Pool[asyncpg.Record]":
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=least,
+        max_size=most,
+        max_inactive_connection_lifetime=config.database_max_idle_time,
+        command_timeout=config.database_statement_timeout + 1,
+        timeout=5,
+        server_settings=session_settings(config.database_statement_timeout),
+    )
+
+
+def session_settings(statement_timeout: float) -> dict[str, str]:
+    """What every session of ours sets: UTC, no JIT (our statements are short), durable commits, deadlines."""
+    milliseconds = str(round(statement_timeout * 1000))
+    return {
+        "application_name": "tempmail",
+        "timezone": "UTC",
+        "jit": "off",
+        "synchronous_commit": "on",
+        "statement_timeout": milliseconds,
+        "lock_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": "30000",
+        "search_path": "",
+    }
+
+
+def affected(status: str) -> int:
+    """The row count at the end of a command tag such as ``UPDATE 3``."""
+    return int(status.rsplit(" ", 1)[1])
+
+
+def column(rows: Sequence[asyncpg.Record], name: str) -> list[Any]:
+    return [row[name] for row in rows]

@@ -1,0 +1,108 @@
+"""Who is calling: the client's address behind proxies, the mailbox token presented, and the origin of a page.
+
+Must not know: whether the token opens anything, or what limits an address has.
+"""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from server.config import Config, Network
+
+_HOPS_MAX: Final = 32  # addresses of X-Forwarded-For that are looked at, from the right
+_REMEMBERED: Final = 4096  # peers whose classification is kept
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+EXPOSED: Final = "ETag, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
+ACCEPTED: Final = "Authorization, Content-Type, If-None-Match, X-Mailbox-Token"
+
+
+class Addresses:
+    """Finds the client's address. A unix socket's peer has none and is a proxy by its nature: it is believed."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = tuple(trusted)
+        self._peer = lru_cache(maxsize=_REMEMBERED)(self._classified)
+
+    def client(self, request: web.Request) -> str:
+        """The address a request is counted under, canonical; "local" for a unix socket without a proxy's word."""
+        address, believed = self._peer(request.remote or "")
+        if not believed or "X-Forwarded-For" not in request.headers:
+            return address
+        return self._forwarded(request.headers.getall("X-Forwarded-For"), address)
+
+    def _classified(self, peer: str) -> tuple[str, bool]:
+        address = _parsed(peer)
+        if address is None:
+            return "local", True
+        return str(address), self._is_trusted(address)
+
+    def _forwarded(self, fields: Sequence[str], peer: str) -> str:
+        """The rightmost address that no trusted proxy of ours has: everything left of it is the client's own claim."""
+        client = peer
+        for hop in reversed(",".join(fields).rsplit(",", _HOPS_MAX)[-_HOPS_MAX:]):
+            address = _parsed(hop)
+            if address is None:
+                break
+            client = str(address)
+            if not self._is_trusted(address):
+                break
+        return client
+
+    def _is_trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def _parsed(text: str) -> _Address | None:
+    """An address as proxies write it: bare, ``v4:port`` or ``[v6]:port``; IPv4 inside IPv6 comes out as IPv4."""
+    text = text.strip().partition("%")[0]
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def token(request: web.Request, headers: Mapping[str, str], *, query: bool) -> str:
+    """The token presented, "" for none: Authorization, X-Mailbox-Token, then ``?token=`` if ``query``."""
+    authorization = headers.get("Authorization")
+    if authorization is not None and authorization[:7].lower() == "bearer ":
+        return authorization[7:].strip()
+    presented = headers.get("X-Mailbox-Token")
+    if presented is not None:
+        return presented.strip()
+    if query and "token=" in request.raw_path:
+        return request.query.get("token", "")
+    return ""
+
+
+class Origins:
+    """Which pages may read our answers (the Fetch standard's CORS protocol): origins are compared whole."""
+
+    def __init__(self, config: Config) -> None:
+        self._any = "*" in config.cors_origins
+        self._allowed = frozenset(config.cors_origins)
+        self.open = bool(config.cors_origins)
+
+    def admit(self, request: web.Request, answer: CIMultiDict[str]) -> None:
+        """Add to an answer's headers what lets the asking page read it, if it may."""
+        origin = request.headers.get("Origin")
+        if origin is None or not (self._any or origin in self._allowed):
+            return
+        answer["Access-Control-Allow-Origin"] = "*" if self._any else origin
+        answer["Access-Control-Expose-Headers"] = EXPOSED
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            answer["Access-Control-Allow-Methods"] = answer.get("Allow", "GET")
+            answer["Access-Control-Allow-Headers"] = ACCEPTED
+            answer["Access-Control-Max-Age"] = "600"

@@ -1,0 +1,171 @@
+"""Around every handler, once, in this order: who, limit, token, kept answer, handler, failure, headers, count.
+
+Lives here: ``Endpoint``, one row of the route table at work. One function and no stack of middlewares, because each of
+those costs a request about 3 µs and most of them an await.
+Must not know: any resource. What a client sent is never logged: paths as templates, no token, no body, no query.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+import traceback
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from server import log
+from server.cache.buckets import Verdict
+from server.cache.local import Local, Ready
+from server.metrics import LATENCY, Counter, Histogram
+from server.model import ids
+from server.model.errors import Refused, Unavailable
+from server.model.message import Mailbox
+from server.web import caller
+from server.web.parts import WebParts
+from server.web.phrases import Language, language
+from server.web.requests import Call
+from server.web.responses import JSON, Reply, failure, matches, refusal
+from server.web.routes import Route
+
+REQUESTS: Final = Counter("http_requests_total", "Requests answered.", ("method", "endpoint", "status_code"))
+DURATION: Final = Histogram("http_request_duration_seconds", "Time to make an answer.", LATENCY, ("method", "endpoint"))
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SLOW: Final = 1.0  # seconds
+_RETRY_AFTER: Final = ("Retry-After", "1")
+
+# No shared cache may keep or mix up what belongs to one caller: nginx, for one, ignores Authorization in its keys.
+_ALWAYS: Final = {
+    "Server": "tempmail",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, no-store",
+    "Vary": "Accept-Language, Authorization, X-Mailbox-Token, Origin",
+}
+_BODILESS: Final = CIMultiDict(_ALWAYS)
+_WITH_BODY: Final[dict[Language, CIMultiDict[str]]] = {
+    "en": CIMultiDict(_ALWAYS | {"Content-Type": JSON, "Content-Language": "en"}),
+    "zh": CIMultiDict(_ALWAYS | {"Content-Type": JSON, "Content-Language": "zh"}),
+}
+
+
+class Endpoint:
+    """Answers the requests of one route."""
+
+    def __init__(self, route: Route, parts: WebParts, addresses: caller.Addresses, origins: caller.Origins) -> None:
+        self._route, self._parts, self._addresses, self._origins = route, parts, addresses, origins
+        self._local: Local | None = parts.local if route.cache else None
+        self._query_token = parts.config.query_token
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The whole of it. A kept answer is found without awaiting anything."""
+        began = time.perf_counter()
+        headers = request.headers
+        tongue = language(headers.get("Accept-Language"))
+        client = self._addresses.client(request)
+        verdict = self._parts.limits.request(client) if self._route.limit else None
+        reply: Reply | web.StreamResponse
+        if verdict is not None and not verdict.allowed:
+            reply = refusal(tongue, Refused("rate_limited", retry_after=verdict.retry_after))
+        else:
+            token = caller.token(request, headers, query=self._query_token) if self._route.auth == "mailbox" else ""
+            ready = self._local.get((request.raw_path, token, tongue)) if token and self._local is not None else None
+            if ready is None:
+                reply = await self._made(Call(request, self._parts, client, tongue), token)
+            else:
+                reply = Reply(200, ready.body, ready.etag)
+        response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
+        self._count(request.method, response.status, time.perf_counter() - began)
+        return response
+
+    async def _made(self, call: Call, token: str) -> Reply | web.StreamResponse:
+        """What the handler makes of it, within the deadline, or the answer for what went wrong."""
+        try:
+            async with asyncio.timeout(self._route.deadline):
+                if self._route.auth == "none":
+                    return await self._route.handler(call)
+                return await self._authorised(call, token)
+        except Refused as refused:
+            return refusal(call.language, refused)
+        except (web.RequestPayloadError, ConnectionError):  # the client broke its body off, or its chunks are no chunks
+            return failure(call.language, "body_invalid")
+        except (Unavailable, TimeoutError) as error:
+            return self._unavailable(call, error)
+        except Exception as error:  # a fault of ours: the client learns that it was, the log where
+            return self._fault(call, error)
+
+    async def _authorised(self, call: Call, token: str) -> Reply | web.StreamResponse:
+        mailbox_id = call.segment("id")
+        if not token:
+            raise Refused("token_required")
+        if not (ids.valid(mailbox_id) and token.isascii()):
+            raise Refused("mailbox_not_found")
+        ticket = self._parts.local.ticket(mailbox_id.encode())  # before anything is read: see cache/local
+        call.opened = await self._parts.mailboxes.authorise(mailbox_id, token)
+        reply = await self._route.handler(call)
+        if self._local is not None and isinstance(reply, Reply) and reply.status == 200:
+            key = (call.request.raw_path, token, call.language)
+            self._local.put(key, ticket, Ready(reply.body, reply.etag), _time_left(call.opened))
+        return reply
+
+    def _unavailable(self, call: Call, error: Unavailable | TimeoutError) -> Reply:
+        request_id = self._logged("warning", "request failed for now", error)
+        return failure(call.language, "unavailable", (_RETRY_AFTER, ("X-Request-Id", request_id)))
+
+    def _fault(self, call: Call, error: Exception) -> Reply:
+        request_id = self._logged("error", "request failed", error)
+        return failure(call.language, "internal_error", (("X-Request-Id", request_id),))
+
+    def _logged(self, level: str, message: str, error: Exception) -> str:
+        """Log where ``error`` arose under a new request id. Not its text, which may quote what the client sent."""
+        request_id = secrets.token_hex(8)
+        frames = traceback.extract_tb(error.__traceback__)[-4:]
+        where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+        kind, route = type(error).__name__, self._route
+        log.event(level, message, request_id=request_id, method=route.method, path=route.path, kind=kind, where=where)
+        return request_id
+
+    def _response(self, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language) -> web.Response:
+        status, body, tag, extra = reply
+        if tag:
+            condition = request.headers.get("If-None-Match")
+            if condition is not None and matches(condition, tag):
+                status, body, extra = 304, b"", _only_caching(extra)
+        response = web.Response(body=body or None, status=status, headers=_WITH_BODY[tongue] if body else _BODILESS)
+        headers = response.headers
+        for name, value in extra:
+            headers[name] = value
+        if tag:
+            headers["ETag"] = tag
+        if verdict is not None:
+            headers["X-RateLimit-Limit"] = str(verdict.limit)
+            headers["X-RateLimit-Remaining"] = str(verdict.remaining)
+            headers["X-RateLimit-Reset"] = str(math.ceil(time.time() + verdict.reset))
+        if self._origins.open:
+            self._origins.admit(request, headers)
+        return response
+
+    def _count(self, method: str, status: int, seconds: float) -> None:
+        route = self._route
+        if method not in _METHODS:  # a label's values must be few, and the client chooses this one
+            method = "other"
+        REQUESTS.add((method, route.path, str(status)))
+        if route.deadline is None:
+            return
+        DURATION.observe(seconds, (method, route.path))
+        if seconds > _SLOW:
+            taken = round(seconds, 3)
+            log.event("warning", "slow request", method=method, path=route.path, status=status, seconds=taken)
+
+
+def _only_caching(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """What of an answer's headers belongs on its 304 (RFC 9110 section 15.4.5)."""
+    return tuple(header for header in headers if header[0] in ("Cache-Control", "Vary"))
+
+
+def _time_left(mailbox: Mailbox) -> float | None:
+    return None if mailbox.expires_at is None else (mailbox.expires_at - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,153 @@
+"""The API's nouns as clients see them: field names, order and formats of mailboxes and messages.
+
+Lives here: the structs an answer is encoded from, and how the product's own values become them.
+Must not know: requests, statuses, or where the values come from.
+"""
+
+from datetime import UTC, datetime
+from typing import Self
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from server.model.message import Mailbox, Stored, StoredAttachment
+from server.services.contracts import Content
+
+
+def rfc3339(moment: datetime) -> str:
+    """``moment`` (aware) as RFC 3339 in UTC with milliseconds: ``2024-05-01T12:00:00.000Z``."""
+    if moment.tzinfo is not UTC:
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError:  # the first or last hours of the calendar, where an offset leads out of it
+            moment = moment.replace(tzinfo=UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class MailboxObject(msgspec.Struct, rename="camel"):
+    """A mailbox; ``token`` only where it was just made, ``expires_at`` only where it expires."""
+
+    id: str
+    address: str
+    local_part: str
+    domain: str
+    created_at: str
+    unread: int
+    total: int
+    token: str | UnsetType = UNSET
+    expires_at: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, mailbox: Mailbox, unread: int, total: int, token: str | UnsetType = UNSET) -> Self:
+        return cls(
+            id=mailbox.id,
+            address=mailbox.address,
+            local_part=mailbox.local_part,
+            domain=mailbox.domain,
+            created_at=rfc3339(mailbox.created_at),
+            unread=unread,
+            total=total,
+            token=token,
+            expires_at=UNSET if mailbox.expires_at is None else rfc3339(mailbox.expires_at),
+        )
+
+
+class Authentication(msgspec.Struct):
+    """What is known of where a message came from."""
+
+    tls: bool
+
+
+class Header(msgspec.Struct):
+    """One header field of a message, in the order it came; names repeat."""
+
+    name: str
+    value: str
+
+
+class Summary(msgspec.Struct, rename="camel"):
+    """A message in a list: everything but its text."""
+
+    id: str
+    mailbox_id: str
+    seq: int
+    sender: str = msgspec.field(name="from")
+    to: str
+    subject: str
+    is_read: bool
+    created_at: str
+    received_at: str
+    envelope_from: str
+    cc: str
+    reply_to: str
+    date: str | None
+    message_id: str
+    preview: str
+    size: int
+    has_attachments: bool
+    codes: tuple[str, ...]
+    links: tuple[str, ...]
+    auth: Authentication
+    attachments: tuple[StoredAttachment, ...] | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, stored: Stored) -> Self:
+        received, details = rfc3339(stored.received_at), stored.details
+        return cls(
+            id=stored.id,
+            mailbox_id=stored.mailbox_id,
+            seq=stored.seq,
+            sender=stored.sender,
+            to=stored.to,
+            subject=stored.subject,
+            is_read=stored.is_read,
+            created_at=received,
+            received_at=received,
+            envelope_from=stored.envelope_from,
+            cc=details.cc,
+            reply_to=details.reply_to,
+            date=None if details.date is None else rfc3339(details.date),
+            message_id=details.message_id,
+            preview=stored.preview,
+            size=stored.size,
+            has_attachments=bool(details.attachments),
+            codes=details.codes,
+            links=details.links,
+            auth=Authentication(details.tls),
+            attachments=details.attachments or UNSET,
+        )
+
+
+class Message(Summary, rename="camel"):
+    """A message opened."""
+
+    text: str = ""
+    html: str = ""
+    headers: list[Header] = []
+
+    @classmethod
+    def opened(cls, content: Content, *, untouched: bool) -> Self:
+        """``content`` with its HTML sanitised, or as it came where ``untouched``."""
+        message = cls.of(content.stored)
+        message.text = content.text
+        message.html = content.html if untouched else content.safe_html
+        message.headers = [Header(name, value) for name, value in content.headers]
+        return message
+
+
+class MessageList(msgspec.Struct, rename="camel"):
+    """A page of a mailbox, newest first; ``count`` is of the whole mailbox, ``next_cursor`` absent on the last page."""
+
+    items: list[Summary]
+    count: int
+    next_cursor: str | UnsetType = UNSET
+
+
+class SearchResult(msgspec.Struct, rename="camel"):
+    """A page of what a search found, newest first; ``total`` is of all pages."""
+
+    messages: list[Summary]
+    total: int
+    page: int
+    page_size: int
+    total_pages: int

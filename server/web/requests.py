@@ -1,0 +1,200 @@
+"""What a request says, checked: its body as a struct, its query as typed values; what is wrong is named.
+
+Lives here: ``Call``, which is what a handler is given, and the parsing of bodies and query strings.
+Must not know: what the values are for, or how an answer looks. Raises Refused body_invalid, field_invalid,
+duration_invalid and message_too_big, and nothing else on purpose.
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from server import config
+from server.model.errors import Refused
+from server.model.message import Mailbox
+from server.web.parts import WebParts
+from server.web.phrases import Language
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+BODY_MAX: Final = 64 << 10  # bytes; no request but an injected message has reason to be longer
+TEXT_MAX: Final = 500  # characters of one query parameter
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through a handler."""
+
+    request: web.Request
+    parts: WebParts
+    client: str
+    language: Language
+    opened: Mailbox | None = None
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The mailbox the caller's token opened; only a route with auth="mailbox" has one."""
+        if self.opened is None:
+            raise LookupError("this route asks for no mailbox token")
+        return self.opened
+
+    def segment(self, name: str) -> str:
+        """A variable segment of the path, decoded."""
+        return self.request.match_info[name]
+
+
+async def read(request: web.Request, limit: int) -> bytes:
+    """The request's body. Refused message_too_big once it is known to be longer than ``limit`` bytes."""
+    if (request.content_length or 0) > limit:
+        raise Refused("message_too_big", f"at most {limit} bytes")
+    if not request.can_read_body:
+        return b""
+    pieces, size = [], 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if size > limit:
+            raise Refused("message_too_big", f"at most {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def body(request: web.Request, kind: type[Body], *, limit: int = BODY_MAX, empty: bool = False) -> Body:
+    """The JSON body as ``kind``; fields it does not know are ignored. ``empty``: no body at all means no fields."""
+    text = await read(request, limit)
+    return decode(b"{}" if empty and not text.strip() else text, kind)
+
+
+_NAMES: Final = {"str": "string", "int": "integer", "bool": "boolean", "float": "number", "array": "array"}
+_PLACE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING: Final = re.compile(r"missing required field `([^`]*)`")
+
+
+def decode(text: bytes, kind: type[Body]) -> Body:
+    """``text`` as JSON of ``kind``. Refused body_invalid (not JSON), field_invalid (naming field and expected type)."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused("body_invalid", "the body must be a JSON object in UTF-8") from error
+
+
+def _misfit(explanation: str) -> Refused:
+    missing = _MISSING.search(explanation)
+    if missing:
+        return Refused("field_invalid", "required", field=missing[1])
+    place = _PLACE.search(explanation)
+    detail = _PLACE.sub("", explanation)
+    detail = re.sub(r"`(\w+)", lambda m: "`" + _NAMES.get(m[1], m[1]), detail).replace("`", "").lower()
+    if not place or not place[1]:
+        return Refused("body_invalid", detail)
+    return Refused("field_invalid", detail, field=place[1])
+
+
+_LIFE_MAX: Final = 100 * 365 * 86400  # seconds; beyond it dates leave the calendar
+
+
+def lifetime(text: str) -> float:
+    """``expiresIn`` such as ``48h`` in seconds. Refused duration_invalid; how long is too long the services know."""
+    try:
+        seconds = config.duration(text) if len(text) <= 32 else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= _LIFE_MAX:
+        raise Refused("duration_invalid", "a duration such as 90s, 15m, 48h or 7d", field="expiresIn")
+    return seconds
+
+
+def _given(request: web.Request, name: str) -> str:
+    """A query parameter's first value, "" where absent. Refused field_invalid for text no store can hold."""
+    value = request.query.get(name, "")
+    if len(value) > TEXT_MAX or "\0" in value or not _encodable(value):
+        raise Refused("field_invalid", f"at most {TEXT_MAX} characters of text", field=name)
+    return value
+
+
+def _encodable(value: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in value) if not value.isascii() else True
+
+
+def text(request: web.Request, name: str) -> str:
+    """A text parameter, "" where absent."""
+    return _given(request, name).strip()
+
+
+def number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+    """A decimal parameter within [least, most]."""
+    value = _given(request, name)
+    if not value:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not least <= int(value) <= most:
+        raise Refused("field_invalid", f"a whole number from {least} to {most}", field=name)
+    return int(value)
+
+
+_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
+
+
+def boolean(request: web.Request, name: str) -> bool | None:
+    """A true/false parameter, None where absent."""
+    value = _given(request, name)
+    if not value:
+        return None
+    if value.lower() not in _BOOLEANS:
+        raise Refused("field_invalid", "true or false", field=name)
+    return _BOOLEANS[value.lower()]
+
+
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# RFC 3339 section 5.6; an unescaped + of an offset arrives as a space
+_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{8}(\.[0-9]{1,9})?([Zz]|[+ -][0-9]{2}:[0-9]{2})")
+
+
+def moment(request: web.Request, name: str, *, end: bool = False) -> datetime | None:
+    """A date parameter, None where absent: RFC 3339, or a day in UTC: its first moment, or where ``end`` its last."""
+    value = _given(request, name)
+    if not value:
+        return None
+    try:
+        return _parsed(value, end)
+    except (ValueError, OverflowError) as error:
+        wanted = "a date such as 2024-05-01 or 2024-05-01T12:00:00Z"
+        raise Refused("field_invalid", wanted, field=name) from error
+
+
+def _parsed(value: str, end: bool) -> datetime:
+    if _DAY.fullmatch(value):
+        day = datetime.fromisoformat(value).replace(tzinfo=UTC)
+        return day + timedelta(days=1, microseconds=-1) if end else day
+    if not _MOMENT.fullmatch(value):
+        raise ValueError(value)
+    date, clock = value[:10], value[11:].upper().replace(" ", "+").replace("Z", "+00:00")
+    seconds, fraction, offset = clock[:8], clock[8:-6], clock[-6:]
+    text = f"{date}T{seconds}{fraction[:7]:0<7}{offset}" if fraction else f"{date}T{clock}"
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def write_cursor(seq: int) -> str:
+    """An opaque cursor: the place in a list after the message numbered ``seq``."""
+    return base64.urlsafe_b64encode(seq.to_bytes(8, "big")).decode().rstrip("=")
+
+
+def cursor(request: web.Request, name: str = "cursor") -> int | None:
+    """The message number inside a cursor parameter, None where absent."""
+    value = _given(request, name)
+    if not value:
+        return None
+    try:
+        packed = base64.b64decode(value.encode("ascii") + b"=", altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        packed = b""
+    seq = int.from_bytes(packed, "big")
+    if len(packed) != 8 or not 0 < seq < 1 << 32:
+        raise Refused("field_invalid", "the nextCursor of an earlier page", field=name)
+    return seq

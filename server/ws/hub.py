@@ -1,0 +1,314 @@
+"""Who watches which mailbox, and the one path by which mail reaches them.
+
+Lives here: the subscriptions with the number each has reached, and the rule that moves it.
+Must not know: sockets, what a token is, the bus or SQL; those are callables and an ``Outlet`` handed in.
+
+A hint says that a mailbox changed, never what. The hub then asks the store for everything after the number a
+subscription has reached and hands it on in order. Live push, coming back with ``after``, and the repair of a lost hint
+are that same step, so a hint that is late, doubled or lost can delay a frame but not lose or repeat one. A number moves
+only when its row was handed on; never because a hint claimed it.
+
+A number without a row is a deleted message: there is nothing to hand on and nothing to announce. ``gap`` is said only
+where rows that may exist are not replayed.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol, TypeVar
+
+from server.metrics import Counter
+from server.model.errors import Unavailable
+from server.model.event import Hint, Kind
+from server.model.message import Counts, Stored
+from server.ws import frames
+
+PAGE: Final = 100
+"""Rows of one mailbox a fetch brings at most; a full page means that there may be more."""
+
+REPLAY_MAX: Final = 1000
+"""Sequence numbers a returning client gets replayed; what lies further back is announced as a gap."""
+
+MAILBOXES_A_CALL: Final = 200  # bounds a fetch to 20,000 rows
+_RETRY_DELAY: Final = 1.0
+
+FAILURES = Counter(
+    "tempmail_push_failures_total", "Queries of the push hub that failed and are asked again.", ("call",)
+)
+HELD = Counter("tempmail_push_held_total", "Times a subscription waited for room or for its token to be checked.")
+
+Fetch = Callable[[Sequence[tuple[str, int]]], Awaitable[Sequence[Stored]]]
+"""[(mailbox id, after)] -> rows with seq > after, ordered by (mailbox, seq), the PAGE lowest of each mailbox.
+
+It must see whatever was committed before it was called: ask the primary. Raises Unavailable.
+"""
+
+NextSeqs = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
+"""Mailbox ids -> the number each one's next message gets; ids without an inbox are left out. Raises Unavailable."""
+
+ReadCounts = Callable[[Sequence[str]], Awaitable[Mapping[str, Counts]]]
+"""Mailbox ids -> their counters; ids without an inbox are left out. Raises Unavailable."""
+
+_T = TypeVar("_T")
+
+
+class Outlet(Protocol):
+    """A connection, as the hub sees it. No method blocks or raises."""
+
+    def push(self, frame: bytes, received_at: datetime | None) -> bool:
+        """Queue a message; False when there is no room, and then ``Hub.release`` is called once there is.
+
+        ``received_at`` is None for a replayed message, whose delay says nothing.
+        """
+
+    def tell(self, frame: bytes) -> None:
+        """Queue a word about the subscription itself; a connection that has no room for it is dropped."""
+
+    def doubt(self, subscription: "Subscription") -> None:
+        """Check the subscription's right again; ``Hub.release`` or ``Hub.unsubscribe`` tells the outcome."""
+
+    def ended(self, subscription: "Subscription") -> None:
+        """The hub has dropped the subscription."""
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One connection's interest in one mailbox. ``expires_at`` and ``checked_at`` are POSIX seconds."""
+
+    mailbox_id: str
+    token: str = field(repr=False)
+    outlet: Outlet
+    after: int | None
+    expires_at: float
+    checked_at: float
+    last_seq: int | None = None  # everything up to here was handed on or is gone; None until the store was asked
+    replay_to: int = 0
+    held: bool = False
+    live: bool = True
+
+    def wants(self, seq: int) -> bool:
+        return self.last_seq is None or (not self.held and self.last_seq < seq)
+
+
+class Hub:
+    """All subscriptions of one worker. Not thread-safe: everything runs on the worker's loop."""
+
+    def __init__(self, fetch: Fetch, next_seqs: NextSeqs, counts: ReadCounts) -> None:
+        self._fetch, self._next_seqs, self._counts = fetch, next_seqs, counts
+        self._watched: dict[str, list[Subscription]] = {}
+        self._joining: set[Subscription] = set()
+        self._behind: set[str] = set()
+        self._changed: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Watch. Answered through the outlet: ``subscribed``, then gap and missed mail; or an error, and ``ended``."""
+        self._watched.setdefault(subscription.mailbox_id, []).append(subscription)
+        self._joining.add(subscription)
+        self._wake()
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop watching, at once; the outlet is not told."""
+        if not subscription.live:
+            return
+        subscription.live = False
+        self._joining.discard(subscription)
+        watchers = self._watched[subscription.mailbox_id]
+        watchers.remove(subscription)
+        if not watchers:
+            del self._watched[subscription.mailbox_id]
+
+    def release(self, subscriptions: Iterable[Subscription]) -> None:
+        """There is room again, or the right was confirmed: bring them up to date."""
+        for subscription in subscriptions:
+            if subscription.held:
+                subscription.held = False
+                self._behind.add(subscription.mailbox_id)
+        self._wake()
+
+    def on_hints(self, hints: Iterable[Hint]) -> None:
+        """What the bus brought, or this worker itself just did. Never waits; hints together cost one fetch."""
+        for hint in hints:
+            watchers = self._watched.get(hint.mailbox_id)
+            if not watchers:
+                continue
+            if hint.kind is Kind.MAIL:
+                if any(watcher.wants(hint.seq) for watcher in watchers):
+                    self._behind.add(hint.mailbox_id)
+            elif hint.kind is Kind.UPDATE:
+                self._changed.add(hint.mailbox_id)
+            elif hint.kind is Kind.EXPIRED:
+                self._expire(watchers)
+            else:
+                _doubt(watchers)
+        self._wake()
+
+    def feed(self, rows: Sequence[Stored]) -> None:
+        """Rows this worker has just committed: handed on without a query wherever they are the next ones."""
+        for row in rows:
+            watchers = self._watched.get(row.mailbox_id)
+            if not watchers:
+                continue
+            self._offer(row, [w for w in watchers if not w.held and w.last_seq == row.seq - 1])
+            if any(watcher.wants(row.seq) for watcher in watchers):
+                self._behind.add(row.mailbox_id)
+        self._wake()
+
+    def mailboxes_watched(self) -> list[tuple[str, int]]:
+        """Each watched mailbox and the lowest number any of its watchers has reached."""
+        return [(mailbox, min(w.last_seq or 0 for w in watchers)) for mailbox, watchers in self._watched.items()]
+
+    async def poll(self) -> None:
+        """Do without hints: ask where all watched mailboxes stand. For while the bus is down, and once when it is back.
+
+        A mailbox the store no longer knows has its watchers' right checked. Failure: counted; the next poll asks again.
+        """
+        watched = list(self._watched)
+        for start in range(0, len(watched), MAILBOXES_A_CALL):
+            chunk = watched[start : start + MAILBOXES_A_CALL]
+            try:
+                known = await self._next_seqs(chunk)
+            except Unavailable:
+                FAILURES.add(("poll",))
+                return
+            self.on_hints(Hint(Kind.MAIL, mailbox, next_seq - 1) for mailbox, next_seq in known.items())
+            for mailbox in chunk:
+                if mailbox not in known:
+                    _doubt(self._watched.get(mailbox, ()))
+
+    async def close(self) -> None:
+        """Stop asking the store. Subscriptions stay as they are; their connections are closed elsewhere."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _wake(self) -> None:
+        if (self._joining or self._behind or self._changed) and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Until nothing is left to ask. One runs at a time: what arrives meanwhile is one more round."""
+        while self._joining or self._behind or self._changed:
+            try:
+                await self._place_joining()
+                await self._catch_up()
+                await self._report_counts()
+            except Unavailable:
+                await asyncio.sleep(_RETRY_DELAY)
+
+    async def _place_joining(self) -> None:
+        joining = _take(self._joining)
+        if not joining:
+            return
+        try:
+            known = await self._next_seqs(list({subscription.mailbox_id for subscription in joining}))
+        except Unavailable:
+            FAILURES.add(("join",))
+            self._joining.update(subscription for subscription in joining if subscription.live)
+            raise
+        for subscription in joining:
+            if subscription.live:
+                self._place(subscription, known.get(subscription.mailbox_id, 1) - 1)
+
+    def _place(self, joining: Subscription, newest: int) -> None:
+        """Answer a subscription, the mailbox's newest number being known, and begin where the client left off."""
+        mailbox, after = joining.mailbox_id, newest if joining.after is None else joining.after
+        if after > newest:
+            detail = f"the mailbox has reached {newest}; subscribe without after"
+            joining.outlet.tell(frames.error("field_invalid", mailbox, detail, "after"))
+            self._drop(joining)
+            return
+        start = max(after, newest - REPLAY_MAX)
+        joining.outlet.tell(frames.subscribed(mailbox, newest))
+        if start > after:
+            joining.outlet.tell(frames.gap(mailbox, after + 1, start))
+        joining.last_seq, joining.replay_to = start, newest
+        if start < newest:
+            self._behind.add(mailbox)
+
+    async def _catch_up(self) -> None:
+        asked = self._positions(_take(self._behind))
+        if not asked:
+            return
+        try:
+            rows = await self._fetch(list(asked.items()))
+        except Unavailable:
+            FAILURES.add(("fetch",))
+            self._behind.update(asked)
+            raise
+        for row in rows:
+            # A watcher below the number asked from would skip what lies between: its own fetch is still to come.
+            after = asked[row.mailbox_id]
+            ready = [w for w in self._watched.get(row.mailbox_id, ()) if not w.held and w.last_seq is not None]
+            self._offer(row, [w for w in ready if w.last_seq is not None and after <= w.last_seq < row.seq])
+        self._behind.update(mailbox for mailbox, n in Tally(row.mailbox_id for row in rows).items() if n >= PAGE)
+
+    def _positions(self, mailboxes: Iterable[str]) -> dict[str, int]:
+        """The lowest number reached by those of a mailbox's watchers who can take more; left out where there are none.
+
+        One who still joins is placed by a query that comes after the hint, so it needs nothing here.
+        """
+        reached: dict[str, int] = {}
+        for mailbox in mailboxes:
+            watchers = self._watched.get(mailbox, ())
+            numbers = [w.last_seq for w in watchers if w.last_seq is not None and not w.held]
+            if numbers:
+                reached[mailbox] = min(numbers)
+        return reached
+
+    def _offer(self, row: Stored, watchers: Sequence[Subscription]) -> None:
+        if not watchers:
+            return
+        frame, now = frames.new_mail(row), time.time()
+        for watcher in watchers:
+            live = row.seq > watcher.replay_to
+            if watcher.expires_at <= now:
+                watcher.held = True
+                watcher.outlet.doubt(watcher)
+            elif watcher.outlet.push(frame, row.received_at if live else None):
+                watcher.last_seq = row.seq
+            else:
+                watcher.held = True
+            if watcher.held:
+                HELD.add()
+
+    async def _report_counts(self) -> None:
+        changed = [mailbox for mailbox in _take(self._changed) if mailbox in self._watched]
+        if not changed:
+            return
+        try:
+            known = await self._counts(changed)
+        except Unavailable:
+            FAILURES.add(("counts",))
+            self._changed.update(changed)
+            raise
+        for mailbox, counts in known.items():
+            frame = frames.mailbox_update(mailbox, counts)
+            for watcher in list(self._watched.get(mailbox, ())):
+                if watcher.last_seq is not None:
+                    watcher.outlet.tell(frame)
+
+    def _expire(self, watchers: Sequence[Subscription]) -> None:
+        frame = frames.mailbox_expired(watchers[0].mailbox_id)
+        for watcher in list(watchers):
+            watcher.outlet.tell(frame)
+            self._drop(watcher)
+
+    def _drop(self, subscription: Subscription) -> None:
+        self.unsubscribe(subscription)
+        subscription.outlet.ended(subscription)
+
+
+def _doubt(watchers: Iterable[Subscription]) -> None:
+    for watcher in list(watchers):
+        watcher.outlet.doubt(watcher)
+
+
+def _take(pool: set[_T]) -> list[_T]:
+    """Remove and return at most MAILBOXES_A_CALL members (set.pop goes round, so none waits for ever)."""
+    return [pool.pop() for _ in range(min(len(pool), MAILBOXES_A_CALL))]

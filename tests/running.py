@@ -1,0 +1,146 @@
+"""A real server in a process of its own, and what tests ask of it: its addresses, mailboxes, mail, log and processes.
+
+Knows the product only from outside: its command line, SMTP and HTTP.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import smtplib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Box:
+    """A mailbox as its creation answered."""
+
+    id: str
+    address: str
+    token: str
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+class Server:
+    """``python -m server serve`` on free ports of 127.0.0.1, its data under ``folder``; settings without their prefix."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.log_path = folder / "log"
+        self._settings = {
+            "SERVER_PORT": "0",
+            "SMTP_BIND_ADDR": "127.0.0.1:0",
+            "MAILBOX_ALLOWED_DOMAINS": "temp.mail,second.test",
+            "DATA_DIR": str(folder / "data"),
+            "WORKERS": "2",
+        } | settings
+        self.process: subprocess.Popen[bytes] | None = None
+        self.http = ""
+        self.smtp = ("", 0)
+
+    def start(self, timeout: float = 90) -> "Server":
+        env = {k: v for k, v in os.environ.items() if not k.startswith("TEMPMAIL_")}
+        env |= {f"TEMPMAIL_{name}": value for name, value in self._settings.items()}
+        with open(self.log_path, "ab") as log:
+            offset = log.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "server", "serve"], cwd=ROOT, env=env, stderr=log, stdout=log, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            text = self.log_path.read_bytes()[offset:].decode("utf-8", "replace")
+            http, smtp = re.search(r"HTTP  (http://\S+)", text), re.search(r"SMTP  (\S+):(\d+)", text)
+            if http and smtp:
+                self.http, self.smtp = http[1], (smtp[1], int(smtp[2]))
+                return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.stop()
+        raise AssertionError(f"the server did not start:\n{self.log_path.read_text('utf-8', 'replace')[-4000:]}")
+
+    def pin(self) -> None:
+        """Let the next start use the addresses of this one."""
+        self._settings["SERVER_PORT"] = self.http.rpartition(":")[2]
+        self._settings["SMTP_BIND_ADDR"] = f"{self.smtp[0]}:{self.smtp[1]}"
+
+    def stop(self) -> int:
+        """Ctrl-C, and what it came to."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text("utf-8", "replace")
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children() if self.process else []
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes (forked: their command line is the supervisor's)."""
+        return [child for child in self.children() if "serve" in child.cmdline() and child.status() != "zombie"]
+
+    def postmaster(self) -> psutil.Process:
+        return next(child for child in self.children() if "postgres" in child.name())
+
+    async def mailbox(self, prefix: str | None = None, **body: Any) -> Box:
+        """A new mailbox, made over HTTP."""
+        request = body | ({"prefix": prefix} if prefix else {})
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(f"{self.http}/v1/mailboxes", json=request) as response,
+        ):
+            assert response.status == 201, await response.text()
+            data = (await response.json())["data"]
+            return Box(data["id"], data["address"], data["token"])
+
+    async def get(self, box: Box, path: str = "") -> Any:
+        """``data`` of a GET below the mailbox."""
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"{self.http}/v1/mailboxes/{box.id}{path}", headers=box.auth) as response,
+        ):
+            assert response.status == 200, await response.text()
+            return (await response.json())["data"]
+
+    async def messages(self, box: Box) -> list[dict[str, Any]]:
+        """Every message of a mailbox, newest first."""
+        items: list[dict[str, Any]] = []
+        while True:
+            page = (await self.get(box, f"/messages?limit=100&offset={len(items)}"))["items"]
+            items += page
+            if len(page) < 100:
+                return items
+
+    def send(self, *boxes: Box, subject: str = "hello", text: str = "a line\n", sender: str = "a@example.org") -> None:
+        """One message to all of ``boxes`` over SMTP; raises what smtplib raises."""
+        message = EmailMessage()
+        message["From"], message["To"], message["Subject"] = sender, ", ".join(b.address for b in boxes), subject
+        message.set_content(text)
+        with smtplib.SMTP(*self.smtp, timeout=30) as client:
+            client.sendmail(sender, [b.address for b in boxes], message.as_bytes())
+
+    async def deliver(self, *boxes: Box, **what: str) -> None:
+        """``send``, without blocking the test's loop."""
+        await asyncio.to_thread(self.send, *boxes, **what)

@@ -1,0 +1,218 @@
+"""Faults of the benchmark itself: wrong percentiles, omitted stalls, load on strangers, mail changed on its way out."""
+
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.client_smtp import wire_form
+from bench.corpus_files import compare, compare_names, expectation, samples, split_mbox
+from bench.processes import CpuTime
+from bench.stats import Schedule, histogram, paired_ratio, percentile, summarise
+from bench.target import TargetError, http_target, resolve, smtp_target
+
+durations = st.lists(st.floats(min_value=1e-7, max_value=1e4, allow_nan=False), min_size=1, max_size=300)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "rank"), [(0.01, 1), (0.50, 50), (0.95, 95), (0.99, 99), (0.991, 100), (1.0, 100)]
+)
+def test_percentile_is_the_nearest_rank(fraction: float, rank: int) -> None:
+    assert percentile(range(1, 101), fraction) == rank
+
+
+@given(durations, st.floats(min_value=0.001, max_value=1.0))
+def test_percentile_is_a_value_that_was_seen_and_covers_its_share(values: list[float], fraction: float) -> None:
+    ordered = sorted(values)
+    found = percentile(ordered, fraction)
+    assert found in values
+    assert sum(value <= found for value in values) >= math.floor(fraction * len(values))
+
+
+def test_percentile_refuses_nothing_and_nonsense() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        percentile([], 0.5)
+    with pytest.raises(ValueError, match="fraction"):
+        percentile([1.0], 95)
+
+
+def test_summary_of_nothing_is_zero_and_does_not_raise() -> None:
+    assert summarise([]).count == 0
+
+
+@given(durations)
+def test_histogram_counts_every_value_once_and_in_its_bin(values: list[float]) -> None:
+    bins = histogram(values)
+    assert sum(entry.count for entry in bins) == len(values)
+    assert [entry.upper for entry in bins] == sorted(entry.upper for entry in bins)
+    assert bins[-1].upper == pytest.approx(max(values))
+
+
+def test_histogram_of_equal_values_is_one_bin() -> None:
+    assert [(entry.upper, entry.count) for entry in histogram([0.5, 0.5, 0.5])] == [(0.5, 3)]
+
+
+def test_histogram_of_zeros_does_not_take_a_logarithm_of_zero() -> None:
+    assert sum(entry.count for entry in histogram([0.0, 0.0, 1.0])) == 3
+
+
+def test_ratio_pairs_runs_so_that_common_noise_cancels() -> None:
+    assert paired_ratio([100.0, 50.0, 10.0], [50.0, 25.0, 5.0]) == 2.0
+
+
+def test_ratio_refuses_runs_that_do_not_pair_or_did_nothing() -> None:
+    with pytest.raises(ValueError, match="equally many"):
+        paired_ratio([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="nothing"):
+        paired_ratio([1.0], [0.0])
+
+
+def test_a_stall_is_charged_to_every_request_that_fell_due_in_it() -> None:
+    """1 s without answers at 100/s: a closed loop would report one slow request, the schedule reports a hundred."""
+    schedule = Schedule(0.0, 100.0, 2.0)
+    latencies: list[float] = []
+    sent = 0
+    for now in (0.0, *(1.0 + tick * 0.01 for tick in range(101))):
+        latencies += [now - schedule.time_of(number) for number in range(sent, schedule.due_by(now))]
+        sent = schedule.due_by(now)
+    assert sent == len(latencies) == schedule.total == 200
+    assert sum(latency > 0.495 for latency in latencies) == 50
+    assert statistics.fmean(latencies) == pytest.approx(0.25, rel=0.05)
+
+
+@given(st.floats(min_value=0.5, max_value=1e5), st.floats(min_value=0.01, max_value=10), st.data())
+def test_schedule_never_sends_early_and_never_more_than_all(rate: float, seconds: float, data: st.DataObject) -> None:
+    schedule = Schedule(5.0, rate, seconds)
+    now = data.draw(st.floats(min_value=0.0, max_value=30.0))
+    due = schedule.due_by(now)
+    assert 0 <= due <= schedule.total
+    if due:
+        assert schedule.time_of(due - 1) <= now + 1e-6
+    if now >= 5.0 and due < schedule.total:
+        assert schedule.time_of(due) > now - 1e-6
+
+
+def test_schedule_refuses_a_rate_that_would_never_end() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        Schedule(0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "10.0.0.1", "::ffff:192.0.2.1", "0.0.0.0", "169.254.1.1"])
+def test_load_is_refused_on_hosts_that_are_not_this_one(host: str) -> None:
+    with pytest.raises(TargetError, match="i-own-this-target"):
+        resolve(host, 80, owned=False)
+    assert resolve(host, 80, owned=True).port == 80
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1"])
+def test_loopback_is_a_target(host: str) -> None:
+    assert resolve(host, 2525, owned=False).host == host
+
+
+def test_targets_are_parsed_once_and_for_all() -> None:
+    assert http_target("http://127.0.0.1:8080/", owned=False).base_url == "http://127.0.0.1:8080"
+    assert smtp_target("[::1]:2525", owned=False).port == 2525
+    assert str(smtp_target("[::1]:2525", owned=False)) == "[::1]:2525"
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1", "127.0.0.1:8080", "http://127.0.0.1/v1", "http://"])
+def test_what_the_generators_cannot_speak_to_is_refused(url: str) -> None:
+    with pytest.raises(TargetError):
+        http_target(url, owned=True)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", ":25", "127.0.0.1:smtp"])
+def test_smtp_target_needs_host_and_port(text: str) -> None:
+    with pytest.raises(TargetError):
+        smtp_target(text, owned=True)
+
+
+def test_cpu_time_between_two_readings() -> None:
+    assert CpuTime(3.0, 1.0).since(CpuTime(1.0, 0.25)) == CpuTime(2.0, 0.75)
+
+
+@given(st.binary(max_size=300))
+def test_wire_form_cannot_end_data_early_and_loses_nothing(message: bytes) -> None:
+    wire = wire_form(message)
+    assert wire.endswith(b"\r\n")
+    assert b"\r\n.\r\n" not in b"\r\n" + wire
+    restored = b"\r\n".join(line.removeprefix(b".") for line in wire.split(b"\r\n"))
+    assert restored.replace(b"\r\n", b"\n").removesuffix(b"\n") == message.replace(b"\r\n", b"\n").removesuffix(b"\n")
+
+
+def test_mbox_is_split_at_from_lines_after_a_blank_line_only() -> None:
+    box = b"From a\nSubject: 1\n\nbody\nFrom here on\n>From quoted\n\nFrom b\nSubject: 2\n\nend\n"
+    first, second = split_mbox(box)
+    assert first == b"Subject: 1\n\nbody\nFrom here on\nFrom quoted\n\n"
+    assert second == b"Subject: 2\n\nend\n"
+
+
+def test_samples_take_messages_and_leave_expectations_out(tmp_path: Path) -> None:
+    (tmp_path / "a.eml").write_bytes(b"Subject: x\n\nhello\n")
+    (tmp_path / "a.expected.json").write_text('{"subject": "x", "attachments": [{"filename": "f.txt"}, "g"]}')
+    (tmp_path / "notes").write_bytes(b"no header at all\n")
+    found = list(samples(tmp_path, None))
+    assert [sample.name for sample in found] == ["a.eml"]
+    assert found[0].expected is not None
+    assert found[0].expected.attachments == ("f.txt", "g")
+    assert found[0].expected.text is None
+
+
+def test_samples_follow_an_index(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"")
+    (tmp_path / "two").write_bytes(b"From x\nA: b\n\nc\n")
+    (tmp_path / "three").write_bytes(b"Subject: left out\n\n")
+    index = tmp_path / "index"
+    index.write_text("path\tkind\none\tmessage\ntwo\tmbox\nthree\tother\n")
+    assert [(sample.name, sample.content) for sample in samples(tmp_path, index)] == [
+        ("one", b""),
+        ("two#0", b"A: b\n\nc\n"),
+    ]
+
+
+def test_a_parser_dump_is_read_as_expectation(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text(
+        '{"text_body": [1], "html_body": [], "attachments": [2], "parts": ['
+        '{"headers": [{"name": "subject", "value": {"Text": "s"}}], "body": {"Multipart": [1, 2]}},'
+        '{"headers": [], "body": {"Text": "t"}},'
+        '{"headers": [{"name": "content_disposition", "value": {"ContentType": {"c_type": "attachment",'
+        ' "attributes": [{"name": "filename", "value": "f.bin"}]}}}], "body": {"Binary": [1]}}]}'
+    )
+    found = expectation(tmp_path / "m.eml")
+    assert found is not None
+    assert (found.subject, found.text, found.attachments) == ("s", "t", ("f.bin",))
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "verdict"),
+    [
+        ("a\r\nb", "a\nb", "equal"),
+        ("a b", "a  b\n", "equal but for white space"),
+        ("né", "n\ufffd", "undecodable characters"),
+        ("a", "", "nothing found"),
+        ("a", "a b", "more than expected"),
+        ("a b", "a", "less than expected"),
+        ("a", "b", "different"),
+    ],
+)
+def test_differences_of_text_have_classes(expected: str, found: str, verdict: str) -> None:
+    assert compare(expected, found) == verdict
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "verdict"),
+    [
+        (("a",), ("a",), "equal"),
+        (("", "b"), ("x", "b"), "equal where named"),
+        (("a",), ("b",), "other names"),
+        (("a",), (), "fewer attachments"),
+        ((), ("a",), "more attachments"),
+    ],
+)
+def test_differences_of_attachments_have_classes(
+    expected: tuple[str, ...], found: tuple[str, ...], verdict: str
+) -> None:
+    assert compare_names(expected, found) == verdict
