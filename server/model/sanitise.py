@@ -75,18 +75,25 @@ _RAW_TEXT = {
 # WHATWG HTML section 13.2.4.3: stays open, and is opened again, across the end of its parent.
 _FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
 _SCOPES = frozenset("table td th caption applet marquee object template html".split())
-# An end tag that may be left out: the tags that end it, and those that it is not looked for beyond.
+_TABLE_PARTS = frozenset("caption col colgroup tbody td tfoot th thead tr".split())
+# The same standard's "special" elements that end tags of ordinary elements and open list items are not looked for beyond.
+_BLOCKS = frozenset(
+    "article aside blockquote body center details dir dl fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 head header "
+    "hgroup iframe main menu nav noscript ol pre section summary ul".split()
+)
+_BARRIERS = _BLOCKS | _SCOPES | _TABLE_PARTS
+_CLOSED_IN_SCOPE = _BLOCKS | frozenset("address div p dd dt".split())
+_IN_TABLE = frozenset(("table",))
+# An end tag that may be left out: the elements that a start tag ends, and those that they are not looked for beyond.
 _IMPLIED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "p": (frozenset(("p",)), _SCOPES),
-    "li": (frozenset(("li",)), _SCOPES | {"ul", "ol"}),
-    "dt": (frozenset(("dt", "dd")), _SCOPES | {"dl"}),
-    "dd": (frozenset(("dt", "dd")), _SCOPES | {"dl"}),
-    "td": (frozenset(("td", "th")), frozenset(("table",))),
-    "th": (frozenset(("td", "th")), frozenset(("table",))),
-    "tr": (frozenset(("tr",)), frozenset(("table",))),
-    "tbody": (frozenset(("tbody", "thead", "tfoot")), frozenset(("table",))),
-    "thead": (frozenset(("tbody", "thead", "tfoot")), frozenset(("table",))),
-    "tfoot": (frozenset(("tbody", "thead", "tfoot")), frozenset(("table",))),
+    "li": (frozenset(("li",)), _BARRIERS),
+    "dt": (frozenset(("dt", "dd")), _BARRIERS),
+    "dd": (frozenset(("dt", "dd")), _BARRIERS),
+    "td": (frozenset(("td", "th")), _IN_TABLE),
+    "th": (frozenset(("td", "th")), _IN_TABLE),
+    "tr": (frozenset(("tr",)), _IN_TABLE),
+    **{tag: (frozenset(("tbody", "thead", "tfoot")), _IN_TABLE) for tag in ("tbody", "thead", "tfoot")},
 }
 _NAME = re.compile(r"(/?)([a-zA-Z][^\s/>\0]{0,100})")
 # WHATWG HTML sections 13.2.5.32 to 13.2.5.40; possessive, so that no input makes it backtrack.
@@ -212,6 +219,8 @@ class _Depth:
         if tag in _FORMATTING:
             self._formatting[tag] = self._formatting.get(tag, 0) + 1
             return
+        if tag in _TABLE_PARTS and "table" not in self._stack:
+            return
         if tag in _IMPLIED:
             ended, barriers = _IMPLIED[tag]
             self._close_nearest(ended, barriers)
@@ -226,7 +235,14 @@ class _Depth:
             if self._formatting.get(tag, 0) > 0:
                 self._formatting[tag] -= 1
             return
-        self._close_nearest(frozenset((tag,)), frozenset() if tag in _SCOPES else _SCOPES)
+        self._close_nearest(frozenset((tag,)), self._limits(tag))
+
+    def _limits(self, tag: str) -> frozenset[str]:
+        if tag == "li":
+            return _SCOPES | {"ul", "ol"}
+        if tag in _TABLE_PARTS or tag == "table":
+            return _IN_TABLE
+        return _SCOPES if tag in _CLOSED_IN_SCOPE or tag in _SCOPES else _BARRIERS | {"div", "p", "address", "li", "dd", "dt"}
 
     def _close_nearest(self, tags: frozenset[str], barriers: frozenset[str]) -> None:
         for index in range(len(self._stack) - 1, -1, -1):
