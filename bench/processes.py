@@ -4,6 +4,7 @@ Must not know: which server it is, beyond telling PostgreSQL's processes from th
 """
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,33 @@ def cpu_time(root: int) -> CpuTime:
         else:
             server += stat.ticks
     return CpuTime(server / _TICKS, postgres / _TICKS)
+
+
+def _busy_seconds() -> float:
+    """CPU seconds the whole machine has worked, all cores: everything but idle, iowait and guests (counted in user)."""
+    fields = [int(field) for field in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:]]
+    user, nice, system, _idle, _iowait, interrupts, soft_interrupts, steal = fields[:8]
+    return (user + nice + system + interrupts + soft_interrupts + steal) / _TICKS
+
+
+class Neighbours:
+    """How much of a core was used by processes that are no part of the measurement, since this was made.
+
+    Everything the bench starts is its descendant. A high share says that absolute figures are not to be trusted.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._foreign = self._reading()
+
+    @staticmethod
+    def _reading() -> float:
+        own = cpu_time(os.getpid())
+        return _busy_seconds() - own.server - own.postgres
+
+    def cores(self) -> float:
+        """Cores kept busy by others, on average."""
+        return max(self._reading() - self._foreign, 0.0) / (time.monotonic() - self._started)
 
 
 def memory_bytes(root: int) -> int:

@@ -19,7 +19,7 @@ from bench.client_http import Generators, Load, Outcome, Request, get_request
 from bench.client_smtp import sample_message, send_all
 from bench.launch import own_server
 from bench.peers import bare_aiohttp
-from bench.processes import cpu_time
+from bench.processes import Neighbours, cpu_time
 from bench.report import latency_cells, progress, show_latency, table
 from bench.stats import paired_ratio, summarise
 from bench.target import Endpoint, Target
@@ -52,13 +52,14 @@ class Options:
 
 @dataclass(slots=True)
 class Side:
-    """One of those compared, and what was seen of it: requests per second and CPU microseconds per request, by run."""
+    """One of those compared, and what was seen of it: requests/s, CPU microseconds a request, others' cores, by run."""
 
     name: str
     endpoint: Endpoint
     pids: tuple[int, ...]
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    neighbours: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
 
 
@@ -100,8 +101,9 @@ def _judge(side: Side, outcome: Outcome) -> None:
 
 
 def _measure(generators: Generators, side: Side, load: Load, seed: int) -> None:
-    before = _cpu(side.pids)
+    before, neighbours = _cpu(side.pids), Neighbours()
     outcome = generators.run(side.endpoint, side.name, load, seed)
+    side.neighbours.append(neighbours.cores())
     spent = _cpu(side.pids) - before
     _judge(side, outcome)
     side.rates.append(outcome.rate)
@@ -118,6 +120,7 @@ def _account(sides: Sequence[Side]) -> dict[str, Any]:
             "rate": statistics.median(side.rates),
             "rates": side.rates,
             "cpu_us": statistics.median(side.cpu) if side.cpu else None,
+            "neighbours": statistics.median(side.neighbours),
             "latency": asdict(summarise(side.latencies)),
             "ours_over_this": None if side is ours else paired_ratio(ours.rates, side.rates),
         }
@@ -130,10 +133,19 @@ def _show(console: Console, options: Options, sides: Sequence[Side], account: di
         entry = account[side.name]
         cpu = "-" if entry["cpu_us"] is None else f"{entry['cpu_us']:.1f}"
         ratio = "-" if entry["ours_over_this"] is None else f"{entry['ours_over_this']:.2f}"
-        rows.append([side.name, f"{entry['rate']:,.0f}", cpu, *latency_cells(summarise(side.latencies)), ratio])
+        rows.append(
+            [
+                side.name,
+                f"{entry['rate']:,.0f}",
+                cpu,
+                f"{entry['neighbours']:.2f}",
+                *latency_cells(summarise(side.latencies)),
+                ratio,
+            ]
+        )
     loop = f"{options.rate:,.0f}/s offered, latency from the due time" if options.rate else "closed loop"
     title = f"list of one of {options.mailboxes:,} mailboxes: {loop}, {options.connections} connections, own generator"
-    columns = ["server", "requests/s", "CPU us/request", "p50", "p95", "p99", "max", "ours/this"]
+    columns = ["server", "requests/s", "CPU us/request", "others' cores", "p50", "p95", "p99", "max", "ours/this"]
     console.print(table(title, columns, rows))
     show_latency(console, f"{OURS}: latency", sides[0].latencies)
 

@@ -19,7 +19,7 @@ from bench.client_api import Api, Mailbox
 from bench.client_smtp import Burst, burst, sample_message, send_all
 from bench.launch import own_server
 from bench.peers import RECEIVERS, Receiver
-from bench.processes import CpuTime, cpu_time
+from bench.processes import CpuTime, Neighbours, cpu_time
 from bench.report import latency_cells, progress, show_latency, table
 from bench.stats import paired_ratio, summarise
 from bench.target import Target
@@ -57,7 +57,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One burst: rate in mails per second, CPU in microseconds per mail; ``stored`` is None for what keeps nothing."""
+    """One burst: rate in mails per second, CPU in microseconds per mail; ``stored`` is None for what keeps nothing.
+
+    ``neighbours`` is the number of cores that were busy with something else.
+    """
 
     acknowledged: int
     seconds: float
@@ -65,6 +68,7 @@ class Run:
     stored: int | None
     server_cpu: float | None
     postgres_cpu: float | None
+    neighbours: float
 
 
 def _stored_total(target: Target, mailboxes: Sequence[Mailbox]) -> int:
@@ -134,7 +138,9 @@ def measure(receiver: Receiver, variant: str, messages: int, options: Options) -
     receiver.clear()
     before = receiver.stored() if receiver.stored else 0
     cpu_before = _cpu(receiver)
+    neighbours = Neighbours()
     sent, latencies = _send(receiver, variant, messages, options)
+    others = neighbours.cores()
     stored = _settled(receiver, before, sent.acknowledged)
     spent = _cpu(receiver).since(cpu_before)
     known = bool(receiver.pids)
@@ -145,6 +151,7 @@ def measure(receiver: Receiver, variant: str, messages: int, options: Options) -
         stored=stored,
         server_cpu=spent.server / sent.acknowledged * 1e6 if known else None,
         postgres_cpu=spent.postgres / sent.acknowledged * 1e6 if known else None,
+        neighbours=others,
     ), latencies
 
 
@@ -195,6 +202,7 @@ def _account(found: dict[str, tuple[list[Run], list[float]]]) -> dict[str, Any]:
             "postgres_cpu_us": _median([run.postgres_cpu for run in runs]),
             "ours_over_this": paired_ratio(ours, [run.rate for run in runs]) if ours and name != OURS else None,
             "dot_to_250": asdict(summarise(latencies)) if latencies else None,
+            "neighbours": statistics.median(run.neighbours for run in runs),
             "runs": [asdict(run) for run in runs],
         }
     return account
@@ -211,10 +219,14 @@ def _show(
     for name, entry in account.items():
         rates = [run["rate"] for run in entry["runs"]]
         row = [name, _figure(entry["rate"]), f"{min(rates):,.0f}-{max(rates):,.0f}"]
-        row += [_figure(entry["server_cpu_us"]), _figure(entry["postgres_cpu_us"])]
-        row += ["all" if entry["runs"][0]["stored"] is not None else "-", _figure(entry["ours_over_this"], ".2f")]
+        row += [_figure(entry["server_cpu_us"]), _figure(entry["postgres_cpu_us"] or None)]
+        row += [
+            _figure(entry["neighbours"], ".2f"),
+            "all" if entry["runs"][0]["stored"] is not None else "-",
+            _figure(entry["ours_over_this"], ".2f"),
+        ]
         rows.append(row)
-    columns = ["receiver", "mails/s", "runs", "CPU us/mail", "PostgreSQL us/mail", "stored", "ours/this"]
+    columns = ["receiver", "mails/s", "runs", "CPU us/mail", "PostgreSQL us", "others' cores", "stored", "ours/this"]
     console.print(table(f"{variant}: {VARIANTS[variant]}", columns, rows))
     timed = {name: latencies for name, (_, latencies) in found.items() if latencies}
     if timed:

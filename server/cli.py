@@ -60,40 +60,40 @@ def serve(
     """
     config = configuration.load(overrides={"WORKERS": str(workers)} if workers else {})
     log.configure(config.log_level)
+    board = Board(config.workers + SPARE_COLUMNS)
+    host = secrets.token_bytes(8)
+    postgres = _embedded(config) if config.embedded else None
+    ready = config  # with the embedded server's DSN, once that is known
+    supervisor = Supervisor(  # takes the addresses first: nothing is started for a server that cannot listen
+        config,
+        lambda context: worker.run(ready, board, host, context),
+        companions=[postgres] if postgres else [],
+        on_ready=lambda sockets: _welcome(config, sockets),
+        on_reap=board.bury,
+    )
     with ExitStack() as stack:
-        companions = []
-        if config.embedded:
-            config, postgres = _start_embedded(config)
+        if postgres:
             stack.callback(_stop_embedded, postgres)
-            companions.append(postgres)
-        board = Board(config.workers + SPARE_COLUMNS)
-        supervisor = Supervisor(
-            config,
-            worker.runner(config, board, secrets.token_bytes(8)),
-            companions=companions,
-            on_ready=lambda sockets: _welcome(config, sockets),
-            on_reap=board.bury,
-        )
+            ready = _start_embedded(config, postgres)
         status = supervisor.run()
     raise SystemExit(status)
 
 
-def _start_embedded(config: Config) -> tuple[Config, EmbeddedPostgres]:
+def _embedded(config: Config) -> EmbeddedPostgres:
+    return EmbeddedPostgres(config.data_dir, max_connections=config.database_max_open + 2 * config.workers + 10)
+
+
+def _start_embedded(config: Config, postgres: EmbeddedPostgres) -> Config:
     err.print(f"[dim]starting PostgreSQL in {config.data_dir.absolute()} ...[/dim]", soft_wrap=True)
-    postgres = EmbeddedPostgres(config.data_dir, max_connections=config.database_max_open + 2 * config.workers + 10)
     postgres.start()
     config = msgspec.structs.replace(config, database_dsn=postgres.dsn)
+    environment = configuration.environment() | {configuration.PREFIX + "DATABASE_DSN": config.database_dsn}
     try:
         # In a process of its own: the supervisor holds no loop and no connection when it forks.
-        subprocess.run([sys.executable, "-m", "server", "migrate"], check=True, env=_environment(config), timeout=120)
+        subprocess.run([sys.executable, "-m", "server", "migrate"], check=True, env=environment, timeout=120)
     except subprocess.SubprocessError as error:
-        postgres.stop()
         raise EmbeddedError(f"its schema could not be made: {error}") from error
-    return config, postgres
-
-
-def _environment(config: Config) -> dict[str, str]:
-    return configuration.environment() | {configuration.PREFIX + "DATABASE_DSN": config.database_dsn}
+    return config
 
 
 def _stop_embedded(postgres: EmbeddedPostgres) -> None:

@@ -58,7 +58,12 @@ class Server:
         with open(self.log_path, "ab") as log:
             offset = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve"], cwd=ROOT, env=env, stderr=log, stdout=log, stdin=subprocess.DEVNULL
+                [sys.executable, "-m", "server", "serve"],
+                cwd=ROOT,
+                env=env,
+                stderr=log,
+                stdout=log,
+                stdin=subprocess.DEVNULL,
             )
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

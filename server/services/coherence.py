@@ -4,30 +4,65 @@ Lives here: the one order that keeps promise 5 (a reader who saw a write sees it
 *begun* before the database is asked to commit and *ended* after it has answered, whatever it answered; hints follow.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
+from server.model.errors import Refused
 from server.model.event import Hint, Kind
 
 
-class Coherence:
-    """This worker's hand on the generations and the bus. ``publish`` must return at once and never fail."""
+class Write:
+    """A write in progress. ``doubt`` says that nobody knows whether it was or will be committed."""
 
-    def __init__(self, generations: Generations, writer: Writer, publish: Callable[[Sequence[Hint]], None]) -> None:
+    def __init__(self) -> None:
+        self.doubted = False
+
+    def doubt(self) -> None:
+        self.doubted = True
+
+
+class Coherence:
+    """This worker's hand on the generations and the bus. ``publish`` must return at once and never fail.
+
+    ``uncertain`` is the time in seconds after which a statement whose answer was lost has surely ended on the server.
+    """
+
+    def __init__(
+        self,
+        generations: Generations,
+        writer: Writer,
+        publish: Callable[[Sequence[Hint]], None],
+        uncertain: float,
+    ) -> None:
         self._generations, self._writer, self._publish = generations, writer, publish
+        self._uncertain = uncertain
 
     @contextmanager
-    def writing(self, mailboxes: Iterable[str], addresses: Iterable[str] = ()) -> Iterator[None]:
-        """While the block runs nothing read of these may be kept, and what was kept before is void."""
+    def writing(self, mailboxes: Iterable[str], addresses: Iterable[str] = ()) -> Iterator[Write]:
+        """While the block runs nothing read of these may be kept, and what was kept before is void.
+
+        The block must contain the COMMIT. When its outcome is unknown (doubted, or the block raised anything but Refused)
+        the end is put off until the server has surely finished, because the change may become visible at any moment.
+        """
         slots = {self._generations.slot(keys.mailbox(m)) for m in mailboxes}
         slots |= {self._generations.slot(keys.address(a)) for a in addresses}
         self._writer.begin(slots)
+        write = Write()
         try:
-            yield
+            yield write
+        except Refused:
+            raise
+        except BaseException:
+            write.doubt()
+            raise
         finally:
-            self._writer.end(slots)
+            if write.doubted:
+                asyncio.get_running_loop().call_later(self._uncertain, self._writer.end, slots)
+            else:
+                self._writer.end(slots)
 
     def tell(self, hints: Sequence[Hint]) -> None:
         """After the write: let the readers know, here and elsewhere."""

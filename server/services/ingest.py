@@ -53,10 +53,12 @@ Committed = Callable[[Sequence[Stored]], None]
 class _Pending:
     """A message in the batch and the future of whoever waits for it."""
 
-    __slots__ = ("future", "item", "stripped")
+    __slots__ = ("future", "item", "lost", "stripped")
 
     def __init__(self, item: Item, future: "asyncio.Future[list[Stored]]") -> None:
-        self.item, self.future, self.stripped = item, future, False
+        self.item, self.future = item, future
+        self.stripped = False  # reduced to its bytes, because what was read of it could not be stored
+        self.lost = False  # its commit may or may not have happened
 
     def accept(self, rows: list[Stored]) -> None:
         if not self.future.done():
@@ -163,8 +165,10 @@ class Ingest:
     async def _commit(self, pending: list[_Pending]) -> None:
         mailboxes = {r.mailbox_id for one in pending for r in one.item.envelope.recipients}
         settled: list[tuple[_Pending, list[Stored]]] = []
-        with self._coherence.writing(mailboxes):
+        with self._coherence.writing(mailboxes) as write:
             await self._store(pending, settled)
+            if any(one.lost for one in pending):
+                write.doubt()
         while self._full:
             mailbox = self._full.pop()
             self._routes.mark_full(mailbox, self._local.ticket(keys.mailbox(mailbox)))
@@ -255,6 +259,7 @@ class Ingest:
         ERRORS.add((type(error).__name__, "ingest"))
         event("error", "commit failed", reason=repr(error), messages=len(pending))
         for one in pending:
+            one.lost = True
             one.refuse(Unavailable(f"commit failed: {type(error).__name__}"))
 
     async def drain(self) -> None:

@@ -16,7 +16,9 @@ from server.bus.redis import RedisChannel
 from server.cache.generations import Writer
 from server.cache.local import Local
 from server.config import Config
+from server.log import event
 from server.metrics import Board, exposition, snapshot
+from server.model.errors import Unavailable
 from server.model.event import Hint
 from server.model.message import Stored
 from server.services.coherence import Coherence
@@ -41,10 +43,24 @@ from server.ws.hub import Hub
 from server.ws.sessions import Sessions
 
 READY_TIMEOUT: Final = 3.0  # s a readiness check may take
+PATIENCE: Final = 45.0  # s a starting worker waits for a database that is not there (yet): it may be restarting itself
 
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+async def _opened(config: Config) -> Pools:
+    """The pools, once the database answers. Unavailable when it does not for ``PATIENCE``."""
+    give_up = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            return await Pools.open(config)
+        except Unavailable as error:
+            if asyncio.get_running_loop().time() > give_up:
+                raise
+            event("warning", "waiting for the database", reason=str(error))
+            await asyncio.sleep(0.5)
 
 
 class Shard:
@@ -57,12 +73,15 @@ class Shard:
     async def start(self) -> None:
         """Build bottom up, listen last. Raises Unavailable, or migrate.MigrationError when the schema is not ours."""
         config, context = self._config, self._context
-        self._pools = pools = await Pools.open(config)
+        self._pools = pools = await _opened(config)
         self._closing.push_async_callback(pools.close)
         await self._check_schema()
         self._local = local = Local(context.generations, config.cache_bytes, config.cache_ttl)
         writer = Writer(context.generations, context.column)
-        self._coherence = coherence = Coherence(context.generations, writer, self._tell)
+        uncertain = config.database_statement_timeout + 1
+        # What a killed predecessor was writing may still be committed by its backend: until then its slots stay unkept.
+        asyncio.get_running_loop().call_later(uncertain, writer.heal)
+        self._coherence = coherence = Coherence(context.generations, writer, self._tell, uncertain)
         self._build_stores(pools)
         self._sandbox = sandbox = Sandbox()
         self._closing.push_async_callback(sandbox.close)

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from functools import partial
 
 import uvloop
 
@@ -33,7 +32,8 @@ async def _serve(config: Config, board: Board, host: bytes, context: WorkerConte
         await stop.wait()
         event("info", "worker drains", slot=context.slot)
         try:
-            await asyncio.wait_for(shard.drain(config.drain_deadline * 0.8), config.drain_deadline)
+            # Less than the whole deadline: after it the supervisor kills, and closing takes its time too.
+            await asyncio.wait_for(shard.drain(config.drain_deadline * 0.7), config.drain_deadline * 0.8)
         except TimeoutError:
             event("warning", "drain deadline passed", slot=context.slot)
         beating.cancel()
@@ -52,8 +52,3 @@ async def _beat(context: WorkerContext, shard: Shard) -> None:
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     event("error", "unhandled in the loop", reason=repr(context.get("exception") or context.get("message")))
-
-
-def runner(config: Config, board: Board, host: bytes) -> "partial[None]":
-    """What the supervisor runs in each forked process; ``host`` is 8 bytes that name this host on the bus."""
-    return partial(run, config, board, host)

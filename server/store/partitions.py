@@ -91,9 +91,13 @@ class Partitions:
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                 self._known = await attached(connection)
+                made = []
                 for drop_after, received in rows:
                     if not self.covered(drop_after, received):
-                        await self._make(connection, self._wanted(drop_after, received))
+                        made.append(self._wanted(drop_after, received))
+                        await self._make(connection, made[-1])
+        if made:
+            event("info", "partitions made", count=len(made), first=made[0].suffix, last=made[-1].suffix)
 
     def _wanted(self, drop_after: datetime, received: datetime) -> Range:
         if drop_after == FOREVER:
@@ -113,7 +117,6 @@ class Partitions:
                 f" TO ('{wanted.end:%Y-%m-%d %H:%M:%S+00}')"
             )
         self._known.add(wanted)
-        event("info", "partition made", partition=wanted.suffix)
 
     async def ahead(self, now: datetime, horizon: float) -> None:
         """Make those of the next ``horizon`` seconds (48 at most) and of this month and the next."""

@@ -30,7 +30,7 @@ class Addresses:
         self._peer = lru_cache(maxsize=_REMEMBERED)(self._classified)
 
     def client(self, request: web.Request) -> str:
-        """The address a request is counted under, canonical; "local" for a unix socket without a proxy's word."""
+        """The address a request is counted under, canonical; "" for a unix socket without a proxy's word."""
         address, believed = self._peer(request.remote or "")
         if not believed or "X-Forwarded-For" not in request.headers:
             return address
@@ -39,7 +39,7 @@ class Addresses:
     def _classified(self, peer: str) -> tuple[str, bool]:
         address = _parsed(peer)
         if address is None:
-            return "local", True
+            return "", True
         return str(address), self._is_trusted(address)
 
     def _forwarded(self, fields: Sequence[str], peer: str) -> str:
@@ -74,7 +74,7 @@ def _parsed(text: str) -> _Address | None:
     return address
 
 
-def token(request: web.Request, headers: Mapping[str, str], *, query: bool) -> str:
+def token(request: web.Request, headers: Mapping[str, str], query: bool) -> str:
     """The token presented, "" for none: Authorization, X-Mailbox-Token, then ``?token=`` if ``query``."""
     authorization = headers.get("Authorization")
     if authorization is not None and authorization[:7].lower() == "bearer ":

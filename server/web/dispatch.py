@@ -18,9 +18,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from server import log
+from server.cache import keys
 from server.cache.buckets import Verdict
 from server.cache.local import Local, Ready
-from server.metrics import LATENCY, Counter, Histogram
+from server.metrics import LATENCY, Counter, Histogram, Labels
 from server.model import ids
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
@@ -60,19 +61,21 @@ class Endpoint:
         self._route, self._parts, self._addresses, self._origins = route, parts, addresses, origins
         self._local: Local | None = parts.local if route.cache else None
         self._query_token = parts.config.query_token
+        self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """The whole of it. A kept answer is found without awaiting anything."""
         began = time.perf_counter()
         headers = request.headers
-        tongue = language(headers.get("Accept-Language"))
+        accept = headers.get("Accept-Language")
+        tongue = "en" if accept is None else language(accept)
         client = self._addresses.client(request)
         verdict = self._parts.limits.request(client) if self._route.limit else None
         reply: Reply | web.StreamResponse
         if verdict is not None and not verdict.allowed:
             reply = refusal(tongue, Refused("rate_limited", retry_after=verdict.retry_after))
         else:
-            token = caller.token(request, headers, query=self._query_token) if self._route.auth == "mailbox" else ""
+            token = caller.token(request, headers, self._query_token) if self._route.auth == "mailbox" else ""
             ready = self._local.get((request.raw_path, token, tongue)) if token and self._local is not None else None
             if ready is None:
                 reply = await self._made(Call(request, self._parts, client, tongue), token)
@@ -104,7 +107,7 @@ class Endpoint:
             raise Refused("token_required")
         if not (ids.valid(mailbox_id) and token.isascii()):
             raise Refused("mailbox_not_found")
-        ticket = self._parts.local.ticket(mailbox_id.encode())  # before anything is read: see cache/local
+        ticket = self._parts.local.ticket(keys.mailbox(mailbox_id))  # before anything is read: see cache/local
         call.opened = await self._parts.mailboxes.authorise(mailbox_id, token)
         reply = await self._route.handler(call)
         if self._local is not None and isinstance(reply, Reply) and reply.status == 200:
@@ -150,16 +153,27 @@ class Endpoint:
         return response
 
     def _count(self, method: str, status: int, seconds: float) -> None:
+        labels = self._labels.get((method, status))
+        if labels is None:
+            labels = self._label(method, status)
+        REQUESTS.add(labels[0])
+        if self._route.deadline is not None:
+            DURATION.observe(seconds, labels[1])
+            if seconds > _SLOW:
+                self._log_slow(status, seconds)
+
+    def _label(self, method: str, status: int) -> tuple[Labels, Labels]:
+        """The labels of one kind of answer, made once: a label's values must be few, and clients choose methods."""
+        shown = method if method in _METHODS else "other"
+        labels = (shown, self._route.path, str(status)), (shown, self._route.path)
+        if shown == method:
+            self._labels[method, status] = labels
+        return labels
+
+    def _log_slow(self, status: int, seconds: float) -> None:
         route = self._route
-        if method not in _METHODS:  # a label's values must be few, and the client chooses this one
-            method = "other"
-        REQUESTS.add((method, route.path, str(status)))
-        if route.deadline is None:
-            return
-        DURATION.observe(seconds, (method, route.path))
-        if seconds > _SLOW:
-            taken = round(seconds, 3)
-            log.event("warning", "slow request", method=method, path=route.path, status=status, seconds=taken)
+        taken = round(seconds, 3)
+        log.event("warning", "slow request", method=route.method, path=route.path, status=status, seconds=taken)
 
 
 def _only_caching(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -66,10 +66,7 @@ async def inject(call: Call) -> Reply:
     """Store a message as if SMTP had brought it; the answer is the message as a reader will find it."""
     injection = await requests.body(call.request, Injection, limit=INJECTION_MAX)
     sender = envelope_sender(injection)
-    settings = call.parts.config
-    raw = compose(injection, call.mailbox.address, settings.smtp_domain)
-    if len(raw) > settings.smtp_max_message_bytes:
-        raise Refused("message_too_big", f"at most {settings.smtp_max_message_bytes} bytes")
+    raw = compose(injection, call.mailbox.address, call.parts.config.smtp_domain)
     stored = await call.parts.messages.inject(call.mailbox, raw, sender, is_read=injection.is_read)
     content = await call.parts.messages.read(call.mailbox, stored.id)
     return created(call.language, Message.opened(content, untouched=False))

@@ -20,9 +20,10 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.running import Server
 
 DIALOGS = sorted((Path(__file__).parent.parent / "dialogs").glob("*.smtp"))
 _ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|.)")
@@ -51,7 +52,7 @@ async def read_reply(reader: asyncio.StreamReader) -> str:
 
 
 def sends(steps: list[tuple[str, str]], way: str) -> list[bytes]:
-    """What the client writes, cut as ``way`` says; None-like empty pieces mark where a reply is awaited."""
+    """What the client writes, cut as ``way`` says; an empty piece marks where a reply is awaited."""
     pieces: list[bytes] = []
     for kind, text in steps:
         if kind in ("C:", "R:"):
@@ -102,14 +103,14 @@ async def play(address: tuple[str, int], steps: list[tuple[str, str]], way: str)
 
 @pytest.mark.parametrize("way", ["line by line", "byte by byte", "one packet"])
 @pytest.mark.parametrize("path", DIALOGS, ids=lambda path: path.stem)
-async def test_dialog(server: Any, path: Path, way: str) -> None:
+async def test_dialog(server: Server, path: Path, way: str) -> None:
     mailbox, other = await server.mailbox(), await server.mailbox()
-    address = mailbox[1]
+    address = mailbox.address
     names = {
         "mailbox": address,
         "MAILBOX": address.upper(),
         "local": address.partition("@")[0],
-        "other": other[1],
+        "other": other.address,
     }
     steps = script(path, names)
     await play(server.smtp, steps, way)

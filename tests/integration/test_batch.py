@@ -28,7 +28,9 @@ async def partitions(pools: Pools) -> Partitions:
     return made
 
 
-async def write(pools: Pools, partitions: Partitions, items: Sequence[Item], retention: float = 0) -> list[list[Stored]]:
+async def write(
+    pools: Pools, partitions: Partitions, items: Sequence[Item], retention: float = 0
+) -> list[list[Stored]]:
     return await batch.write(pools.messages, partitions, retention, items, now())
 
 
@@ -36,7 +38,9 @@ async def listed(store: MessageStore, box: Mailbox) -> list[Stored]:
     return (await store.page(box, 100, 0, 1 << 62))[0]
 
 
-async def test_one_message_to_three_mailboxes_is_one_body(pools: Pools, store: MessageStore, partitions: Partitions) -> None:
+async def test_one_message_to_three_mailboxes_is_one_body(
+    pools: Pools, store: MessageStore, partitions: Partitions
+) -> None:
     boxes = [await settled(store) for _ in range(3)]
     [rows] = await write(pools, partitions, [item(*boxes, subject="to all")])
     assert len({row.body_id for row in rows}) == 1
@@ -63,13 +67,14 @@ async def test_contending_batches_number_without_holes_or_repeats(
 ) -> None:
     boxes = [await settled(store) for _ in range(4)]
     orders = [boxes, boxes[::-1], [boxes[2], boxes[0]], [boxes[3], boxes[1], boxes[0]]]
-    await asyncio.gather(
-        *(write(pools, partitions, [item(*orders[(n + k) % 4]) for k in range(5)]) for n in range(24))
-    )
+    await asyncio.gather(*(write(pools, partitions, [item(*orders[(n + k) % 4]) for k in range(5)]) for n in range(24)))
     for box in boxes:
-        seqs = [row["seq"] for row in await pools.messages.fetch(
-            "SELECT seq FROM messages.messages WHERE mailbox_id = $1 ORDER BY seq", box.id
-        )]
+        seqs = [
+            row["seq"]
+            for row in await pools.messages.fetch(
+                "SELECT seq FROM messages.messages WHERE mailbox_id = $1 ORDER BY seq", box.id
+            )
+        ]
         counts = await store.counts(box.id)
         assert seqs == list(range(1, len(seqs) + 1))
         assert (counts.total, counts.unread, counts.next_seq) == (len(seqs), len(seqs), len(seqs) + 1)
@@ -125,9 +130,10 @@ async def test_text_that_postgresql_refuses_is_scrubbed_at_the_edge(
 ) -> None:
     box = await settled(store)
     hostile = item(box, subject="plain")
-    hostile.mail = type(hostile.mail)(**{
-        field: getattr(hostile.mail, field) for field in hostile.mail.__struct_fields__
-    } | {"subject": "nul \0 and \ud800", "text": "t\0\udfff", "preview": "p\0", "codes": ("\0", "\ud801")})
+    hostile.mail = type(hostile.mail)(
+        **{field: getattr(hostile.mail, field) for field in hostile.mail.__struct_fields__}
+        | {"subject": "nul \0 and \ud800", "text": "t\0\udfff", "preview": "p\0", "codes": ("\0", "\ud801")}
+    )
     hostile.envelope.sender = "a\0@b"
     await write(pools, partitions, [hostile, item(box)])
     assert [row.subject for row in await listed(store, box)] == ["hello", "nul � and ?"]
@@ -202,11 +208,16 @@ async def test_reading_twice_counts_once(pools: Pools, store: MessageStore, part
 
 async def test_search_finds_by_each_condition(pools: Pools, store: MessageStore, partitions: Partitions) -> None:
     box, other = await settled(store), await settled(store)
-    await write(pools, partitions, [
-        item(box, subject="Invoice 100%", text="pay\\me_now"),
-        item(box, subject="Greetings", text="the needle is here"),
-        item(other, subject="needle of another"),
-    ])
+    await write(
+        pools,
+        partitions,
+        [
+            item(box, subject="Invoice 100%", text="pay\\me_now"),
+            item(box, subject="Greetings", text="the needle is here"),
+            item(other, subject="needle of another"),
+        ],
+    )
+
     async def subjects(**wanted: object) -> list[str]:
         rows, total = await store.search(box, Filter(**wanted), 10, 0)  # type: ignore[arg-type]
         assert total == len(rows)

@@ -99,7 +99,10 @@ async def test_newer_database_is_refused(empty: str) -> None:
 
 
 async def test_pre_stops_before_the_first_post(monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = [migrate.Migration("users", n, phase, f"{n:04}_{phase}_x.sql", "") for n, phase in enumerate(("pre", "post", "pre"), 1)]
+    chain = [
+        migrate.Migration("users", n, phase, f"{n:04}_{phase}_x.sql", "")
+        for n, phase in enumerate(("pre", "post", "pre"), 1)
+    ]
     monkeypatch.setattr(migrate, "available", lambda domain: chain)
     assert [m.number for m in migrate.outstanding("users", {}, ("pre",))] == [1]
     assert [m.number for m in migrate.outstanding("users", {}, ("pre", "post"))] == [1, 2, 3]

@@ -17,7 +17,9 @@ from server.store.pools import Pools
 from server.store.sql import SQL
 from tests.integration.mail import item, now, settled
 
-moments = st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2200, 1, 1)).map(lambda d: d.replace(tzinfo=UTC))
+moments = st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2200, 1, 1)).map(
+    lambda d: d.replace(tzinfo=UTC)
+)
 
 
 @given(moments, st.sampled_from([60, 300, 3600, 7200, 86400]))
@@ -85,7 +87,9 @@ async def test_reads_for_many_mailboxes_prune_while_they_run(pools: Pools) -> No
     box = await settled(store, timedelta(hours=3))
     await batch.write(pools.messages, keeper, 0, [item(box)], now())
     plan = await planned(pools, SQL.messages_since, [box.id], [0])
-    run = [line for line in plan.split("\n") if "messages_2" in line and "never executed" not in line and "Scan" in line]
+    run = [
+        line for line in plan.split("\n") if "messages_2" in line and "never executed" not in line and "Scan" in line
+    ]
     assert len(run) == 1, plan
     assert len(await store.since([(box.id, 0)])) == 1
 
@@ -108,7 +112,9 @@ async def test_drop_left_half_done_by_a_crash_is_finished(pools: Pools) -> None:
     await keeper.ensure([(moment, moment) for moment in old])
     names = [aligned(moment, timedelta(seconds=60)).suffix for moment in old]
     async with pools.messages.connection() as connection:
-        await connection.execute(f"ALTER TABLE messages.messages DETACH PARTITION messages.messages_{names[0]} CONCURRENTLY")
+        await connection.execute(
+            f"ALTER TABLE messages.messages DETACH PARTITION messages.messages_{names[0]} CONCURRENTLY"
+        )
         await connection.execute(f"DROP TABLE messages.messages_{names[1]}")
     await _leave_pending(pools, names[2])
     await keeper.drop_expired(now())

@@ -1,0 +1,145 @@
+"""The sandbox against real child processes: deadlines, replacement, memory, queue bounds and orphans."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.model import mime
+from server.model.sanitise import sanitise
+from server.services.sandbox import Sandbox, SandboxBusy, SandboxError, SandboxTimeout
+
+PATIENT = 30.0
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    sandbox = Sandbox(children=1, queue=1)
+    yield sandbox
+    await sandbox.close()
+
+
+def children() -> set[int]:
+    """The sandboxes' processes."""
+    return {child.pid for child in psutil.Process().children() if "server.services.sandbox" in child.cmdline()}
+
+
+async def test_child_is_started_late_and_used_again(sandbox: Sandbox) -> None:
+    assert not children()
+    first = await sandbox.run(os.getpid, timeout=PATIENT)
+    assert first != os.getpid()
+    assert await sandbox.run(os.getpid, timeout=PATIENT) == first
+
+
+async def test_mail_and_html_come_back_as_from_a_call(sandbox: Sandbox) -> None:
+    raw = b"Subject: Your code is 482 193\r\n\r\nHello\r\n" + b"x" * 2_000_000
+    assert await sandbox.run(mime.parse, raw, timeout=PATIENT) == mime.parse(raw)
+    assert await sandbox.run(sanitise, "<b onclick=x>a</b>", timeout=PATIENT) == "<b>a</b>"
+
+
+async def test_overrun_is_killed_and_replaced(sandbox: Sandbox) -> None:
+    first = await sandbox.run(os.getpid, timeout=PATIENT)
+    with pytest.raises(SandboxTimeout):
+        await sandbox.run(time.sleep, 3600, timeout=0.2)
+    assert not psutil.pid_exists(first)
+    assert await sandbox.run(os.getpid, timeout=PATIENT) != first
+
+
+async def test_child_killed_from_outside_is_replaced(sandbox: Sandbox) -> None:
+    first = await sandbox.run(os.getpid, timeout=PATIENT)
+    task = asyncio.create_task(sandbox.run(time.sleep, 3600, timeout=PATIENT))
+    await asyncio.sleep(0.1)
+    os.kill(first, signal.SIGKILL)
+    with pytest.raises(SandboxError):
+        await task
+    assert await sandbox.run(os.getpid, timeout=PATIENT) != first
+
+
+async def test_cancelled_caller_leaves_no_child_at_work(sandbox: Sandbox) -> None:
+    first = await sandbox.run(os.getpid, timeout=PATIENT)
+    task = asyncio.create_task(sandbox.run(time.sleep, 3600, timeout=PATIENT))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not psutil.pid_exists(first)
+
+
+async def test_function_that_raises_is_an_error_without_its_input(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxError, match="^ValueError$"):
+        await sandbox.run(int, "secret", timeout=PATIENT)
+    assert await sandbox.run(abs, -1, timeout=PATIENT) == 1
+
+
+async def test_memory_is_capped_and_the_pool_goes_on() -> None:
+    sandbox = Sandbox(children=1, memory=268_435_456)
+    with pytest.raises(SandboxError):
+        await sandbox.run(bytes, 1_073_741_824, timeout=PATIENT)
+    assert await sandbox.run(abs, -1, timeout=PATIENT) == 1
+    await sandbox.close()
+
+
+async def test_printing_does_not_disturb_the_answers(sandbox: Sandbox) -> None:
+    assert await sandbox.run(print, "noise", timeout=PATIENT) is None
+    assert await sandbox.run(abs, -2, timeout=PATIENT) == 2
+
+
+async def test_full_queue_and_long_waiting_are_busy(sandbox: Sandbox) -> None:
+    await sandbox.run(abs, -1, timeout=PATIENT)
+    working = asyncio.create_task(sandbox.run(time.sleep, 3600, timeout=PATIENT))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(sandbox.run(abs, -1, timeout=0.2))
+    await asyncio.sleep(0)
+    with pytest.raises(SandboxBusy, match="queue full"):
+        await sandbox.run(abs, -1)
+    with pytest.raises(SandboxBusy, match="no child"):
+        await waiting
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+
+async def test_close_ends_children_and_refuses_calls() -> None:
+    sandbox = Sandbox(children=2)
+    pids = await asyncio.gather(*(sandbox.run(os.getpid, timeout=PATIENT) for _ in range(2)))
+    await sandbox.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    with pytest.raises(SandboxBusy, match="closed"):
+        await sandbox.run(abs, -1)
+
+
+async def test_environment_of_the_parent_stays_with_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPMAIL_JWT_SECRET", "x" * 32)
+    assert await sandbox.run(os.getenv, "TEMPMAIL_JWT_SECRET", timeout=PATIENT) is None
+
+
+ORPHAN = """
+import asyncio, os, time, uvloop
+from server.services.sandbox import Sandbox
+
+async def main():
+    sandbox = Sandbox(children=1)
+    print(await sandbox.run(os.getpid, timeout=30), flush=True)
+    await sandbox.run(time.sleep, 3600, timeout=3600)
+
+uvloop.run(main())
+"""
+
+
+def test_children_of_a_uvloop_worker_die_with_it() -> None:
+    root = Path(__file__).resolve().parents[2]
+    worker = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True, cwd=root)
+    assert worker.stdout is not None
+    child = psutil.Process(int(worker.stdout.readline()))
+    worker.kill()
+    worker.wait(PATIENT)
+    worker.stdout.close()
+    psutil.wait_procs([child], timeout=PATIENT)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

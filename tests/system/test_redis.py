@@ -1,0 +1,102 @@
+"""Promise 10: Redis stopped, hung or emptied, mail is accepted, stored and readable, and push falls back to polling."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.running import Box, Server
+
+
+class Redis:
+    """A redis-server of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--save", "", "--dir", str(self._folder), "--bind", "127.0.0.1"]
+        self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+
+    @property
+    def client(self) -> "redis.Redis":
+        return redis.Redis(port=self.port)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Redis]:
+    running = Redis(tmp_path)
+    yield running
+    running.stop()
+
+
+async def watch(server: Server, box: Box) -> ClientConnection:
+    socket_ = await connect(server.http.replace("http", "ws") + "/v1/ws")
+    await socket_.send(json.dumps({"type": "subscribe", "mailboxId": box.id, "token": box.token, "after": 0}))
+    assert json.loads(await socket_.recv())["type"] == "subscribed"
+    return socket_
+
+
+async def next_mail(watcher: ClientConnection) -> str:
+    async with asyncio.timeout(25):
+        while True:
+            frame = json.loads(await watcher.recv())
+            if frame["type"] == "new_mail":
+                return str(frame["data"]["subject"])
+
+
+async def check(server: Server, box: Box, watchers: list[ClientConnection], subject: str) -> None:
+    """Accepted, stored, readable, and pushed to a watcher in whatever worker."""
+    await server.deliver(box, subject=subject)
+    assert subject in [item["subject"] for item in await server.messages(box)]
+    assert [await next_mail(watcher) for watcher in watchers] == [subject] * len(watchers)
+
+
+@pytest.mark.timeout(180)
+async def test_mail_flows_whatever_becomes_of_redis(own_server: Callable[..., Server], broker: Redis) -> None:
+    server = own_server(REDIS_URL=f"redis://127.0.0.1:{broker.port}/0")
+    box = await server.mailbox()
+    watchers = [await watch(server, box) for _ in range(8)]  # enough that both workers have some
+    try:
+        await check(server, box, watchers, "redis is well")
+        broker.client.flushall()
+        await check(server, box, watchers, "redis was emptied")
+        broker.process.send_signal(signal.SIGSTOP)
+        await check(server, box, watchers, "redis hangs")
+        broker.process.send_signal(signal.SIGCONT)
+        await check(server, box, watchers, "redis goes on")
+        broker.stop()
+        await check(server, box, watchers, "redis is dead")
+        broker.start()
+        await asyncio.sleep(2)
+        await check(server, box, watchers, "redis is back")
+    finally:
+        for watcher in watchers:
+            await watcher.close()
+
+
+async def test_hints_really_travel_over_redis(own_server: Callable[..., Server], broker: Redis) -> None:
+    server = own_server(REDIS_URL=f"redis://127.0.0.1:{broker.port}/0")
+    with broker.client.pubsub() as listener:
+        listener.subscribe("tempmail:hints")
+        assert (listener.get_message(timeout=5) or {})["type"] == "subscribe"
+        box = await server.mailbox()
+        await server.deliver(box)
+        heard = [listener.get_message(timeout=5) for _ in range(2)]
+    assert [message["type"] for message in heard if message] == ["message", "message"]
