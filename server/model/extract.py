@@ -148,7 +148,7 @@ def _last(pattern: re.Pattern[str], text: str) -> int:
 def _stands_free(text: str, start: int, end: int) -> bool:
     """Not part of a word, an address, a URL, a date, a price, a decimal or a telephone number."""
     previous, following = text[start - 1 : start], text[end : end + 2]
-    if previous.isascii() and previous.isalnum() or previous in ("@", "/", "$", "€", "£", "¥", "&", "%", "_", "+"):
+    if (previous.isascii() and previous.isalnum()) or previous in ("@", "/", "$", "€", "£", "¥", "&", "%", "_", "+"):
         return False
     if previous in ("=", "?") and "://" in text[max(0, start - 200) : start].rpartition(" ")[2]:
         return False

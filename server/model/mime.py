@@ -26,6 +26,7 @@ CHEAP_BYTES = 1_048_576
 _MAX_ATTACHMENTS = 200
 _EARLIEST_YEAR = 1970
 _LATEST_YEAR = 2100
+_DAY_MINUTES = 1440
 
 _SHOWN_FIELDS = frozenset(
     (
@@ -162,12 +163,11 @@ def headers(raw: bytes) -> list[tuple[str, str]]:
 
 
 def attachment(raw: bytes, number: str) -> tuple[Attachment, bytes] | None:
-    """The attachment with this part number and its decoded bytes (its exact size), None if there is none."""
+    """The part with this number and its decoded bytes (their exact size), None if there is none."""
     budget = Budget(len(raw))
     head, body = _head(raw, budget)
     if body is None:
         return None
-    bodies = _Bodies()
     for leaf in mime_parts.leaves(raw, head, body, budget):
         if leaf.number == number:
             data = mime_parts.body(raw, leaf)
@@ -274,6 +274,8 @@ def _date(value: bytes | None) -> datetime | None:
 def _rfc5322(match: re.Match[bytes]) -> datetime:
     day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
     offset = int(zone_hours) * 60 + int(zone_minutes)
+    if offset > _DAY_MINUTES:
+        raise ValueError("zone beyond a day")
     local = datetime(
         int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59), tzinfo=UTC
     )

@@ -84,7 +84,7 @@ def header_end(raw: bytes, start: int, end: int, limit: int) -> tuple[int, int] 
         return crlf + 1, crlf + 3
     colon = raw.find(b":", start, min(stop, start + 1000))
     space = raw.find(b"\n", start, stop)
-    if colon < 0 or 0 <= space < colon and not raw.startswith(b"From ", start):
+    if colon < 0 or (0 <= space < colon and not raw.startswith(b"From ", start)):
         return start, start
     return (end, end) if stop == end else None
 

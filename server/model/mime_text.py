@@ -53,19 +53,17 @@ _NOT_ASCII = {
 }
 # WHATWG Encoding Standard, section 4.2, for the labels seen in mail; the label stands without its punctuation.
 _ALIASES = {
-    **{label: "windows1252" for label in ("usascii", "ascii", "iso88591", "latin1", "cp1252", "ansix341968", "646")},
+    **dict.fromkeys(("usascii", "ascii", "iso88591", "latin1", "cp1252", "ansix341968", "646"), "windows1252"),
     **{f"cp125{n}": f"windows125{n}" for n in range(9) if n != 2},
     **{f"xcp125{n}": f"windows125{n}" for n in range(9)},
-    **{label: "gb18030" for label in ("gb2312", "gbk", "cp936", "gb231280", "xgbk", "euccn", "gb180302005")},
-    **{label: "euckr" for label in ("ksc5601", "ksc56011987", "ksc56011989", "cp949", "uhc", "windows949", "korean")},
-    **{label: "shiftjis" for label in ("sjis", "cp932", "xsjis", "mskanji", "windows31j", "ms932")},
-    **{label: "big5" for label in ("big5hkscs", "cp950", "xxbig5", "cnbig5", "big5eten")},
-    **{
-        label: "iso2022jp" for label in ("iso2022jp1", "iso2022jp2", "iso2022jp3", "iso2022jpext", "iso2022jpms", "jis")
-    },
-    **{label: "windows874" for label in ("tis620", "iso885911", "cp874", "dos874")},
-    **{label: "windows1254" for label in ("iso88599", "latin5")},
-    **{label: "iso88598" for label in ("iso88598i", "iso88598e")},
+    **dict.fromkeys(("gb2312", "gbk", "cp936", "gb231280", "xgbk", "euccn", "gb180302005"), "gb18030"),
+    **dict.fromkeys(("ksc5601", "ksc56011987", "ksc56011989", "cp949", "uhc", "windows949", "korean"), "euckr"),
+    **dict.fromkeys(("sjis", "cp932", "xsjis", "mskanji", "windows31j", "ms932"), "shiftjis"),
+    **dict.fromkeys(("big5hkscs", "cp950", "xxbig5", "cnbig5", "big5eten"), "big5"),
+    **dict.fromkeys(("iso2022jp1", "iso2022jp2", "iso2022jp3", "iso2022jpext", "iso2022jpms", "jis"), "iso2022jp"),
+    **dict.fromkeys(("tis620", "iso885911", "cp874", "dos874"), "windows874"),
+    **dict.fromkeys(("iso88599", "latin5"), "windows1254"),
+    **dict.fromkeys(("iso88598i", "iso88598e"), "iso88598"),
     **{f"cp{n}": f"ibm{n}" for n in (437, 850, 852, 866)},
     "iso885915": "iso885915",
     "latin2": "iso88592",
@@ -221,13 +219,10 @@ def _last_quantum(alphabet: bytes) -> bytes:
 def decode_header(value: bytes, limit: int, charset: str = "", *, addresses: bool = False) -> str:
     """A header value as one line of text of at most `limit` characters.
 
-    Encoded words (RFC 2047) are decoded, at most 500; raw 8-bit text is taken as UTF-8, else as `charset`, else guessed.
+    Encoded words (RFC 2047) are decoded, at most 500; raw 8-bit text is UTF-8, or else `charset`, or else guessed.
     With `addresses`, a decoded phrase that holds address punctuation is quoted, so that it cannot pass for an address.
     """
-    if value.isascii():
-        text = value.decode("ascii")
-    else:
-        text = decode(value, charset)
+    text = value.decode("ascii") if value.isascii() else decode(value, charset)
     if "=?" in text:
         text = decode_words(text, addresses=addresses)
     return one_line(text, limit)
@@ -244,7 +239,7 @@ def decode_words(text: str, *, addresses: bool = False) -> str:
             break
         gap = text[end : match.start()]
         label = match[1].partition("*")[0].lower()
-        if pending and (label != charset or not gap.isspace() and gap):
+        if pending and (label != charset or (not gap.isspace() and gap)):
             out.append(_decoded_phrase(pending, charset, out, addresses))
             pending = []
             out.append("" if gap.isspace() else gap)

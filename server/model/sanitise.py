@@ -4,7 +4,8 @@ Pure functions. The allow-list is the inner of two walls: whoever serves the res
 under a policy that forbids everything. Remote images are never loaded from the result: their address moves to
 `data-src`, and the page sets it back when the reader asks.
 
-Both functions are linear in bounded input, but `sanitise` may take tens of milliseconds: call it where it can be killed.
+Both functions take bounded input. `sanitise` takes up to 20 ms for 16 KiB and 0.5 s for 512 KiB of the worst source: run
+what is large where it can be killed.
 """
 
 import html as html_entities
@@ -15,16 +16,24 @@ import nh3
 MAX_HTML_BYTES = 524_288
 MAX_DEPTH = 200
 MAX_ATTRIBUTES = 200
-MAX_TAGS = 30_000
+MAX
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TAGS = 30_000
 _MAX_TEXT_INPUT = 262_144
 _MAX_TEXT_MARKS = 20_000
 _MAX_DENSE_INPUT = 65_536
 _MAX_STYLE = 4_096
 
-_TAGS = set(
-    "a abbr acronym address article b bdi big blockquote br caption center cite code col colgroup dd del dfn div dl dt em "
-    "figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd li main mark nav ol p pre q rp rt ruby s samp "
-    "section small span strike strong sub sup table tbody td tfoot th thead time tr tt u ul var wbr".split()
+_TAGS = _words(
+    "a abbr acronym address article b bdi big blockquote br caption center cite code col colgroup dd del dfn div "
+    "dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd li main mark nav ol p pre q "
+    "rp rt ruby s samp section small span strike strong sub sup table tbody td tfoot th thead time tr tt u ul var "
+    "wbr"
 )
 _SHARED = {"style", "align", "valign", "bgcolor", "dir", "lang", "title", "width", "height"}
 _ATTRIBUTES: dict[str, set[str]] = {
@@ -41,22 +50,23 @@ _ATTRIBUTES: dict[str, set[str]] = {
     "blockquote": {"type"},
     "hr": {"size", "noshade"},
 }
-_STYLES = set(
-    "background-color border border-bottom border-bottom-color border-bottom-style border-bottom-width border-collapse "
-    "border-color border-left border-left-color border-left-style border-left-width border-radius border-right "
-    "border-right-color border-right-style border-right-width border-spacing border-style border-top border-top-color "
-    "border-top-style border-top-width border-width box-sizing clear color direction display float font font-family "
-    "font-size font-style font-variant font-weight height letter-spacing line-height list-style-type margin margin-bottom "
-    "margin-left margin-right margin-top max-height max-width min-height min-width mso-line-height-rule overflow padding "
-    "padding-bottom padding-left padding-right padding-top table-layout text-align text-decoration text-indent "
-    "text-transform vertical-align white-space width word-break word-spacing word-wrap overflow-wrap".split()
+_STYLES = _words(
+    "background-color border border-bottom border-bottom-color border-bottom-style border-bottom-width border- "
+    "collapse border-color border-left border-left-color border-left-style border-left-width border-radius "
+    "border-right border-right-color border-right-style border-right-width border-spacing border-style border-top "
+    "border-top-color border-top-style border-top-width border-width box-sizing clear color direction display "
+    "float font font-family font-size font-style font-variant font-weight height letter-spacing line-height list- "
+    "style-type margin margin-bottom margin-left margin-right margin-top max-height max-width min-height min- "
+    "width mso-line-height-rule overflow padding padding-bottom padding-left padding-right padding-top table- "
+    "layout text-align text-decoration text-indent text-transform vertical-align white-space width word-break "
+    "word-spacing word-wrap overflow-wrap"
 )
 _DROPPED = {"script", "style", "title", "noscript", "template", "textarea", "iframe", "noembed", "noframes", "object"}
-# Elements for which parsers have rules of their own (foreign content, the form pointer, select, plain text): none may be
-# shown, so their tags go first, and what they hold is read as ordinary content.
+# Elements for which parsers have rules of their own (foreign content, the form pointer, select, plain text): none may
+# be shown, so their tags go first, and what they hold is read as ordinary content.
 _SPECIAL = re.compile(
-    r"</?(?:svg|math|form|select|option|optgroup|button|input|keygen|frameset|frame|plaintext|xmp|listing|image|dialog)\b"
-    r"[^<>]*+>?",
+    r"</?(?:svg|math|form|select|option|optgroup|button|input|keygen|frameset|frame|plaintext|xmp|listing|image|dialog)"
+    r"\b[^<>]*+>?",
     re.IGNORECASE,
 )
 _SCHEMES = {"http", "https", "mailto", "tel", "cid", "data", "blocked"}
@@ -67,22 +77,22 @@ _REMOTE = re.compile(r"https?://", re.IGNORECASE)
 # A prefix that no client resolves stands in for `data-src`, which a filter of values cannot name.
 _BLOCKED = "blocked:"
 
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_VOID = _words("area base br col embed hr img input link meta param source track wbr")
 _RAW_TEXT = {
     name: re.compile(f"</{name}(?=[\\s/>])", re.IGNORECASE)
     for name in ("script", "style", "textarea", "title", "iframe", "noembed", "noframes")
 }
 # WHATWG HTML section 13.2.4.3: stays open, and is opened again, across the end of its parent.
-_FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
-_SCOPES = frozenset("table td th caption applet marquee object template html".split())
-_TABLE_PARTS = frozenset("caption col colgroup tbody td tfoot th thead tr".split())
-# The same standard's "special" elements that end tags of ordinary elements and open list items are not looked for beyond.
-_BLOCKS = frozenset(
-    "article aside blockquote body center details dir dl fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 head header "
-    "hgroup iframe main menu nav noscript ol pre section summary ul".split()
+_FORMATTING = _words("a b big code em font i nobr s small strike strong tt u")
+_SCOPES = _words("table td th caption applet marquee object template html")
+_TABLE_PARTS = _words("caption col colgroup tbody td tfoot th thead tr")
+# The same standard's "special" elements; end tags of ordinary elements and open list items are not looked for beyond.
+_BLOCKS = _words(
+    "article aside blockquote body center details dir dl fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 head "
+    "header hgroup iframe main menu nav noscript ol pre section summary ul"
 )
 _BARRIERS = _BLOCKS | _SCOPES | _TABLE_PARTS
-_CLOSED_IN_SCOPE = _BLOCKS | frozenset("address div p dd dt".split())
+_CLOSED_IN_SCOPE = _BLOCKS | {"address", "div", "p", "dd", "dt"}
 _IN_TABLE = frozenset(("table",))
 # An end tag that may be left out: the elements that a start tag ends, and those that they are not looked for beyond.
 _IMPLIED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -127,7 +137,7 @@ def sanitise(html: str) -> str:
         return f"<pre>{html_entities.escape(source[:MAX_HTML_BYTES])}</pre>"
     clean = nh3.clean(
         html,
-        tags=_TAGS,
+        tags=set(_TAGS),
         clean_content_tags=_DROPPED,
         attributes=_ATTRIBUTES,
         attribute_filter=_filtered,
@@ -135,7 +145,7 @@ def sanitise(html: str) -> str:
         set_tag_attribute_values={"a": {"target": "_blank"}},
         url_schemes=_SCHEMES,
         url_relative="deny",
-        filter_style_properties=_STYLES,
+        filter_style_properties=set(_STYLES),
     )
     return clean.replace(f' src="{_BLOCKED}', ' data-src="')
 
@@ -154,7 +164,7 @@ def _filtered(tag: str, attribute: str, value: str) -> str | None:
 
 
 def _within_bounds(html: str) -> bool:
-    if len(html) > MAX_HTML_BYTES or not html.isascii() and len(html.encode("utf-8", "replace")) > MAX_HTML_BYTES:
+    if len(html) > MAX_HTML_BYTES or (not html.isascii() and len(html.encode("utf-8", "replace")) > MAX_HTML_BYTES):
         return False
     depth = _Depth()
     position = 0
@@ -242,7 +252,11 @@ class _Depth:
             return _SCOPES | {"ul", "ol"}
         if tag in _TABLE_PARTS or tag == "table":
             return _IN_TABLE
-        return _SCOPES if tag in _CLOSED_IN_SCOPE or tag in _SCOPES else _BARRIERS | {"div", "p", "address", "li", "dd", "dt"}
+        return (
+            _SCOPES
+            if tag in _CLOSED_IN_SCOPE or tag in _SCOPES
+            else _BARRIERS | {"div", "p", "address", "li", "dd", "dt"}
+        )
 
     def _close_nearest(self, tags: frozenset[str], barriers: frozenset[str]) -> None:
         for index in range(len(self._stack) - 1, -1, -1):
@@ -259,7 +273,8 @@ class _Depth:
 def html_to_text(html: str) -> str:
     """The readable text of the first 262,144 characters: a line per block, entities resolved, no script and no style.
 
-    Linear. A source of more than 20,000 tags and entities is cut at 65,536 characters. Never raises; the result holds no NUL and no lone surrogate that the source does not hold.
+    Linear. A source of more than 20,000 tags and entities is cut at 65,536 characters. Never raises.
+    The result holds no NUL, and no lone surrogate that the source does not hold.
     """
     html = html[:_MAX_TEXT_INPUT]
     if html.count("<") + html.count("&") > _MAX_TEXT_MARKS:

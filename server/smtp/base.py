@@ -55,13 +55,11 @@ def configured(
     hostname: str,
     size: int,
     tls: ssl.SSLContext | None,
-    *,
-    once: bool = CONSTRUCT_ONCE,
 ) -> type[B]:
-    """A subclass of ``cls`` for one listener; ``once`` False is the fallback described above."""
+    """A subclass of ``cls`` for one listener."""
     options: dict[str, Any] = {"loop": loop, "hostname": hostname, "data_size_limit": size, "tls_context": tls}
-    attributes: dict[str, Any] = {"__slots__": (), "_options": options, "_once": once}
-    if once:
+    attributes: dict[str, Any] = {"__slots__": (), "_options": options, "_once": CONSTRUCT_ONCE}
+    if CONSTRUCT_ONCE:
         own = {name for base in cls.__mro__ for name in getattr(base, "__slots__", ())}
         found = vars(SMTP(None, **options))
         attributes = {name: value for name, value in found.items() if name not in own} | attributes

@@ -29,7 +29,6 @@ from server.smtp.shared import (
     MESSAGES,
     RECIPIENTS,
     TLS,
-    TROUBLES,
     Shared,
 )
 
@@ -172,7 +171,8 @@ class Session(Base):
     def end_if_idle(self) -> None:
         """We are going down: say so unless a transaction is under way, whose end will say it."""
         if not self._hold & (BUSY | CLOSING) and self._transaction is None:
-            self._drop("drain", replies.CLOSING_DOWN)
+            DROPPED.add(("drain",))
+            self._finish(replies.CLOSING_DOWN)
 
     def abort(self) -> None:
         self._hold |= CLOSING
@@ -180,17 +180,26 @@ class Session(Base):
 
     def _drop(self, reason: str, reply: bytes) -> None:
         DROPPED.add((reason,))
-        self._finish(reply)
+        self._finish(reply, linger=True)
 
-    def _finish(self, reply: bytes) -> None:
-        """Say ``reply`` and close. The buffer goes: nothing that came after counts."""
+    def _finish(self, reply: bytes, *, linger: bool = False) -> None:
+        """Say ``reply`` and close. The buffer goes: nothing that came after counts.
+
+        ``linger`` closes our side only and throws away what still comes, until the client closes or LINGER is over:
+        closed with input unread, TCP would reset the connection, and the client never see why.
+        """
         self._hold |= CLOSING
         self._last = self._shared.loop.time()
         self._end_data()
         self._buffer.clear()
         self._out.append(reply)
         self._flush()
-        self._wire.close()
+        if linger and not self._eof and self._wire.can_write_eof():
+            self._wire.write_eof()
+            if self._paused:
+                self._wire.resume_reading()
+        else:
+            self._wire.close()
 
     def _flush(self) -> None:
         out = self._out
@@ -252,14 +261,13 @@ class Session(Base):
         """The reply to what a command ended in; the text of trouble is for the log alone."""
         if isinstance(error, Refused):
             return replies.of(error.word)
-        TROUBLES.add((stage,))
-        log.event("error", "smtp command failed", stage=stage, error=type(error).__name__, reason=str(error))
+        self._shared.trouble(stage, error)
         return replies.TROUBLE
 
     def _say(self, reply: bytes) -> None:
         """Queue a reply and take its price off the session's budget, which an accepted mail fills up again.
 
-        A command costs 1, a refusal 10, an error of protocol a tenth of it all: senders of much mail never meet its end.
+        A command costs 1, a refusal 10, an error of protocol a tenth of it all: honest senders never meet its end.
         """
         first = reply[:2]
         self._budget -= self._shared.budget // 10 if first == b"50" else 10 if first == b"55" else 1
@@ -309,7 +317,7 @@ class Session(Base):
         if self._transaction is not None:
             return replies.NESTED_MAIL
         if self._shared.draining:
-            self._drop("drain", replies.CLOSING_DOWN)
+            self.end_if_idle()
             return b""
         path, params = parse_path(argument, FROM)
         refusal = self._refuse_params(params) if params else b""
@@ -500,7 +508,7 @@ class Session(Base):
             )
         except Exception as error:  # whatever a stranger's handshake ends in, the session ends with it
             TLS.add(("failed",))
-            log.event("info", "smtp handshake failed", peer=self.session.peer, reason=str(error))
+            log.event("debug", "smtp handshake failed", peer=self.session.peer, reason=str(error))
             plain.abort()
             self.connection_lost(error)
             return

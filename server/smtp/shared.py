@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
+from server import log
 from server.config import Config, Network
 from server.metrics import Counter, Gauge
 from server.services.contracts import Delivery
@@ -67,6 +68,15 @@ class Shared:
         self.empty = asyncio.Event()  # set whenever the last session has gone
         self.in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told: dict[str, float] = {}
+
+    def trouble(self, stage: str, error: BaseException) -> None:
+        """Count trouble of ours and log it, a line a second for each stage: an outage must not fill the disk too."""
+        TROUBLES.add((stage,))
+        now = self.loop.time()
+        if now - self._told.get(stage, -1.0) >= 1.0:
+            self._told[stage] = now
+            log.event("error", "smtp trouble", stage=stage, error=type(error).__name__, reason=str(error))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` and keep it alive until it is done (the loop itself only remembers tasks weakly)."""

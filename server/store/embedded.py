@@ -310,8 +310,8 @@ def _is_private(path: str, uid: int) -> bool:
 def _claim_socket_dir(record: Path, account: _Account) -> str:
     """The socket's directory: the one on record, emptied, or a new one.
 
-    Its name is short, for a socket's holds 107 bytes (unix(7)). A socket's lock file left behind would count as held for
-    as long as nobody has collected the killed postmaster's exit status.
+    Its name is short, for a socket's holds 107 bytes (unix(7)). A lock file left behind would count as held for as long
+    as nobody has collected the killed postmaster's exit status.
     """
     if record.exists() and _is_private(path := record.read_text().strip(), account.uid):
         for name in os.listdir(path):

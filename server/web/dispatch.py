@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -63,8 +63,8 @@ class Endpoint:
         self._query_token = parts.config.query_token
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """The whole of it. A kept answer is found without awaiting anything."""
+    async def answer(self, request: web.Request, segments: Sequence[str]) -> web.StreamResponse:
+        """The whole of it; ``segments`` are the path's variable ones. A kept answer is found without awaiting anything."""
         began = time.perf_counter()
         headers = request.headers
         accept = headers.get("Accept-Language")
@@ -78,7 +78,7 @@ class Endpoint:
             token = caller.token(request, headers, self._query_token) if self._route.auth == "mailbox" else ""
             ready = self._local.get((request.raw_path, token, tongue)) if token and self._local is not None else None
             if ready is None:
-                reply = await self._made(Call(request, self._parts, client, tongue), token)
+                reply = await self._made(Call(request, self._parts, client, tongue, segments), token)
             else:
                 reply = Reply(200, ready.body, ready.etag)
         response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
@@ -102,7 +102,7 @@ class Endpoint:
             return self._fault(call, error)
 
     async def _authorised(self, call: Call, token: str) -> Reply | web.StreamResponse:
-        mailbox_id = call.segment("id")
+        mailbox_id = call.segments[0]
         if not token:
             raise Refused("token_required")
         if not (ids.valid(mailbox_id) and token.isascii()):

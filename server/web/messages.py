@@ -25,7 +25,7 @@ _FOREIGN: Final = ("Content-Security-Policy", "sandbox; default-src 'none'")
 
 
 def _message_id(call: Call) -> str:
-    message_id = call.segment("mid")
+    message_id = call.segments[1]
     if not ids.valid(message_id):
         raise Refused("message_not_found")
     return message_id
@@ -102,7 +102,7 @@ async def raw(call: Call) -> Reply:
 
 
 async def attachment(call: Call) -> Reply:
-    message_id, number = _message_id(call), call.segment("aid")
+    message_id, number = _message_id(call), call.segments[2]
     if not _PART.fullmatch(number):
         raise Refused("attachment_not_found")
     file = await call.parts.messages.attachment(call.mailbox, message_id, number)

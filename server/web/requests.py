@@ -8,6 +8,7 @@ duration_invalid and message_too_big, and nothing else on purpose.
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -29,12 +30,13 @@ TEXT_MAX: Final = 500  # characters of one query parameter
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way through a handler."""
+    """One request on its way through a handler; ``segments`` are the variable ones of its path, decoded, in order."""
 
     request: web.Request
     parts: WebParts
     client: str
     language: Language
+    segments: Sequence[str]
     opened: Mailbox | None = None
 
     @property
@@ -44,10 +46,6 @@ class Call:
             raise LookupError("this route asks for no mailbox token")
         return self.opened
 
-    def segment(self, name: str) -> str:
-        """A variable segment of the path, decoded."""
-        return self.request.match_info[name]
-
 
 async def read(request: web.Request, limit: int) -> bytes:
     """The request's body. Refused message_too_big once it is known to be longer than ``limit`` bytes."""
@@ -55,6 +53,9 @@ async def read(request: web.Request, limit: int) -> bytes:
         raise Refused("message_too_big", f"at most {limit} bytes")
     if not request.can_read_body:
         return b""
+    if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 section 10.1.1
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # what counts from here is the answer
     pieces, size = [], 0
     async for piece in request.content.iter_any():
         size += len(piece)

@@ -1,7 +1,7 @@
 """The API's one table: method, path, handler, who may, whether limited, whether kept.
 
 Lives here: which paths there are. Must not know: how a request is dispatched. A resource that comes later is a file of
-handlers and rows here. Order matters only among paths that overlap (``search`` before ``{mid}``).
+handlers and rows here. ``{name}`` stands for one segment; a literal segment goes before a variable one.
 """
 
 from collections.abc import Awaitable, Callable

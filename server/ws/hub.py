@@ -244,14 +244,15 @@ class Hub:
         for row in rows:
             # A watcher below the number asked from would skip what lies between: its own fetch is still to come.
             after = asked[row.mailbox_id]
-            ready = [w for w in self._watched.get(row.mailbox_id, ()) if not w.held and w.last_seq is not None]
-            self._offer(row, [w for w in ready if w.last_seq is not None and after <= w.last_seq < row.seq])
+            watchers = self._watched.get(row.mailbox_id, ())
+            placed = [(w, w.last_seq) for w in watchers if w.last_seq is not None and not w.held]
+            self._offer(row, [w for w, reached in placed if after <= reached < row.seq])
         self._behind.update(mailbox for mailbox, n in Tally(row.mailbox_id for row in rows).items() if n >= PAGE)
 
     def _positions(self, mailboxes: Iterable[str]) -> dict[str, int]:
         """The lowest number reached by those of a mailbox's watchers who can take more; left out where there are none.
 
-        One who still joins is placed by a query that comes after the hint, so it needs nothing here.
+        One not yet placed needs nothing here: the query that will place it is still to come.
         """
         reached: dict[str, int] = {}
         for mailbox in mailboxes:

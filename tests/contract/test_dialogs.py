@@ -12,8 +12,8 @@ A dialog is a file named by the fault it guards. Its lines:
     M: n             afterwards the mailbox holds n messages
     N: n             and the other mailbox
 
-``{mailbox}`` is the address of a mailbox made for this run, ``{MAILBOX}`` the same in capitals, ``{local}`` its local part,
-``{other}`` a second mailbox. Sent in one packet, the client's whole part goes out before the first reply is read.
+``{mailbox}`` is the address of a mailbox made for this run, ``{MAILBOX}`` the same in capitals, ``{local}`` its local
+part, ``{other}`` a second mailbox. Sent in one packet, the client's whole part goes out before the first reply is read.
 """
 
 import asyncio

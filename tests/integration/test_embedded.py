@@ -93,10 +93,14 @@ class Supervisor:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(SECONDS)
+        self.end()
+
+    def end(self) -> None:
+        """Have it stop if it lives, and hear no more of it."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
+        self.process.wait(SECONDS)
 
 
 class Place:
@@ -105,6 +109,12 @@ class Place:
     def __init__(self, wheel: Path, folder: Path, user: str) -> None:
         self.wheel, self.data, self.user = wheel, folder / "data", user
         self.supervisors: list[Supervisor] = []
+
+    def forget_socket(self) -> None:
+        """Remove the directory that a killed supervisor leaves for its successor."""
+        record = self.data / "postgres.socket"
+        if record.exists():
+            shutil.rmtree(record.read_text().strip())
 
     def begin(self, data: Path | None = None, env: dict[str, str] | None = None) -> Supervisor:
         self.supervisors.append(Supervisor(self.wheel, data or self.data, self.user, env or {}))
@@ -142,8 +152,9 @@ def place(request: pytest.FixtureRequest, wheel: Path) -> Iterator[Place]:
         place = Place(wheel, Path(folder), request.param)
         yield place
         for supervisor in place.supervisors:
-            supervisor.kill()
+            supervisor.end()
         until(lambda: running_dsn(place.data) is None)
+        place.forget_socket()
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -80,7 +80,7 @@ def test_links_that_act_come_before_others_and_unsubscribing_last() -> None:
     html = (
         '<a href="https://example.com/unsubscribe?u=1">leave</a><a href="https://example.com/news">news</a>'
         '<a href="https://example.com/x1">Confirm <b>your</b> address</a>'
-        '<a href=https://example.com/reset?a=1&amp;b=2>here</a>'
+        "<a href=https://example.com/reset?a=1&amp;b=2>here</a>"
     )
     assert extract.links("", html) == (
         "https://example.com/x1",
@@ -105,7 +105,9 @@ def test_link_in_text_ends_where_the_sentence_goes_on(text: str, link: str) -> N
 
 
 def test_only_web_addresses_that_a_reader_can_follow_are_links() -> None:
-    html = '<html xmlns="http://www.w3.org/1999/xhtml"><img src="https://example.com/p.gif"><a href="javascript://x">x</a>'
+    html = (
+        '<html xmlns="http://www.w3.org/1999/xhtml"><img src="https://example.com/p.gif"><a href="javascript://x">x</a>'
+    )
     assert extract.links("ftp://example.com/ xhttp: //", html) == ()
 
 
@@ -119,7 +121,20 @@ def test_links_are_bounded_in_number_and_length() -> None:
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "unit",
-    ["1", "1234 ", "code 1234 ", "code is ", "123-456-", "code: aa1-", "code    ", "https://", "https://a.b/))))", '<a href="https://a/verify', "码 ", "=http://"],
+    [
+        "1",
+        "1234 ",
+        "code 1234 ",
+        "code is ",
+        "123-456-",
+        "code: aa1-",
+        "code    ",
+        "https://",
+        "https://a.b/))))",
+        '<a href="https://a/verify',
+        "码 ",
+        "=http://",
+    ],
 )
 def test_repeated_fragment_does_not_make_extraction_slow(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))

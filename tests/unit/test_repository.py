@@ -14,7 +14,7 @@ LOCKED: Final = ("requirements.txt", "requirements-dev.txt")
 LAUNCHERS: Final = ("tempmail", "test", ".ci/run")
 # Spelled in pieces, so that this file does not hold what it forbids.
 REGISTRIES: Final = ("pypi." + "org", "pythonhosted." + "org", "registry.npm" + "js", "deb.debian" + ".org")
-MACHINE_PATHS: Final = re.compile("(?<![\\w.{])/" + r"(root|home/\w+|Users/\w+|work|opt/\w+)/[\w.]")
+MACHINE_PATHS: Final = re.compile("(?<![\\w.{])/" + r"(root|home/\w+|Users/\w+|work)/[\w.]")
 
 
 def tracked() -> list[Path]:
