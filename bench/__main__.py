@@ -18,7 +18,7 @@ from bench import scenario_corpus, scenario_e2e, scenario_http, scenario_smtp, s
 from bench.client_api import ApiError
 from bench.client_smtp import SmtpError
 from bench.client_ws import WebSocketError
-from bench.launch import LaunchError, work_directory
+from bench.launch import LaunchError, Plan, work_directory
 from bench.peers import RECEIVERS
 from bench.report import write
 from bench.target import Target, TargetError, http_target, smtp_target
@@ -29,6 +29,9 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 Runs = Annotated[int, typer.Option(min=1, max=50, help="interleaved runs; figures are their medians")]
 Seconds = Annotated[float, typer.Option(min=0.5, max=600, help="length of one run")]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="worker processes of the server the bench starts")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="setting of the server the bench starts: NAME=VALUE, no prefix")
+]
 Http = Annotated[str, typer.Option("--http", help="measure a running installation: http://host:port")]
 Smtp = Annotated[str, typer.Option("--smtp", help="measure a running installation: host:port")]
 Owned = Annotated[bool, typer.Option("--i-own-this-target", help="allow a target that is not this machine")]
@@ -49,6 +52,13 @@ def _target(http: str, smtp: str, owned: bool) -> Target | None:
     return Target(http_target(http, owned), smtp_target(smtp, owned))
 
 
+def _plan(workers: int, settings: list[str] | None) -> Plan:
+    pairs = [text.partition("=") for text in settings or ()]
+    if any(not equals for _, equals, _ in pairs):
+        raise typer.BadParameter("--set wants NAME=VALUE")
+    return Plan(workers, {name: value for name, _, value in pairs})
+
+
 def _names(text: str, known: dict[str, Any], what: str) -> tuple[str, ...]:
     names = tuple(name for name in (part.strip() for part in text.split(",")) if name)
     for name in names:
@@ -67,6 +77,7 @@ def smtp(
     runs: Runs = 5,
     seconds: Seconds = 4.0,
     workers: Workers = 1,
+    settings: Settings = None,
     sessions: Annotated[int, typer.Option(min=1, max=1000, help="SMTP sessions at a time")] = 50,
     size: Annotated[int, typer.Option(min=1, max=50_000_000, help="bytes of each body")] = 4096,
     mailboxes: Annotated[int, typer.Option(min=1, max=64, help="mailboxes, each with its own sender process")] = 1,
@@ -81,7 +92,7 @@ def smtp(
     """Mails per second acknowledged and stored, beside smtp-sink, aiosmtpd and Postfix."""
     target = _target(http, smtp, i_own_this_target)
     options = scenario_smtp.Options(
-        workers=workers,
+        server=_plan(workers, settings),
         runs=runs,
         seconds=seconds,
         sessions=sessions,
@@ -100,6 +111,7 @@ def http(
     runs: Runs = 5,
     seconds: Seconds = 4.0,
     workers: Workers = CORES,
+    settings: Settings = None,
     mailboxes: Annotated[
         int, typer.Option(min=1, max=200_000, help="different mailboxes, each with its token")
     ] = 10_000,
@@ -114,7 +126,9 @@ def http(
 ) -> None:
     """List reads per second over many mailboxes, beside a bare aiohttp route."""
     target = _target(http, smtp, i_own_this_target)
-    options = scenario_http.Options(workers, runs, seconds, mailboxes, connections, generators, rate, peer)
+    options = scenario_http.Options(
+        _plan(workers, settings), runs, seconds, mailboxes, connections, generators, rate, peer
+    )
     with work_directory(work_dir) as work:
         _save("http", work, options, target, scenario_http.run(console, options, work, target))
 
@@ -123,6 +137,7 @@ def http(
 def ws(
     seconds: Seconds = 10.0,
     workers: Workers = CORES,
+    settings: Settings = None,
     subscribers: Annotated[int, typer.Option(min=1, max=15_000, help="WebSocket connections")] = 1000,
     rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="mails per second to offer")] = 500.0,
     size: Annotated[int, typer.Option(min=1, max=1_000_000, help="bytes of each body")] = 4096,
@@ -133,7 +148,7 @@ def ws(
 ) -> None:
     """Time from the final dot to the WebSocket frame, and memory per connection."""
     target = _target(http, smtp, i_own_this_target)
-    options = scenario_ws.Options(workers, seconds, subscribers, rate, size)
+    options = scenario_ws.Options(_plan(workers, settings), seconds, subscribers, rate, size)
     with work_directory(work_dir) as work:
         _save("ws", work, options, target, scenario_ws.run(console, options, work, target))
 
@@ -141,6 +156,7 @@ def ws(
 @app.command()
 def e2e(
     workers: Workers = CORES,
+    settings: Settings = None,
     readers: Annotated[int, typer.Option(min=1, max=1000, help="mailboxes written to and read at a time")] = 8,
     mails: Annotated[int, typer.Option(min=1, max=100_000, help="mails to each, one after another")] = 250,
     size: Annotated[int, typer.Option(min=1, max=1_000_000, help="bytes of each body")] = 4096,
@@ -151,7 +167,7 @@ def e2e(
 ) -> None:
     """Time from the final dot until a mail is listed and until it is pushed."""
     target = _target(http, smtp, i_own_this_target)
-    options = scenario_e2e.Options(workers, readers, mails, size)
+    options = scenario_e2e.Options(_plan(workers, settings), readers, mails, size)
     with work_directory(work_dir) as work:
         _save("e2e", work, options, target, scenario_e2e.run(console, options, work, target))
 
@@ -161,6 +177,7 @@ def corpus(
     directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="messages and mbox files")],
     index: Annotated[Path | None, typer.Option(exists=True, help="table of path and kind: message or mbox")] = None,
     workers: Workers = CORES,
+    settings: Settings = None,
     sessions: Annotated[int, typer.Option(min=1, max=100, help="messages under way at a time")] = 8,
     http: Http = "",
     smtp: Smtp = "",
@@ -169,7 +186,7 @@ def corpus(
 ) -> None:
     """Send every message of a directory, read it back, compare it with the expected parse beside it."""
     target = _target(http, smtp, i_own_this_target)
-    options = scenario_corpus.Options(workers, str(directory), str(index or ""), sessions)
+    options = scenario_corpus.Options(_plan(workers, settings), str(directory), str(index or ""), sessions)
     with work_directory(work_dir) as work:
         result = scenario_corpus.run(console, options, work, target)
         _save("corpus", work, options, target, result)

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.target import Endpoint, Target
@@ -26,6 +27,14 @@ _ROOT = Path(__file__).parent.parent
 
 class LaunchError(RuntimeError):
     """A server did not come up, or a program is not installed; the text says what it printed or what to install."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How our server is started: worker processes, and settings (names without their prefix) that differ from ours."""
+
+    workers: int
+    settings: Mapping[str, str]
 
 
 def free_endpoint() -> Endpoint:
@@ -115,8 +124,8 @@ def _is_ready(http: Endpoint) -> bool:
 
 
 @contextmanager
-def own_server(work: Path, workers: int, settings: Mapping[str, str] | None = None) -> Iterator[Target]:
-    """Our server with an embedded PostgreSQL in ``work``, on free loopback ports; extra ``settings`` win."""
+def own_server(work: Path, plan: Plan) -> Iterator[Target]:
+    """Our server with an embedded PostgreSQL in ``work``, on free loopback ports; the settings of ``plan`` win."""
     http, smtp = free_endpoint(), free_endpoint()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEMPMAIL_")}
     environment = inherited | {
@@ -124,11 +133,12 @@ def own_server(work: Path, workers: int, settings: Mapping[str, str] | None = No
         "TEMPMAIL_SERVER_PORT": str(http.port),
         "TEMPMAIL_SMTP_BIND_ADDR": str(smtp),
         "TEMPMAIL_DATA_DIR": str(work / "data"),
-        "TEMPMAIL_WORKERS": str(workers),
+        "TEMPMAIL_WORKERS": str(plan.workers),
         "TEMPMAIL_MAILBOX_MAX_MESSAGES": "0",
         "TEMPMAIL_RATE_LIMIT_EXEMPT": "127.0.0.0/8,::1",
         "TEMPMAIL_LOG_LEVEL": "warning",
     }
+    environment |= {f"TEMPMAIL_{name}": value for name, value in plan.settings.items()}
     command = [sys.executable, "-m", "server", "serve"]
-    with running(command, work / "server.log", lambda: _is_ready(http), environment | dict(settings or {})) as pid:
-        yield Target(http, smtp, pid, workers)
+    with running(command, work / "server.log", lambda: _is_ready(http), environment) as pid:
+        yield Target(http, smtp, pid, plan.workers)

@@ -18,13 +18,13 @@ from rich.console import Console
 from bench.client_api import Api, ApiError
 from bench.client_smtp import SmtpConnection, SmtpError, wire_form
 from bench.corpus_files import Expected, Sample, compare, compare_names, samples
-from bench.launch import own_server
+from bench.launch import Plan, own_server
 from bench.report import latency_cells, progress, show_latency, table
 from bench.stats import summarise
 from bench.target import Target
 
 _SLOW_SECONDS = 2.0
-_AGREES = {"equal", "equal but for white space", "equal where named"}
+_AGREES = {"equal", "equal but for white space", "equal where named", "decoded, the expectation is not"}
 _EXCERPT = 200
 
 
@@ -32,7 +32,7 @@ _EXCERPT = 200
 class Options:
     """``sessions`` messages are under way at a time."""
 
-    workers: int
+    server: Plan
     directory: str
     index: str
     sessions: int
@@ -136,7 +136,7 @@ def run(console: Console, options: Options, work: Path, target: Target | None) -
     """Send, read back, compare and show; ``failures`` of the result is empty when nothing was refused, lost or slow."""
     found = list(samples(Path(options.directory), Path(options.index) if options.index else None))
     with ExitStack() as stack:
-        aim = target or stack.enter_context(own_server(work, options.workers))
+        aim = target or stack.enter_context(own_server(work, options.server))
         bar = stack.enter_context(progress(console))
         task = bar.add_task("messages", total=len(found))
         findings = uvloop.run(_scenario(aim, found, options, lambda count: bar.advance(task, count)))

@@ -17,7 +17,7 @@ from rich.console import Console
 from bench.client_api import Api, Mailbox
 from bench.client_smtp import SmtpConnection, sample_message
 from bench.client_ws import subscribe
-from bench.launch import own_server
+from bench.launch import Plan, own_server
 from bench.report import latency_cells, progress, show_latency, table
 from bench.stats import summarise
 from bench.target import Target
@@ -33,7 +33,7 @@ class StaleRead(Exception):
 class Options:
     """``readers`` mailboxes at a time, each sent ``mails`` one after another; ``size`` of a body in bytes."""
 
-    workers: int
+    server: Plan
     readers: int
     mails: int
     size: int
@@ -105,7 +105,7 @@ async def _scenario(target: Target, options: Options, advance: Callable[[int], N
 def run(console: Console, options: Options, work: Path, target: Target | None) -> dict[str, Any]:
     """Measure and show; returns distributions from the final dot to 250, list and frame, in seconds."""
     with ExitStack() as stack:
-        aim = target or stack.enter_context(own_server(work, options.workers))
+        aim = target or stack.enter_context(own_server(work, options.server))
         bar = stack.enter_context(progress(console))
         task = bar.add_task("mails", total=options.readers * options.mails)
         times = uvloop.run(_scenario(aim, options, lambda count: bar.advance(task, count)))

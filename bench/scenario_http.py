@@ -17,9 +17,9 @@ from rich.console import Console
 from bench.client_api import Api, Mailbox
 from bench.client_http import Generators, Load, Outcome, Request, get_request
 from bench.client_smtp import sample_message, send_all
-from bench.launch import own_server
+from bench.launch import Plan, own_server
 from bench.peers import bare_aiohttp
-from bench.processes import Neighbours, cpu_time
+from bench.processes import CpuTime, Neighbours, cpu_time
 from bench.report import latency_cells, progress, show_latency, table
 from bench.stats import paired_ratio, summarise
 from bench.target import Endpoint, Target
@@ -29,7 +29,7 @@ _MAILS_EACH = 3
 _FILL_SESSIONS = 50
 _FILL_DEADLINE = 900.0
 _COLD_DEADLINE = 300.0
-_WARM_UP_SECONDS = 1.0
+_WARM_UP_PASSES = 3
 
 
 class LoadError(Exception):
@@ -40,7 +40,7 @@ class LoadError(Exception):
 class Options:
     """``rate`` in requests per second, 0 for a closed loop; ``generators`` is the number of generator processes."""
 
-    workers: int
+    server: Plan
     runs: int
     seconds: float
     mailboxes: int
@@ -59,6 +59,7 @@ class Side:
     pids: tuple[int, ...]
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    postgres: list[float] = field(default_factory=list)
     neighbours: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
 
@@ -89,8 +90,9 @@ async def _body(target: Target, box: Mailbox) -> bytes:
         return await got.read()
 
 
-def _cpu(pids: Sequence[int]) -> float:
-    return sum(spent.server + spent.postgres for spent in map(cpu_time, pids))
+def _cpu(pids: Sequence[int]) -> CpuTime:
+    readings = [cpu_time(pid) for pid in pids]
+    return CpuTime(sum(each.server for each in readings), sum(each.postgres for each in readings))
 
 
 def _judge(side: Side, outcome: Outcome) -> None:
@@ -104,12 +106,13 @@ def _measure(generators: Generators, side: Side, load: Load, seed: int) -> None:
     before, neighbours = _cpu(side.pids), Neighbours()
     outcome = generators.run(side.endpoint, side.name, load, seed)
     side.neighbours.append(neighbours.cores())
-    spent = _cpu(side.pids) - before
+    spent = _cpu(side.pids).since(before)
     _judge(side, outcome)
     side.rates.append(outcome.rate)
     side.latencies.extend(outcome.latencies)
     if side.pids:
-        side.cpu.append(spent / len(outcome.latencies) * 1e6)
+        side.cpu.append(spent.server / len(outcome.latencies) * 1e6)
+        side.postgres.append(spent.postgres / len(outcome.latencies) * 1e6)
 
 
 def _account(sides: Sequence[Side]) -> dict[str, Any]:
@@ -119,7 +122,8 @@ def _account(sides: Sequence[Side]) -> dict[str, Any]:
         account[side.name] = {
             "rate": statistics.median(side.rates),
             "rates": side.rates,
-            "cpu_us": statistics.median(side.cpu) if side.cpu else None,
+            "server_cpu_us": statistics.median(side.cpu) if side.cpu else None,
+            "postgres_cpu_us": statistics.median(side.postgres) if side.postgres else None,
             "neighbours": statistics.median(side.neighbours),
             "latency": asdict(summarise(side.latencies)),
             "ours_over_this": None if side is ours else paired_ratio(ours.rates, side.rates),
@@ -131,13 +135,13 @@ def _show(console: Console, options: Options, sides: Sequence[Side], account: di
     rows = []
     for side in sides:
         entry = account[side.name]
-        cpu = "-" if entry["cpu_us"] is None else f"{entry['cpu_us']:.1f}"
+        cpu = [f"{entry[key]:.1f}" if entry[key] else "-" for key in ("server_cpu_us", "postgres_cpu_us")]
         ratio = "-" if entry["ours_over_this"] is None else f"{entry['ours_over_this']:.2f}"
         rows.append(
             [
                 side.name,
                 f"{entry['rate']:,.0f}",
-                cpu,
+                *cpu,
                 f"{entry['neighbours']:.2f}",
                 *latency_cells(summarise(side.latencies)),
                 ratio,
@@ -145,7 +149,7 @@ def _show(console: Console, options: Options, sides: Sequence[Side], account: di
         )
     loop = f"{options.rate:,.0f}/s offered, latency from the due time" if options.rate else "closed loop"
     title = f"list of one of {options.mailboxes:,} mailboxes: {loop}, {options.connections} connections, own generator"
-    columns = ["server", "requests/s", "CPU us/request", "others' cores", "p50", "p95", "p99", "max", "ours/this"]
+    columns = ["server", "requests/s", "CPU us", "PG us", "others' cores", "p50", "p95", "p99", "max", "ours/this"]
     console.print(table(title, columns, rows))
     show_latency(console, f"{OURS}: latency", sides[0].latencies)
 
@@ -158,7 +162,7 @@ def _requests(target: Target, boxes: Sequence[Mailbox], bare_path: str) -> dict[
 def run(console: Console, options: Options, work: Path, target: Target | None) -> dict[str, Any]:
     """Measure and show; returns one account per server and the rate of the first read of each mailbox."""
     with ExitStack() as stack:
-        aim = target or stack.enter_context(own_server(work, options.workers))
+        aim = target or stack.enter_context(own_server(work, options.server))
         bar = stack.enter_context(progress(console))
         filling = bar.add_task("mailboxes and their mail", total=options.mailboxes * (1 + _MAILS_EACH))
         boxes = asyncio.run(fill(aim, options.mailboxes, lambda count: bar.advance(filling, count)))
@@ -166,15 +170,15 @@ def run(console: Console, options: Options, work: Path, target: Target | None) -
         path = "/" + "x" * (len(boxes[0].messages_path) - 1)  # as long as ours, and a plain route: the peer at its best
         if options.peer:
             body = asyncio.run(_body(aim, boxes[0]))
-            bare = stack.enter_context(bare_aiohttp(work, aim.workers or options.workers, path, body))
+            bare = stack.enter_context(bare_aiohttp(work, aim.workers or options.server.workers, path, body))
             sides.append(Side(BARE, *bare))
         generators = stack.enter_context(Generators(options.generators, _requests(aim, boxes, path)))
         cold = generators.run(aim.http, OURS, Load(options.connections, _COLD_DEADLINE, once=True), 0)
         _judge(sides[0], cold)
         load = Load(options.connections, options.seconds, options.rate)
         task = bar.add_task("runs", total=options.runs * len(sides))
-        for side in sides:
-            _judge(side, generators.run(side.endpoint, side.name, Load(options.connections, _WARM_UP_SECONDS), 1))
+        for seed in range(_WARM_UP_PASSES):  # each worker has a cache of its own, and one pass fills only one of them
+            _judge(sides[0], generators.run(aim.http, OURS, Load(options.connections, _COLD_DEADLINE, once=True), seed))
         for number in range(options.runs):
             for side in sides if number % 2 == 0 else reversed(sides):
                 bar.update(task, description=f"run {number + 1}/{options.runs}: {side.name}")

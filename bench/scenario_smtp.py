@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from bench.client_api import Api, Mailbox
 from bench.client_smtp import Burst, burst, sample_message, send_all
-from bench.launch import own_server
+from bench.launch import Plan, own_server
 from bench.peers import RECEIVERS, Receiver
 from bench.processes import CpuTime, Neighbours, cpu_time
 from bench.report import latency_cells, progress, show_latency, table
@@ -45,7 +45,7 @@ class LostMail(Exception):
 class Options:
     """``size`` in bytes; ``seconds`` is the length of a run; ``mailboxes`` is the number of sender processes."""
 
-    workers: int
+    server: Plan
     runs: int
     seconds: float
     sessions: int
@@ -247,7 +247,7 @@ def run(
     with ExitStack() as stack:
         receivers = []
         if with_ours:
-            aim = target or stack.enter_context(own_server(work, options.workers))
+            aim = target or stack.enter_context(own_server(work, options.server))
             receivers.append(our_receiver(aim, options.mailboxes))
         receivers += [stack.enter_context(RECEIVERS[name](work)) for name in options.peers]
         tables = []

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from bench.client_api import Api, Mailbox
 from bench.client_smtp import Delivery, SmtpConnection, sample_message
 from bench.client_ws import subscribe_all
-from bench.launch import own_server
+from bench.launch import Plan, own_server
 from bench.processes import memory_bytes
 from bench.report import latency_cells, progress, show_latency, table
 from bench.stats import Schedule, summarise
@@ -40,7 +40,7 @@ class PushError(Exception):
 class Options:
     """``rate`` in mails per second; ``size`` of a body in bytes."""
 
-    workers: int
+    server: Plan
     seconds: float
     subscribers: int
     rate: float
@@ -135,9 +135,7 @@ async def _scenario(target: Target, options: Options, bar: Progress) -> tuple[Se
 def run(console: Console, options: Options, work: Path, target: Target | None) -> dict[str, Any]:
     """Measure and show; returns latencies from the dot to the frame and to 250, and memory per connection in bytes."""
     with ExitStack() as stack:
-        aim = target or stack.enter_context(
-            own_server(work, options.workers, {"TEMPMAIL_WEBSOCKET_MAX": str(options.subscribers + 100)})
-        )
+        aim = target or stack.enter_context(own_server(work, options.server))
         bar = stack.enter_context(progress(console))
         seen, memory, opened = uvloop.run(_scenario(aim, options, bar))
     pushed = seen.pushed()

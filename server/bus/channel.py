@@ -86,6 +86,8 @@ class Channel(ABC):
         if origin == self._origin:
             return
         try:
+            if len(origin) < _ORIGIN:
+                raise ValueError("too short")
             hints = list(unpack(payload[_ORIGIN:]))
         except ValueError as error:
             event("warning", "bus carried something that is not ours", reason=str(error))

@@ -40,4 +40,8 @@ class PostgresChannel(Channel):
             connection.terminate()
 
     def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        self._decode(base64.b64decode(str(payload)))
+        try:
+            decoded = base64.b64decode(str(payload), validate=True)
+        except ValueError:
+            decoded = b""  # anyone may NOTIFY on the channel; the check below says that it is not ours
+        self._decode(decoded)

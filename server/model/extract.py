@@ -17,6 +17,7 @@ _MAX_CANDIDATES = 60
 _MAX_URLS = 200
 _BEFORE = 80
 _AFTER = 60
+_CUE_REACH = 12
 
 _CLASSES = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x2E for byte in range(256))
 _WIDE_DIGITS = [(chr(0xFF10 + digit), str(digit)) for digit in range(10)]
@@ -128,9 +129,11 @@ def _named(text: str, lower: str, start: int, end: int, code: str) -> bool:
     if not _stands_free(text, start, end):
         return False
     before = lower[max(0, start - _BEFORE) : start]
+    if _YEAR.match(code) and not _CUE.search(before[-_CUE_REACH:]):
+        return False
     word, other = _last(_KEYWORD, before), _last(_OTHER, before)
     if word > other:
-        return not _YEAR.match(code) or _CUE.search(before[word:]) is not None
+        return True
     if other >= 0 or _YEAR.match(code):
         return False
     after = re.split(r"[.!?。！？]|\n\n", lower[end : end + _AFTER], maxsplit=1)[0]

@@ -4,8 +4,8 @@ Pure functions. The allow-list is the inner of two walls: whoever serves the res
 under a policy that forbids everything. Remote images are never loaded from the result: their address moves to
 `data-src`, and the page sets it back when the reader asks.
 
-Both functions take bounded input. `sanitise` takes up to 20 ms for 16 KiB and 0.5 s for 512 KiB of the worst source: run
-what is large where it can be killed.
+Both functions take bounded input. `sanitise` takes up to 20 ms for 16 KiB and 0.5 s for 512 KiB of the worst source:
+run what is large where it can be killed.
 """
 
 import html as html_entities
@@ -16,18 +16,16 @@ import nh3
 MAX_HTML_BYTES = 524_288
 MAX_DEPTH = 200
 MAX_ATTRIBUTES = 200
-MAX
+MAX_TAGS = 30_000
+_MAX_TEXT_INPUT = 262_144
+_MAX_TEXT_MARKS = 20_000
+_MAX_DENSE_INPUT = 65_536
+_MAX_STYLE = 4_096
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
-
-_TAGS = 30_000
-_MAX_TEXT_INPUT = 262_144
-_MAX_TEXT_MARKS = 20_000
-_MAX_DENSE_INPUT = 65_536
-_MAX_STYLE = 4_096
 
 _TAGS = _words(
     "a abbr acronym address article b bdi big blockquote br caption center cite code col colgroup dd del dfn div "
@@ -51,15 +49,15 @@ _ATTRIBUTES: dict[str, set[str]] = {
     "hr": {"size", "noshade"},
 }
 _STYLES = _words(
-    "background-color border border-bottom border-bottom-color border-bottom-style border-bottom-width border- "
-    "collapse border-color border-left border-left-color border-left-style border-left-width border-radius "
+    "background-color border border-bottom border-bottom-color border-bottom-style border-bottom-width "
+    "border-collapse border-color border-left border-left-color border-left-style border-left-width border-radius "
     "border-right border-right-color border-right-style border-right-width border-spacing border-style border-top "
     "border-top-color border-top-style border-top-width border-width box-sizing clear color direction display "
-    "float font font-family font-size font-style font-variant font-weight height letter-spacing line-height list- "
-    "style-type margin margin-bottom margin-left margin-right margin-top max-height max-width min-height min- "
-    "width mso-line-height-rule overflow padding padding-bottom padding-left padding-right padding-top table- "
-    "layout text-align text-decoration text-indent text-transform vertical-align white-space width word-break "
-    "word-spacing word-wrap overflow-wrap"
+    "float font font-family font-size font-style font-variant font-weight height letter-spacing line-height "
+    "list-style-type margin margin-bottom margin-left margin-right margin-top max-height max-width min-height "
+    "min-width mso-line-height-rule overflow padding padding-bottom padding-left padding-right padding-top "
+    "table-layout text-align text-decoration text-indent text-transform vertical-align white-space width "
+    "word-break word-spacing word-wrap overflow-wrap"
 )
 _DROPPED = {"script", "style", "title", "noscript", "template", "textarea", "iframe", "noembed", "noframes", "object"}
 # Elements for which parsers have rules of their own (foreign content, the form pointer, select, plain text): none may
@@ -84,22 +82,24 @@ _RAW_TEXT = {
 }
 # WHATWG HTML section 13.2.4.3: stays open, and is opened again, across the end of its parent.
 _FORMATTING = _words("a b big code em font i nobr s small strike strong tt u")
-_SCOPES = _words("table td th caption applet marquee object template html")
+_SCOPES = _words("table td th caption applet marquee object template")
 _TABLE_PARTS = _words("caption col colgroup tbody td tfoot th thead tr")
 # The same standard's "special" elements; end tags of ordinary elements and open list items are not looked for beyond.
 _BLOCKS = _words(
-    "article aside blockquote body center details dir dl fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 head "
-    "header hgroup iframe main menu nav noscript ol pre section summary ul"
+    "article aside blockquote center details dir dl fieldset figcaption figure footer h1 h2 h3 h4 h5 h6 header "
+    "hgroup iframe main menu nav noscript ol pre section summary ul"
 )
 _BARRIERS = _BLOCKS | _SCOPES | _TABLE_PARTS
 _CLOSED_IN_SCOPE = _BLOCKS | {"address", "div", "p", "dd", "dt"}
 _IN_TABLE = frozenset(("table",))
+_PARAGRAPH = frozenset(("p",))
+# Parsers make one of each, whatever the source says.
+_ONCE = _words("html head body")
 # An end tag that may be left out: the elements that a start tag ends, and those that they are not looked for beyond.
 _IMPLIED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "p": (frozenset(("p",)), _SCOPES),
-    "li": (frozenset(("li",)), _BARRIERS),
-    "dt": (frozenset(("dt", "dd")), _BARRIERS),
-    "dd": (frozenset(("dt", "dd")), _BARRIERS),
+    "li": (frozenset(("li",)), _BARRIERS | {"dd", "dt"}),
+    "dt": (frozenset(("dt", "dd")), _BARRIERS | {"li"}),
+    "dd": (frozenset(("dt", "dd")), _BARRIERS | {"li"}),
     "td": (frozenset(("td", "th")), _IN_TABLE),
     "th": (frozenset(("td", "th")), _IN_TABLE),
     "tr": (frozenset(("tr",)), _IN_TABLE),
@@ -229,8 +229,10 @@ class _Depth:
         if tag in _FORMATTING:
             self._formatting[tag] = self._formatting.get(tag, 0) + 1
             return
-        if tag in _TABLE_PARTS and "table" not in self._stack:
+        if tag in _ONCE or (tag in _TABLE_PARTS and "table" not in self._stack):
             return
+        if tag in _CLOSED_IN_SCOPE or tag == "li":
+            self._close_nearest(_PARAGRAPH, _SCOPES)
         if tag in _IMPLIED:
             ended, barriers = _IMPLIED[tag]
             self._close_nearest(ended, barriers)

@@ -24,6 +24,7 @@ from server.smtp.shared import (
     CONNECTIONS,
     DROPPED,
     INPUT_MAX,
+    LINE_END_MAX,
     LINE_MAX,
     LINGER,
     MESSAGES,
@@ -232,9 +233,10 @@ class Session(Base):
         """Do one command if a whole line is there."""
         buffer = self._buffer
         end = buffer.find(b"\n")
+        if (len(buffer) if end < 0 else end) > LINE_END_MAX:
+            self._drop("line", replies.LINE_TOO_LONG)
+            return False
         if end < 0:
-            if len(buffer) > 4 * LINE_MAX:
-                self._drop("line", replies.LINE_TOO_LONG)
             return False
         if end == 0 or buffer[end - 1] != 13:
             self._drop("bare_line_feed", replies.BARE_LINE_FEED)

@@ -4,6 +4,7 @@ Must not know: the protocol's state, or how a listener accepts.
 """
 
 import asyncio
+import functools
 import ipaddress
 import ssl
 from collections.abc import Coroutine, Sequence
@@ -30,6 +31,9 @@ IN_FLIGHT_MAX: Final = 256 * 1024 * 1024
 
 LINE_MAX: Final = 1024
 """A command line's octets: 512 (RFC 5321 section 4.5.3.1.4) and what SIZE, BODY, SMTPUTF8 and UTF-8 paths add."""
+
+LINE_END_MAX: Final = 4 * LINE_MAX
+"""Where a line that is too long must have ended for the session to go on."""
 
 INPUT_MAX: Final = 64 * 1024
 """Pipelined input kept while a session waits for us or for the client to read; beyond it we stop reading."""
@@ -93,6 +97,7 @@ class Seats:
         self._total, self._per_address, self._exempt = total, per_address, exempt
         self._taken = 0
         self._by_address: dict[str, int] = {}
+        self._key = functools.lru_cache(maxsize=4096)(self._classify)
 
     def take(self, peer: str) -> str | None:
         """The key to give back, or None when there is no seat. ``peer``: an IP address, empty for a unix socket."""
@@ -119,7 +124,7 @@ class Seats:
         else:
             del self._by_address[key]
 
-    def _key(self, peer: str) -> str:
+    def _classify(self, peer: str) -> str:
         """What ``peer`` is counted as; empty when it is exempt."""
         address = ipaddress.ip_address(peer.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address):

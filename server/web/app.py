@@ -49,11 +49,8 @@ class Api:
 
     def __init__(self, parts: WebParts) -> None:
         self._root = _Place()
-        self._parts, self._addresses, self._origins = (
-            parts,
-            Addresses(parts.config.trusted_proxies),
-            Origins(parts.config),
-        )
+        self._parts, self._origins = parts, Origins(parts.config)
+        self._addresses = Addresses(parts.config.trusted_proxies)
         self._elsewhere = self._endpoint(Route("*", "unmatched", _unmatched, "none", limit=True))
         for path, routes in _by_path(ROUTES).items():
             self._add(path, routes)
@@ -156,8 +153,8 @@ class Serving:
 def _server(api: Api) -> web.Server:
     loop = asyncio.get_running_loop()
 
-    def request(*about: Any) -> web.Request:
-        return web.Request(*about, loop, client_max_size=INJECTION_MAX)
+    def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
+        return web.Request(message, payload, protocol, writer, task, loop, client_max_size=INJECTION_MAX)
 
     return web.Server(
         api,

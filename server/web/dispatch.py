@@ -64,7 +64,7 @@ class Endpoint:
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
 
     async def answer(self, request: web.Request, segments: Sequence[str]) -> web.StreamResponse:
-        """The whole of it; ``segments`` are the path's variable ones. A kept answer is found without awaiting anything."""
+        """The whole of it, without an await where the answer is kept. ``segments``: the path's variable ones."""
         began = time.perf_counter()
         headers = request.headers
         accept = headers.get("Accept-Language")

@@ -11,6 +11,7 @@ subscriptions pile up as well.
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -19,6 +20,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from server import log
 from server.metrics import LATENCY, Counter, Histogram
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
@@ -46,11 +48,12 @@ PUSH_DELAY = Histogram("tempmail_push_delay_seconds", "From a message's receipt 
 Authorise = Callable[[str, str], Awaitable[Mailbox]]
 """(mailbox id, token) -> the living mailbox. Refused alike for unknown, expired and wrong; else Unavailable."""
 
-Reason = Literal["slow", "silent", "flood", "restart"]
+Reason = Literal["slow", "silent", "flood", "restart", "fault"]
 _CLOSINGS: Final[dict[Reason, tuple[int, bytes]]] = {
     "slow": (WSCloseCode.TRY_AGAIN_LATER, b"reading too slowly; come back with after"),
     "silent": (WSCloseCode.GOING_AWAY, b"no pong"),
     "flood": (WSCloseCode.POLICY_VIOLATION, b"too many messages"),
+    "fault": (WSCloseCode.INTERNAL_ERROR, b"our fault; come back with after"),
     "restart": (WSCloseCode.SERVICE_RESTART, b"restarting; come back with after"),
 }
 _SILENT_TYPES: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
@@ -88,6 +91,10 @@ class Session:
         try:
             while self.closing is None and await self._receive():
                 pass
+        except Exception as error:  # a fault of ours, and no HTTP response can say so once the handshake is over
+            where = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+            log.event("error", "websocket session failed", kind=type(error).__name__, where=where)
+            self.end("fault")
         finally:
             self._leave()
             if self.closing is not None:
@@ -175,7 +182,7 @@ class Session:
             said = frames.parse(message.data)
         except msgspec.ValidationError as error:
             self.tell(frames.error("field_invalid", detail=str(error), field=_field_of(error)))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:  # 4 KiB nest deeper than the parser goes
             self.tell(frames.error("body_invalid", detail=str(error)))
         else:
             await self._obey(said)

@@ -237,6 +237,22 @@ async def test_bare_newlines_cannot_double_a_message_past_its_limit(tmp_path: Pa
         assert (await client.replies(2))[1].startswith("552 5.3.4")
 
 
+async def test_mail_in_flight_is_bounded_over_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.smtp.incoming.IN_FLIGHT_MAX", 50_000)
+    async with listening(tmp_path) as place:
+        first, second = await begun(place), await begun(place)
+        first.write(b"DATA\r\n" + b"x" * 40_000)
+        await first.reply()
+        second.write(b"DATA\r\n" + b"x" * 40_000)
+        await second.reply()
+        second.write(b"\r\n.\r\n")
+        assert (await second.reply()).startswith("452 4.3.1")
+        first.write(b"\r\n.\r\n")
+        assert (await first.reply()).startswith("250")
+        second.write(ENVELOPE + MAIL)
+        assert (await second.replies(5))[-1].startswith("250")
+
+
 async def test_connections_are_capped_per_address_and_in_all(tmp_path: Path) -> None:
     async with listening(
         tmp_path, SMTP_MAX_CONNECTIONS_PER_IP="2", SMTP_MAX_CONNECTIONS="3", RATE_LIMIT_EXEMPT=""

@@ -11,7 +11,6 @@ import orjson
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.frames import Frame, Opcode
 
 from server.model import ids
 from tests.running import Box, Server
@@ -259,11 +258,11 @@ async def test_a_flood_ends_the_connection_with_1008(server: Server) -> None:
         assert ws.close_code == 1008
 
 
-async def test_more_subscriptions_than_a_connection_may_hold(server: Server) -> None:
+async def test_subscribing_twice_is_one_subscription(server: Server) -> None:
     box = await server.mailbox()
     async with session(server) as ws:
         await subscribe(ws, box)
-        assert (await subscribe(ws, box))["seq"] == 0, "the same mailbox again is the same subscription"
+        await subscribe(ws, box)
         await server.deliver(box)
         assert (await heard(ws))["seq"] == 1
         await server.deliver(box)
@@ -325,7 +324,7 @@ async def test_a_broken_frame_ends_its_connection_with_1002_and_no_other(server:
     box = await server.mailbox()
     async with session(server) as good, session(server) as bad:
         await subscribe(good, box)
-        bad.transport.write(Frame(Opcode.TEXT, b"{}", rsv3=True).serialize(mask=True))
+        bad.transport.write(bytes([0b1001_0001, 0x80, 1, 2, 3, 4]))  # a reserved bit is set (RFC 6455 section 5.2)
         with pytest.raises(ConnectionClosed):
             await bad.recv()
         assert bad.close_code == 1002
@@ -347,10 +346,14 @@ async def test_one_that_does_not_read_is_dropped_and_nobody_waits_for_it(server:
                     await say(slow, type="subscribe", mailboxId=box.id, token=box.token, after=0)
                 await server.deliver(boxes[0])
                 await heard(good, "new_mail")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)  # or it would be a flood
         await _closed(slow)
         assert slow.close_code in (1013, 1006), "1006: cut off before it read the reason"
-    assert await metric(server, dropped) == before + 1
+    async with asyncio.timeout(30):  # workers publish their figures once a second
+        while True:
+            if await metric(server, dropped) == before + 1:
+                return
+            await asyncio.sleep(0.1)
 
 
 def _narrow(server: Server) -> socket.socket:

@@ -40,5 +40,5 @@ def test_the_operators_files_are_used_or_named(tmp_path: Path) -> None:
     pem = tmp_path / "own.pem"
     pem.write_bytes(certificate.make("mx.example"))
     assert certificate.context(settings(tmp_path, SMTP_TLS_CERT=str(pem), SMTP_TLS_KEY=str(pem))) is not None
-    with pytest.raises(config.ConfigError, match="missing.pem"):
+    with pytest.raises(config.ConfigError, match=r"missing\.pem"):
         certificate.context(settings(tmp_path, SMTP_TLS_CERT=str(tmp_path / "missing.pem"), SMTP_TLS_KEY=str(pem)))

@@ -20,7 +20,8 @@ MACHINE_PATHS: Final = re.compile("(?<![\\w.{])/" + r"(root|home/\w+|Users/\w+|w
 def tracked() -> list[Path]:
     """The files that a commit of everything here would hold; all files where there is no git, as in an archive."""
     if not (ROOT / ".git").exists():
-        return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
+        made = {".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "var"}
+        return [path for path in ROOT.rglob("*") if path.is_file() and not made & set(path.parts)]
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout.decode()
     return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]

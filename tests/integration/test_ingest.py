@@ -1,0 +1,176 @@
+"""Group commit: each message of a batch learns its own fate, whatever its neighbours are."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+import pytest
+
+from server.cache.generations import Generations, Writer
+from server.cache.local import Local
+from server.model.errors import Refused, Unavailable
+from server.model.event import Hint
+from server.model.message import Envelope, Mailbox, Recipient, Stored
+from server.services.coherence import Coherence
+from server.services.ingest import Ingest
+from server.services.routing import Routes
+from server.services.sandbox import Sandbox
+from server.store.mailboxes import MailboxStore
+from server.store.messages import MessageStore
+from server.store.partitions import Partitions
+from server.store.pools import Pools
+from tests.integration.mail import now, settled
+
+
+class Bench:
+    """An Ingest over a real database, and what it told the world."""
+
+    def __init__(self, pools: Pools) -> None:
+        self.pools = pools
+        self.generations = Generations(2)
+        self.local = Local(self.generations, 1 << 20, 60)
+        self.told: list[Hint] = []
+        self.committed: list[Stored] = []
+        self.store = MessageStore(pools.messages, now)
+        self.mailboxes = MailboxStore(pools.mailboxes)
+        self.sandbox = Sandbox()
+        coherence = Coherence(self.generations, Writer(self.generations, 0), self.told.extend, uncertain=0.5)
+        self.routes = Routes(self.mailboxes, self.local, ["temp.mail"], now)
+        self.ingest = Ingest(
+            pools.messages,
+            Partitions(pools.messages, 3600),
+            0,
+            self.routes,
+            self.local,
+            coherence,
+            self.sandbox,
+            self.committed.extend,
+            now,
+        )
+
+    def submit(self, *boxes: Mailbox, subject: str = "x", sender: str = "a@b.c") -> "asyncio.Future[list[Stored]]":
+        raw = f"Subject: {subject}\r\n\r\ntext\r\n".encode()
+        return self.ingest.submit(Envelope(sender, [Recipient(b.address, b.id) for b in boxes], raw))
+
+    async def subjects(self, box: Mailbox) -> list[str]:
+        return [row.subject for row in (await self.store.page(box, 100, 0, 1 << 62))[0]][::-1]
+
+
+@pytest.fixture
+async def bench(pools: Pools) -> AsyncIterator[Bench]:
+    made = Bench(pools)
+    yield made
+    await made.sandbox.close()
+
+
+async def outcomes(futures: Sequence["asyncio.Future[list[Stored]]"]) -> list[str]:
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    return [type(r).__name__ if isinstance(r, BaseException) else "stored" for r in results]
+
+
+async def test_message_that_cannot_be_stored_as_read_is_stored_as_bytes(bench: Bench) -> None:
+    box = await settled(bench.store)
+    await bench.pools.messages.execute(
+        "ALTER TABLE messages.messages ADD CONSTRAINT no_poison CHECK (subject <> 'poison')"
+    )
+    futures = [bench.submit(box, subject="poison" if n == 37 else f"good {n}") for n in range(100)]
+    assert await outcomes(futures) == ["stored"] * 100
+    found = await bench.subjects(box)
+    assert sorted(found) == sorted(["", *(f"good {n}" for n in range(100) if n != 37)])
+
+
+async def test_message_that_cannot_be_stored_at_all_fails_alone(bench: Bench) -> None:
+    box = await settled(bench.store)
+    await bench.pools.messages.execute(
+        "ALTER TABLE messages.messages ADD CONSTRAINT no_poison CHECK (envelope_from <> 'poison@b.c')"
+    )
+    futures = [bench.submit(box, sender="poison@b.c" if n in (3, 4, 60) else "a@b.c") for n in range(64)]
+    fates = await outcomes(futures)
+    assert [n for n, fate in enumerate(fates) if fate == "Unavailable"] == [3, 4, 60]
+    assert len(await bench.subjects(box)) == 61
+
+
+async def test_full_and_vanished_mailboxes_do_not_touch_their_neighbours(bench: Bench) -> None:
+    good, full, gone = await settled(bench.store), await settled(bench.store, capacity=2), await settled(bench.store)
+    await bench.store.delete_inboxes([gone.id])
+    futures = [
+        bench.submit(good),
+        bench.submit(full, subject="1"),
+        bench.submit(gone),
+        bench.submit(full, good, subject="2"),
+        bench.submit(gone, good, subject="only to the living"),
+        bench.submit(full, subject="3"),
+    ]
+    assert await outcomes(futures) == ["stored", "stored", "Refused", "stored", "stored", "Refused"]
+    with pytest.raises(Refused) as refused:
+        await futures[2]
+    assert refused.value.word == "mailbox_not_found"
+    with pytest.raises(Refused) as refused:
+        await futures[5]
+    assert refused.value.word == "mailbox_full"
+    assert await bench.subjects(full) == ["1", "2"]
+    assert await bench.subjects(good) == ["x", "2", "only to the living"]
+    assert (await bench.store.counts(good.id)).total == 3
+
+
+async def test_rcpt_says_full_until_the_mailbox_changes(bench: Bench) -> None:
+    full = await settled(bench.store, capacity=1)
+    await bench.mailboxes.insert(full)
+    assert (await bench.ingest.resolve(full.address)).mailbox_id == full.id
+    await outcomes([bench.submit(full), bench.submit(full)])
+    assert bench.ingest.route(full.address) is None
+    with pytest.raises(Refused) as refused:
+        await bench.ingest.resolve(full.address)
+    assert refused.value.word == "mailbox_full"
+    Writer(bench.generations, 1).bump([bench.generations.slot(full.id.encode())])
+    assert (await bench.ingest.resolve(full.address)).mailbox_id == full.id
+
+
+async def test_far_mailbox_gets_its_partition_on_demand(bench: Bench) -> None:
+    boxes = [await settled(bench.store, timedelta(hours=30 * n)) for n in range(1, 5)]
+    assert await outcomes([bench.submit(box) for box in boxes]) == ["stored"] * 4
+
+
+async def test_waiter_that_goes_away_changes_nothing(bench: Bench) -> None:
+    box = await settled(bench.store)
+    futures = [bench.submit(box, subject=str(n)) for n in range(20)]
+    for future in futures[::2]:
+        future.cancel()
+    await bench.ingest.drain()
+    assert await bench.subjects(box) == [str(n) for n in range(20)]
+
+
+async def test_lost_database_is_try_again_and_nothing_cached_meanwhile(bench: Bench) -> None:
+    box = await settled(bench.store)
+    await asyncio.gather(bench.submit(box))
+    name = await bench.pools.messages.fetchrow("SELECT current_database() AS name")
+    assert name
+    bench.pools.messages.pool.terminate()
+    with pytest.raises(Unavailable):
+        await bench.submit(box)
+    ticket = bench.local.ticket(box.id.encode())
+    assert not bench.local.settled(ticket)  # the COMMIT may still arrive
+    await asyncio.sleep(0.7)
+    assert bench.local.settled(bench.local.ticket(box.id.encode()))
+
+
+async def test_readers_are_told_once_a_batch_with_the_newest_number(bench: Bench) -> None:
+    box = await settled(bench.store)
+    await asyncio.gather(*(bench.submit(box) for _ in range(50)))
+    assert [row.seq for row in bench.committed] == list(range(1, 51))
+    assert len(bench.told) < 10
+    assert bench.told[-1].seq == 50
+
+
+async def test_hostile_message_is_read_apart_and_stored(bench: Bench) -> None:
+    box = await settled(bench.store)
+    nested = b"".join(
+        b'Content-Type: multipart/mixed; boundary="b%d"\r\n\r\n--b%d\r\n' % (n, n) for n in range(2000)
+    )
+    headers = b"".join(b"X-%d: y\r\n" % n for n in range(100_000))
+    for raw in (nested, headers + b"\r\nbody", b"To: " + b"a@b.c, " * 100_000 + b"\r\n\r\nbody"):
+        await bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], raw))
+    rows, total = await bench.store.page(box, 10, 0, 1 << 62)
+    assert total == 3
+    for row in rows:
+        assert len(await bench.store.raw(row)) == row.size

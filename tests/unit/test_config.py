@@ -1,0 +1,95 @@
+"""Settings: every error names the setting and what would be right; nothing given means a server that starts."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server import config
+from server.config import ConfigError
+
+
+def load(**given: str) -> config.Config:
+    return config.load({f"TEMPMAIL_{name}": value for name, value in given.items()})
+
+
+def test_nothing_given_is_a_trial_on_loopback() -> None:
+    found = load()
+    assert found.embedded
+    assert (str(found.http), str(found.smtp)) == ("127.0.0.1:8080", "127.0.0.1:2525")
+    assert found.rate_exempt
+
+
+def test_a_dsn_makes_it_production() -> None:
+    found = load(DATABASE_DSN="postgresql://db/tempmail")
+    assert not found.embedded
+    assert (str(found.http), str(found.smtp)) == ("0.0.0.0:8080", "0.0.0.0:25")
+    assert not found.rate_exempt
+
+
+def test_old_names_still_work_and_domains_move_apart() -> None:
+    found = load(DATABASE_MASTER_DSN="postgresql://a/x", DATABASE_MESSAGES_DSN="postgresql://b/x")
+    assert [found.dsn(d) for d in ("users", "mailboxes", "messages")] == [
+        "postgresql://a/x",
+        "postgresql://a/x",
+        "postgresql://b/x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVER_PORT", "http"),
+        ("SMTP_BIND_ADDR", "25"),
+        ("MAILBOX_DEFAULT_TTL", "soon"),
+        ("MAILBOX_DEFAULT_TTL", "30d"),
+        ("MAILBOX_ALLOWED_DOMAINS", "temp mail"),
+        ("MAILBOX_ALLOWED_DOMAINS", ""),
+        ("RATE_LIMIT_EXEMPT", "10.0.0.0/99"),
+        ("QUERY_TOKEN", "perhaps"),
+        ("LOG_LEVEL", "loud"),
+        ("SMTP_BARE_NEWLINES", "keep"),
+        ("WORKERS", "1000"),
+        ("PARTITION_INTERVAL", "7h"),
+        ("SMTP_TLS_KEY", ""),
+        ("REDIS_URL", "localhost:6379"),
+        ("DATABASE_MAX_OPEN_CONNS", "2"),
+    ],
+)
+def test_bad_value_is_refused_by_name(name: str, value: str) -> None:
+    given = {name: value} | ({"SMTP_TLS_CERT": "cert.pem"} if name == "SMTP_TLS_KEY" else {})
+    with pytest.raises(ConfigError, match=f"TEMPMAIL_{name}"):
+        load(**given)
+
+
+def test_unknown_setting_is_not_passed_over() -> None:
+    with pytest.raises(ConfigError, match="TEMPMAIL_SMTP_PROT"):
+        load(SMTP_PROT="25")
+
+
+def test_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "tempmail.toml"
+    file.write_text('smtp_domain = "file.test"\nworkers = 3\nmailbox_allowed_domains = ["a.test", "b.test"]\n')
+    found = load(CONFIG=str(file), SMTP_DOMAIN="env.test")
+    assert (found.smtp_domain, found.workers, found.domains) == ("env.test", 3, ("a.test", "b.test"))
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = config.shown(load(DATABASE_DSN="postgresql://u:hunter2@db/x", REDIS_URL="redis://:hunter2@r"))
+    assert "hunter2" not in str(shown)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["ms", "s", "m", "h", "d"]))
+def test_durations_add_up(number: int, unit: str) -> None:
+    seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit] * number
+    assert config.duration(f"{number}{unit}") == pytest.approx(seconds)
+    assert config.duration(f"1d{number}{unit}") == pytest.approx(86400 + seconds)
+
+
+@given(st.text())
+def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
+    try:
+        assert config.duration(text) >= 0
+    except ValueError:
+        pass
