@@ -55,8 +55,8 @@ def serve(
 ) -> None:
     """Start the server and stay in the foreground until Ctrl-C.
 
-    With TEMPMAIL_DATABASE_DSN set it uses that PostgreSQL (15 or newer; run [bold]tempmail migrate[/bold] first). Without
-    it, it starts one of its own under TEMPMAIL_DATA_DIR and migrates it: nothing needs to be installed.
+    With TEMPMAIL_DATABASE_DSN set it uses that PostgreSQL (15 or newer; run [bold]tempmail migrate[/bold] first).
+    Without it, it starts one of its own under TEMPMAIL_DATA_DIR and migrates it: nothing needs to be installed.
     """
     config = configuration.load(overrides={"WORKERS": str(workers)} if workers else {})
     log.configure(config.log_level)
@@ -125,7 +125,7 @@ def _database(config: Config) -> Config:
     dsn = running_dsn(config.data_dir)
     if dsn is None:
         raise ConfigError(
-            f"no database: set {configuration.PREFIX}DATABASE_DSN, or start `tempmail serve` (its data: {config.data_dir})"
+            f"no database: set {configuration.PREFIX}DATABASE_DSN, or start `tempmail serve` (data: {config.data_dir})"
         )
     return msgspec.structs.replace(config, database_dsn=dsn)
 

@@ -109,7 +109,8 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(value: str) -> float:
-    """Parse ``90``, ``90s``, ``15m``, ``48h``, ``7d`` or a sum like ``1h30m`` into seconds; ValueError when malformed."""
+    """Parse ``90``, ``90s``, ``15m``, ``48h``, ``7d`` or a sum like ``1h30m`` into seconds; ValueError when malformed.
+    """
     value = value.strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
@@ -273,7 +274,8 @@ def _read_file(path: str) -> dict[str, str]:
 
 
 def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
-    """Every given value by public name: file first, environment over it, aliases folded in; unknown names are errors."""
+    """Every given value by public name: file first, environment over it, aliases folded in; unknown names are errors.
+    """
     given = _read_file(file) if file else {}
     given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
     canonical = {alias: s.name for s in SETTINGS for alias in (s.name, *s.aliases)}
@@ -284,7 +286,8 @@ def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
 
 
 def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | None = None) -> Config:
-    """Read the settings of this process: defaults, the TOML file named by TEMPMAIL_CONFIG, the environment, ``overrides``.
+    """Read the settings of this process: defaults, the TOML file named by TEMPMAIL_CONFIG, the environment,
+    ``overrides``.
 
     ``overrides`` are public names with text values (command-line flags). Raises ConfigError.
     """

@@ -3,9 +3,9 @@
 Lives here: the kinds of metric, the shared board on which each worker lays its figures once a second, and the text that
 ``/metrics`` answers. The metrics themselves are declared in the modules that count. Must not know: what is counted.
 
-A metric is a plain dict and an increment one dictionary write (about 0.1 µs), because the hot paths count on every message
-and request; prometheus_client, whose increment costs 10 times that, only writes the exposition. A label may never hold an
-address, an id or a token.
+A metric is a plain dict and an increment one dictionary write (about 0.1 µs), because the hot paths count on every
+message and request; prometheus_client, whose increment costs 10 times that, only writes the exposition. A label may
+never hold an address, an id or a token.
 """
 
 import bisect
@@ -40,7 +40,8 @@ class Counter:
 
 
 class Gauge(Counter):
-    """A level of this process. The exposition sums the workers; a figure of the whole host is set by one of them only."""
+    """A level of this process. The exposition sums the workers; a figure of the whole host is set by one of them only.
+    """
 
     kind: Kind = "gauge"
 
@@ -81,11 +82,12 @@ def snapshot() -> bytes:
 
 
 def restore(packed: bytes) -> None:
-    """Begin from a predecessor's counters and histograms (gauges died with it), so that no counter falls on a restart."""
+    """Begin from a predecessor's counters and histograms (gauges died with it), so that no counter falls on a restart.
+    """
     for name, rows in _unpack(packed).items():
         metric = _declared.get(name)
         if metric is not None and metric.kind != "gauge":
-            metric.values = {labels: value for labels, value in rows}
+            metric.values = dict(rows)
 
 
 def _unpack(packed: bytes) -> Snapshot:
@@ -95,8 +97,8 @@ def _unpack(packed: bytes) -> Snapshot:
 class Board:
     """Shared memory in which every worker keeps its last snapshot; mapped before the fork, one column a live worker.
 
-    A column is: sequence (odd while being written), length, pid, bytes. One process writes a column, so no lock is needed;
-    a reader that meets an odd or changed sequence reads again.
+    A column is: sequence (odd while being written), length, pid, bytes. One process writes a column, so no lock is
+    needed; a reader that meets an odd or changed sequence reads again.
     """
 
     _HEAD = struct.Struct("=QQQ")

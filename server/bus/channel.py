@@ -2,8 +2,8 @@
 
 Lives here: coalescing, bounds, health, and who a payload came from. Must not know: what travels underneath.
 
-A publish that fails is not repeated: readers poll while ``healthy`` is false and now and then anyway, so a lost hint costs
-them seconds. What is refused is counted.
+A publish that fails is not repeated: readers poll while ``healthy`` is false and now and then anyway, so a lost hint
+costs them seconds. What is refused is counted.
 """
 
 import asyncio

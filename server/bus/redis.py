@@ -1,4 +1,6 @@
-"""The bus over Redis publish/subscribe, for several hosts. Redis keeps nothing: emptied or restarted, it loses no state."""
+"""The bus over Redis publish/subscribe, for several hosts. Redis keeps nothing: emptied or restarted, it loses no
+state.
+"""
 
 import asyncio
 from typing import Final

@@ -1,10 +1,10 @@
 """A worker's finished answers: a bounded LRU of bytes, each valid only while its mailbox's generation stands.
 
-Lives here: the LRU and the reading rule. Must not know: what the bytes are, or who may see them (the token is part of the
-key, so an answer can only be found by a request that carries the token it was made for).
+Lives here: the LRU and the reading rule. Must not know: what the bytes are, or who may see them (the token is part of
+the key, so an answer can only be found by a request that carries the token it was made for).
 
-The rule: take a ``ticket`` before the database is read, hand it back with the bytes. A later look-up compares the ticket
-with the shared table, so a write by any worker of the host, begun or done, turns the entry into a miss at once.
+The rule: take a ``ticket`` before the database is read, hand it back with the bytes. A later look-up compares the
+ticket with the shared table, so a write by any worker of the host, begun or done, turns the entry into a miss at once.
 """
 
 import time
@@ -43,7 +43,8 @@ class Ready(NamedTuple):
 
 
 class Local:
-    """``max_bytes`` bounds the whole; the least recently used go first. ``ttl`` in seconds bounds every entry's life."""
+    """``max_bytes`` bounds the whole; the least recently used go first. ``ttl`` in seconds bounds every entry's life.
+    """
 
     def __init__(self, generations: Generations, max_bytes: int, ttl: float) -> None:
         self._generations, self._max, self._ttl = generations, max_bytes, ttl

@@ -32,8 +32,8 @@ Word = Literal[
 class Refused(Exception):
     """The caller asked for something that cannot be: trying again unchanged will not help.
 
-    ``word`` is stable and machine-readable, ``field`` names the input at fault, ``detail`` says what would be right, and
-    ``retry_after`` (seconds) is set where waiting does help after all (a limit).
+    ``word`` is stable and machine-readable, ``field`` names the input at fault, ``detail`` says what would be right,
+    and ``retry_after`` (seconds) is set where waiting does help after all (a limit).
     """
 
     def __init__(self, word: Word, detail: str = "", *, field: str = "", retry_after: float = 0.0) -> None:

@@ -1,8 +1,8 @@
 """What the bus carries: that something changed, never the change itself.
 
-A hint names a mailbox and, for mail, the sequence number it reached. Whoever has a reader for that mailbox fetches what is
-missing from the store, by the same query that serves a reader who comes back: so no hint can be wrong, only late, and
-losing one costs time and nothing else. 25 bytes each keep a batch's hints in one NOTIFY (8,000 bytes at most).
+A hint names a mailbox and, for mail, the sequence number it reached. Whoever has a reader for that mailbox fetches what
+is missing from the store, by the same query that serves a reader who comes back: so no hint can be wrong, only late,
+and losing one costs time and nothing else. 25 bytes each keep a batch's hints in one NOTIFY (8,000 bytes at most).
 """
 
 import struct

@@ -35,7 +35,9 @@ class Recipient(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct):
-    """One message as SMTP handed it over: who, to whom, and the bytes (CRLF lines, dots unstuffed, trace header in front)."""
+    """One message as SMTP handed it over: who, to whom, and the bytes (CRLF lines, dots unstuffed, trace header in
+    front).
+    """
 
     sender: str
     recipients: list[Recipient]
@@ -44,7 +46,8 @@ class Envelope(msgspec.Struct):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A row of a mailbox's list, everything but the body. ``details`` is the JSON object described in store/batch.py."""
+    """A row of a mailbox's list, everything but the body. ``details`` is the JSON object described in store/batch.py.
+    """
 
     id: str
     mailbox_id: str
@@ -63,7 +66,9 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class StoredAttachment(msgspec.Struct, frozen=True, rename="camel"):
-    """What a list says of an attachment; ``id`` is the MIME part number (RFC 3501 section 6.4.5), size is decoded bytes."""
+    """What a list says of an attachment; ``id`` is the MIME part number (RFC 3501 section 6.4.5), size is decoded
+    bytes.
+    """
 
     id: str
     filename: str

@@ -44,8 +44,9 @@ class Coherence:
     def writing(self, mailboxes: Iterable[str], addresses: Iterable[str] = ()) -> Iterator[Write]:
         """While the block runs nothing read of these may be kept, and what was kept before is void.
 
-        The block must contain the COMMIT. When its outcome is unknown (doubted, or the block raised anything but Refused)
-        the end is put off until the server has surely finished, because the change may become visible at any moment.
+        The block must contain the COMMIT. When its outcome is unknown (doubted, or the block raised anything but
+        Refused) the end is put off until the server has surely finished, because the change may become visible at any
+        moment.
         """
         slots = {self._generations.slot(keys.mailbox(m)) for m in mailboxes}
         slots |= {self._generations.slot(keys.address(a)) for a in addresses}

@@ -24,7 +24,8 @@ class Delivery(Protocol):
         """Ask memory, then the primary. Refused: domain_not_allowed, mailbox_not_found, mailbox_full."""
 
     def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
-        """Queue one message for the open batch; resolves once its COMMIT is certain, raises Refused or Unavailable if not.
+        """Queue one message for the open batch; resolves once its COMMIT is certain, raises Refused or Unavailable if
+        not.
 
         The result is its row in each recipient's mailbox. Whoever answers for it must handle both exceptions.
 

@@ -1,8 +1,8 @@
 """Group commit: messages join the open batch, a batch is one transaction, and each message learns its own fate.
 
-Lives here: the order of promise 1 (COMMIT, then generations, then the answer, then the hint) and the bisection that keeps
-one bad message from failing its neighbours. Must not know: who waits for the answer; a waiter that goes away changes
-nothing, because the batch holds the message and the future is only told.
+Lives here: the order of promise 1 (COMMIT, then generations, then the answer, then the hint) and the bisection that
+keeps one bad message from failing its neighbours. Must not know: who waits for the answer; a waiter that goes away
+changes nothing, because the batch holds the message and the future is only told.
 
 There is no timer: a batch is whatever arrived while the previous one was being committed, so a slow disk makes batches
 larger, not queues longer. What one mail costs: one parse, one zstd, its share of five round trips.

@@ -2,8 +2,8 @@
 
 Lives here: the rules of API.md about addresses, tokens and lifetimes. Must not know: HTTP.
 
-A token is 256 bits from ``secrets``; only its SHA-256 is stored (a fast hash is enough for a random key), and it is compared
-in constant time. Unknown mailbox and wrong token take the same path to the same answer.
+A token is 256 bits from ``secrets``; only its SHA-256 is stored (a fast hash is enough for a random key), and it is
+compared in constant time. Unknown mailbox and wrong token take the same path to the same answer.
 """
 
 import hmac
@@ -93,7 +93,8 @@ class MailboxService:
         return timedelta(seconds=ttl)
 
     async def establish(self, local_part: str, domain: str, life: timedelta | None, capacity: int) -> NewMailbox:
-        """Make the mailbox; ``life`` None for one without an end, ``capacity`` 0 for one without a quota of messages."""
+        """Make the mailbox; ``life`` None for one without an end, ``capacity`` 0 for one without a quota of messages.
+        """
         token, now = secrets.token_urlsafe(32), self._clock()
         expires = _to_millisecond(now + life) if life else None
         mailbox = Mailbox(ids.new(), local_part, domain, _hash(token), now, expires)

@@ -82,7 +82,9 @@ class Routes:
         return route
 
     def mark_full(self, mailbox_id: str, ticket: Ticket) -> None:
-        """A commit found no room; RCPT says so until the mailbox changes. ``ticket`` is from before the commit's answer."""
+        """A commit found no room; RCPT says so until the mailbox changes. ``ticket`` is from before the commit's
+        answer.
+        """
         if len(self._full) > MAX_ROUTES // 10:
             self._full.clear()
         self._full[mailbox_id] = (ticket, time.monotonic() + FULL_FOR)

@@ -1,4 +1,6 @@
-"""The figures of a worker as a process, and of the whole installation, measured once in a while and not when they change."""
+"""The figures of a worker as a process, and of the whole installation, measured once in a while and not when they
+change.
+"""
 
 import asyncio
 import os

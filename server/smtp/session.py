@@ -135,11 +135,16 @@ class Session(Base):
             self._wire.pause_reading()
 
     def eof_received(self) -> bool:
-        """The client writes no more; it may still read the reply to what it wrote, except over TLS, which cannot half
+        """The client writes no more. It may still read the reply it waits for, except over TLS, which cannot half
         close.
+
+        False lets the transport close itself, at once: from then on it must not be written to.
         """
         self._eof = True
-        return bool(self._hold & BUSY) and self.session.ssl is None
+        waits = bool(self._hold & BUSY) and self.session.ssl is None
+        if not waits:
+            self._hold |= CLOSING
+        return waits
 
     def pause_writing(self) -> None:
         self._hold |= CHOKED
@@ -225,7 +230,7 @@ class Session(Base):
             self._wire.close()
         elif self._shared.draining:
             self.end_if_idle()
-        if self._paused:
+        if self._paused and not self._hold:
             self._paused = False
             self._wire.resume_reading()
 

@@ -1,7 +1,7 @@
 """Arriving mail, written a batch at a time: one transaction, two COPYs, one commit.
 
-Lives here: the transaction, and what it says when it cannot be. Must not know: who waits for which message; committing in
-groups, bisecting and answering are services/ingest.py's.
+Lives here: the transaction, and what it says when it cannot be. Must not know: who waits for which message; committing
+in groups, bisecting and answering are services/ingest.py's.
 
 What one batch costs: BEGIN, one UPDATE ... RETURNING for all its inboxes, COPY of bodies, COPY of messages, COMMIT.
 """
@@ -75,28 +75,27 @@ async def write(
 ) -> list[list[Stored]]:
     """Commit ``items``; for each, the row of each of its mailboxes. All or nothing.
 
-    Raises Shortfall or NoPartition before anything is written, and the driver's own exceptions otherwise: then nothing is
-    known of the commit unless the error is the server's (asyncpg.PostgresError), which means rolled back.
+    Raises Shortfall or NoPartition before anything is written, and the driver's own exceptions otherwise: then nothing
+    is known of the commit unless the error is the server's (asyncpg.PostgresError), which means rolled back.
     """
-    async with database.connection() as connection:
-        async with connection.transaction():
-            granted = await _take(connection, items, now)
-            lifetimes = {drop for _, drop in granted.values()}
-            dated = {drop: _drop_after(drop, retention, now) for drop in lifetimes}
-            received = {now, min(item.received_at for item in items)}  # a month may have ended while they waited
-            missing = [(d, r) for d in dated.values() for r in received if not partitions.covered(d, r)]
-            if missing:
-                raise NoPartition(missing)
-            written = [_rows(item, granted, dated) for item in items]
-            await connection.copy_records_to_table(
-                "bodies", schema_name="messages", records=[body for body, _ in written], columns=_BODY_COLUMNS
-            )
-            await connection.copy_records_to_table(
-                "messages",
-                schema_name="messages",
-                records=[_record(row, drop) for _, rows in written for row, drop in rows],
-                columns=_MESSAGE_COLUMNS,
-            )
+    async with database.connection() as connection, connection.transaction():
+        granted = await _take(connection, items, now)
+        lifetimes = {drop for _, drop in granted.values()}
+        dated = {drop: _drop_after(drop, retention, now) for drop in lifetimes}
+        received = {now, min(item.received_at for item in items)}  # a month may have ended while they waited
+        missing = [(d, r) for d in dated.values() for r in received if not partitions.covered(d, r)]
+        if missing:
+            raise NoPartition(missing)
+        written = [_rows(item, granted, dated) for item in items]
+        await connection.copy_records_to_table(
+            "bodies", schema_name="messages", records=[body for body, _ in written], columns=_BODY_COLUMNS
+        )
+        await connection.copy_records_to_table(
+            "messages",
+            schema_name="messages",
+            records=[_record(row, drop) for _, rows in written for row, drop in rows],
+            columns=_MESSAGE_COLUMNS,
+        )
     return [[row for row, _ in rows] for _, rows in written]
 
 

@@ -1,8 +1,8 @@
 """The messages domain, read and changed one mailbox at a time. Arriving mail is batch.py's.
 
 A mailbox's mail lies in the partition of the moment the mailbox ends, which the caller's record names (the *span*). An
-extension by another process may have moved it since the record was read: each statement brings the inbox's own drop_after
-along, and when the two differ it is asked once more with the right span.
+extension by another process may have moved it since the record was read: each statement brings the inbox's own
+drop_after along, and when the two differ it is asked once more with the right span.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,7 +37,9 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 def span(drop_after: datetime | None, now: datetime) -> Span:
-    """Where the mail of a mailbox that ends at ``drop_after`` lies; without an end its mail may be dated any time ahead."""
+    """Where the mail of a mailbox that ends at ``drop_after`` lies; without an end its mail may be dated any time
+    ahead.
+    """
     return (now, FOREVER) if drop_after is None or drop_after == FOREVER else (drop_after, drop_after)
 
 
@@ -179,7 +181,8 @@ class MessageStore:
         await self._database.execute(SQL.inboxes_expired, before, limit)
 
     async def move(self, mailbox_id: str, drop_after: datetime) -> None:
-        """Let the mailbox's mail vanish at ``drop_after`` and not before: rows move, bodies are copied, in one transaction.
+        """Let the mailbox's mail vanish at ``drop_after`` and not before: rows move, bodies are copied, in one
+        transaction.
 
         The partition must be there. Does nothing when the mail lies later already. Refused mailbox_not_found.
         """

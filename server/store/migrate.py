@@ -2,9 +2,9 @@
 
 Lives here: finding, ordering, applying and reporting them. Must not know: what they create.
 
-A file is ``migrations/<domain>/NNNN_{pre|post}_what.sql``. *pre* files only add, so the running release works on; *post*
-files remove what the last release needed, and are applied once every process runs the new one. A domain's schema holds its
-own ``schema_migrations``, so each domain can move to its own server.
+A file is ``migrations/<domain>/NNNN_{pre|post}_what.sql``. *pre* files only add, so the running release works on;
+*post* files remove what the last release needed, and are applied once every process runs the new one. A domain's schema
+holds its own ``schema_migrations``, so each domain can move to its own server.
 """
 
 import re

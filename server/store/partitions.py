@@ -2,9 +2,10 @@
 
 Lives here: which range a moment lies in, and the statements that attach and detach. Must not know: what a message is.
 
-Expiring mail lies in ranges of ``drop_after`` that are one interval wide, or a day wide when made more than a week ahead
-(only mail of a mailbox without an end but with a retention is dated so far): one DETACH and DROP removes an interval's mail,
-however much it is. Mail kept for ever lies under the range that begins at infinity, by month of receipt.
+Expiring mail lies in ranges of ``drop_after`` that are one interval wide, or a day wide when made more than a week
+ahead (only mail of a mailbox without an end but with a retention is dated so far): one DETACH and DROP removes an
+interval's mail, however much it is. Mail kept for ever lies under the range that begins at infinity, by month of
+receipt.
 
 A table is created apart and then attached, because ATTACH takes a lock that lets readers and writers pass, which CREATE
 TABLE ... PARTITION OF does not.
@@ -129,8 +130,9 @@ class Partitions:
     async def drop_expired(self, now: datetime) -> list[str]:
         """Remove every range that ended before ``now`` less a grace; nothing when another process is at it.
 
-        DETACH CONCURRENTLY lets readers and writers pass. What a crash left half done (a pending detach, a table detached
-        and not dropped, one parent's part gone and the other's not) is finished here too. Returns the tables' names.
+        DETACH CONCURRENTLY lets readers and writers pass. What a crash left half done (a pending detach, a table
+        detached and not dropped, one parent's part gone and the other's not) is finished here too. Returns the tables'
+        names.
         """
         with translated():
             async with self._database.connection() as connection:

@@ -46,7 +46,9 @@ def translated() -> Iterator[None]:
 
 
 class Database:
-    """One domain's server. ``fetch``, ``fetchrow`` and ``execute`` raise Unavailable; ``connection`` hands the raw one out."""
+    """One domain's server. ``fetch``, ``fetchrow`` and ``execute`` raise Unavailable; ``connection`` hands the raw one
+    out.
+    """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self.pool = pool

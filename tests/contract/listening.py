@@ -110,8 +110,13 @@ async def listening(folder: Path, **settings: str) -> AsyncIterator[Listening]:
     sock.bind(("127.0.0.1", 0))
     delivery = Commanded()
     listener = Listener(config.load({}, defaults | settings), delivery, sock)
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     await listener.start()
     try:
         yield Listening(listener, delivery, sock.getsockname())
     finally:
         listener.close()
+    for _ in range(3):  # connections tell the loop that they are lost
+        await asyncio.sleep(0)
+    assert failures == []

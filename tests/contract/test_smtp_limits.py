@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+import ssl
 import struct
 from pathlib import Path
 
@@ -96,6 +97,21 @@ async def test_a_sender_gone_after_the_dot_cancels_nothing(tmp_path: Path, leave
         future.set_result([])
         other.write(b"NOOP\r\n")
         assert (await other.reply()).startswith("250")
+
+
+async def test_a_sender_gone_from_tls_after_the_dot_cancels_nothing(tmp_path: Path) -> None:
+    async with listening(tmp_path, SMTP_TLS_CERT="self-signed") as place:
+        place.delivery.pending = True
+        client = await begun(place, b"EHLO x\r\nSTARTTLS\r\n", 3)
+        await client.writer.start_tls(ssl._create_unverified_context())
+        client.write(ENVELOPE + MAIL)
+        await place.delivery.submitted.wait()
+        client.writer.close()
+        other = await begun(place)
+        place.delivery.futures[0].set_result([])
+        other.write(b"NOOP\r\n")
+        assert (await other.reply()).startswith("250")
+        assert place.delivery.envelopes[0].tls
 
 
 async def test_a_sender_that_only_stopped_writing_hears_the_answer(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def empty(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 @pytest.fixture
 async def settings(empty: str) -> Config:
     """A configuration whose database is migrated."""
-    await migrate.migrate({domain: empty for domain in DOMAINS})
+    await migrate.migrate(dict.fromkeys(DOMAINS, empty))
     return configuration.load({"TEMPMAIL_DATABASE_DSN": empty, "TEMPMAIL_DATABASE_MAX_OPEN_CONNS": "30"})
 
 

@@ -76,7 +76,8 @@ async def test_every_other_worker_hears_in_order_and_knows_the_host(pair: Pair) 
 async def test_lost_connection_is_noticed_and_mended(pair: Pair, empty: str) -> None:
     other = await asyncpg.connect(empty)
     await other.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     await other.close()
     pair.speaker.publish(hints(1))  # may be lost: readers poll

@@ -164,9 +164,7 @@ async def test_readers_are_told_once_a_batch_with_the_newest_number(bench: Bench
 
 async def test_hostile_message_is_read_apart_and_stored(bench: Bench) -> None:
     box = await settled(bench.store)
-    nested = b"".join(
-        b'Content-Type: multipart/mixed; boundary="b%d"\r\n\r\n--b%d\r\n' % (n, n) for n in range(2000)
-    )
+    nested = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\r\n\r\n--b%d\r\n' % (n, n) for n in range(2000))
     headers = b"".join(b"X-%d: y\r\n" % n for n in range(100_000))
     for raw in (nested, headers + b"\r\nbody", b"To: " + b"a@b.c, " * 100_000 + b"\r\n\r\nbody"):
         await bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], raw))

@@ -1,7 +1,6 @@
 """Mailboxes: made once, opened by their token alone, extended with their mail, ended in time by any number of sweepers."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -45,8 +44,8 @@ class Host:
 
 
 @pytest.fixture
-async def host(settings: Config, pools: Pools) -> AsyncIterator[Host]:
-    yield Host(settings, pools)
+async def host(settings: Config, pools: Pools) -> Host:
+    return Host(settings, pools)
 
 
 async def test_one_address_is_given_once_however_many_ask(host: Host) -> None:

@@ -21,7 +21,9 @@ CATALOG = {
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
         WHERE n.nspname IN ('users', 'mailboxes', 'messages') AND a.attnum > 0 AND NOT a.attisdropped
             AND c.relkind IN ('r', 'p')""",
-    "indexes": "SELECT schemaname, indexname, indexdef FROM pg_indexes WHERE schemaname IN ('users', 'mailboxes', 'messages')",
+    "indexes": """
+        SELECT schemaname, indexname, indexdef FROM pg_indexes
+        WHERE schemaname IN ('users', 'mailboxes', 'messages')""",
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace::regnamespace::text IN ('users', 'mailboxes', 'messages')""",
@@ -40,7 +42,7 @@ async def described(dsn: str) -> dict[str, list[str]]:
 
 
 def dsns(dsn: str) -> dict[migrate.Domain, str]:
-    return {domain: dsn for domain in DOMAINS}
+    return dict.fromkeys(DOMAINS, dsn)
 
 
 async def test_schema_file_and_replay_of_migrations_are_the_same(empty: str, postgres: EmbeddedPostgres) -> None:

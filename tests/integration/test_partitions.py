@@ -120,7 +120,8 @@ async def test_drop_left_half_done_by_a_crash_is_finished(pools: Pools) -> None:
     await keeper.drop_expired(now())
     async with pools.messages.connection() as connection:
         left = await connection.fetch(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'messages'::regnamespace AND relkind = 'r' AND relname ~ '_2'"
+            "SELECT relname FROM pg_class"
+            " WHERE relnamespace = 'messages'::regnamespace AND relkind = 'r' AND relname ~ '_2'"
         )
     assert left == []
 
@@ -132,8 +133,8 @@ async def _leave_pending(pools: Pools, name: str) -> None:
         await transaction.start()
         await reader.fetch("SELECT 1 FROM messages.messages")
         async with pools.messages.connection() as other:
+            detach = f"ALTER TABLE messages.messages DETACH PARTITION messages.messages_{name} CONCURRENTLY"
             with pytest.raises((asyncpg.QueryCanceledError, TimeoutError)):
-                detach = f"ALTER TABLE messages.messages DETACH PARTITION messages.messages_{name} CONCURRENTLY"
                 await other.execute(detach, timeout=0.5)
         await transaction.rollback()
 

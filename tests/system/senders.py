@@ -1,4 +1,6 @@
-"""Real senders, and what they were promised: smtp-source with its dialogue kept, and raw sockets that misbehave on purpose."""
+"""Real senders, and what they were promised: smtp-source with its dialogue kept, and raw sockets that misbehave on
+purpose.
+"""
 
 import asyncio
 import re

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.running import Box, Server

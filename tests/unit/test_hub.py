@@ -363,6 +363,19 @@ async def test_trouble_of_the_store_delays_and_loses_nothing(hub: Hub, store: St
     assert client.kinds() == ["subscribed", "new_mail", "mailbox_update"]
 
 
+async def test_counters_are_asked_again_after_trouble(hub: Hub, store: Store) -> None:
+    box, client = ids.new(), Client(hub)
+    store.commit(box)
+    client.watch(box)
+    await settle(hub)
+    store.down = True
+    hub.on_hints([Hint(Kind.UPDATE, box)])
+    await asyncio.sleep(0.01)
+    store.down = False
+    await settle(hub)
+    assert client.kinds() == ["subscribed", "mailbox_update"]
+
+
 async def test_unsubscribed_means_silence_even_for_an_answer_on_its_way(hub: Hub, store: Store) -> None:
     box, client = ids.new(), Client(hub)
     client.watch(box)
