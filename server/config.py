@@ -109,8 +109,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(value: str) -> float:
-    """Parse ``90``, ``90s``, ``15m``, ``48h``, ``7d`` or a sum like ``1h30m`` into seconds; ValueError when malformed.
-    """
+    """``90``, ``90s``, ``15m``, ``48h``, ``7d`` or a sum like ``1h30m`` in seconds; ValueError when malformed."""
     value = value.strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
@@ -274,8 +273,7 @@ def _read_file(path: str) -> dict[str, str]:
 
 
 def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
-    """Every given value by public name: file first, environment over it, aliases folded in; unknown names are errors.
-    """
+    """Every given value by public name: file, environment over it, aliases folded in; unknown names are errors."""
     given = _read_file(file) if file else {}
     given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
     canonical = {alias: s.name for s in SETTINGS for alias in (s.name, *s.aliases)}

@@ -40,8 +40,7 @@ class Counter:
 
 
 class Gauge(Counter):
-    """A level of this process. The exposition sums the workers; a figure of the whole host is set by one of them only.
-    """
+    """A level of this process. The exposition sums the workers; what concerns the whole host, one of them sets."""
 
     kind: Kind = "gauge"
 
@@ -82,8 +81,7 @@ def snapshot() -> bytes:
 
 
 def restore(packed: bytes) -> None:
-    """Begin from a predecessor's counters and histograms (gauges died with it), so that no counter falls on a restart.
-    """
+    """Begin from a predecessor's counters and histograms (gauges died with it), so no counter falls."""
     for name, rows in _unpack(packed).items():
         metric = _declared.get(name)
         if metric is not None and metric.kind != "gauge":

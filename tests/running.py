@@ -36,8 +36,7 @@ class Box:
 
 
 class Server:
-    """``python -m server serve`` on free ports of 127.0.0.1, its data under ``folder``; settings without their prefix.
-    """
+    """``python -m server serve`` on free ports of 127.0.0.1, data under ``folder``; settings without prefix."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder

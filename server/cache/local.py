@@ -43,8 +43,7 @@ class Ready(NamedTuple):
 
 
 class Local:
-    """``max_bytes`` bounds the whole; the least recently used go first. ``ttl`` in seconds bounds every entry's life.
-    """
+    """``max_bytes`` bounds the whole; the least recently used go first. ``ttl``, in s, bounds every entry's life."""
 
     def __init__(self, generations: Generations, max_bytes: int, ttl: float) -> None:
         self._generations, self._max, self._ttl = generations, max_bytes, ttl

@@ -46,8 +46,7 @@ class Envelope(msgspec.Struct):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A row of a mailbox's list, everything but the body. ``details`` is the JSON object described in store/batch.py.
-    """
+    """A row of a mailbox's list, everything but the body. ``details`` is kept as JSON."""
 
     id: str
     mailbox_id: str

@@ -25,7 +25,7 @@ from server.model.message import Envelope, Recipient, Stored
 from server.model.mime import Mail, is_cheap, parse
 from server.services.coherence import Coherence, mail
 from server.services.routing import Routes
-from server.services.sandbox import Sandbox, SandboxBusy, SandboxTimeout
+from server.services.sandbox import Sandbox, SandboxError
 from server.store import batch
 from server.store.batch import Item, NoPartition, Shortfall
 from server.store.partitions import Partitions
@@ -124,7 +124,7 @@ class Ingest:
         started = time.perf_counter()
         try:
             read = await self._sandbox.run(parse, envelope.raw, timeout=PARSE_TIMEOUT)
-        except (SandboxTimeout, SandboxBusy) as error:
+        except SandboxError as error:
             event("warning", "message stored unread", reason=type(error).__name__, size=len(envelope.raw))
             read = _unread(type(error).__name__)
         PROCESSING.observe(time.perf_counter() - started)

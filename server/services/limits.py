@@ -18,8 +18,7 @@ _REMEMBERED: Final = 10_000
 
 
 class RateLimits:
-    """A client is its address; an IPv6 client its /64, which is what one subscriber holds. Implements contracts.Limits.
-    """
+    """A client is its address; an IPv6 client its /64, as one subscriber holds. Implements contracts.Limits."""
 
     def __init__(self, config: Config, buckets: Buckets) -> None:
         self._config, self._buckets = config, buckets

@@ -93,8 +93,7 @@ class MailboxService:
         return timedelta(seconds=ttl)
 
     async def establish(self, local_part: str, domain: str, life: timedelta | None, capacity: int) -> NewMailbox:
-        """Make the mailbox; ``life`` None for one without an end, ``capacity`` 0 for one without a quota of messages.
-        """
+        """Make the mailbox; ``life`` None for one without an end, ``capacity`` 0 for one without a quota."""
         token, now = secrets.token_urlsafe(32), self._clock()
         expires = _to_millisecond(now + life) if life else None
         mailbox = Mailbox(ids.new(), local_part, domain, _hash(token), now, expires)

@@ -16,12 +16,13 @@ from server.model.message import Envelope, Mailbox, Recipient, Stored
 from server.model.sanitise import sanitise
 from server.services.coherence import Coherence
 from server.services.contracts import Content, Delivery, File, SearchQuery
-from server.services.sandbox import Sandbox, SandboxBusy, SandboxTimeout
+from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
 from server.store.messages import Filter, MessageStore
 
 READ_TIMEOUT: Final = 5.0  # s for reading a body that is not cheap, in a process that can be killed
 SANITISE_TIMEOUT: Final = 2.0
-_CHEAP_HTML: Final = 4_096  # characters; sanitising so little takes well under a millisecond whatever it holds
+_CHEAP_HTML: Final = 4_096  # characters; sanitising so few takes 5 ms at worst, whatever they are
+_BUSY: Final = "too many large messages are being read"
 _LAST: Final = 1 << 62
 
 READ = Counter("tempmail_messages_read_total", "Messages read whole.")
@@ -65,20 +66,24 @@ class MessageService:
         if len(html) <= _CHEAP_HTML:
             return sanitise(html)
         try:
-            return await self._sandbox.run(sanitise, html, timeout=SANITISE_TIMEOUT)
-        except SandboxTimeout:
+            safe: str = await self._sandbox.run(sanitise, html, timeout=SANITISE_TIMEOUT)
+            return safe
+        except SandboxBusy as error:
+            raise Unavailable(_BUSY) from error
+        except SandboxError:
             return ""  # the reader still has the text, and ?raw=1
 
     async def _bounded(self, raw: bytes, read: Callable[..., T], *args: object) -> T | None:
-        """Run a reader of ``raw`` here when that is cheap, else where it can be killed; None when it took too long."""
+        """Run a reader of ``raw`` here when that is cheap, else where it can be killed; None when it could not be."""
         if mime.is_cheap(raw):
             return read(*args)
         try:
-            return await self._sandbox.run(read, *args, timeout=READ_TIMEOUT)
-        except SandboxTimeout:
-            return None
+            found: T = await self._sandbox.run(read, *args, timeout=READ_TIMEOUT)
+            return found
         except SandboxBusy as error:
-            raise Unavailable("too many large messages are being read") from error
+            raise Unavailable(_BUSY) from error
+        except SandboxError:
+            return None
 
     async def raw(self, mailbox: Mailbox, message_id: str) -> bytes:
         return await self._store.raw(await self._store.one(mailbox, message_id))

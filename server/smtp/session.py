@@ -135,8 +135,7 @@ class Session(Base):
             self._wire.pause_reading()
 
     def eof_received(self) -> bool:
-        """The client writes no more. It may still read the reply it waits for, except over TLS, which cannot half
-        close.
+        """The client writes no more. It may still read the reply it waits for; over TLS, which cannot half close, not.
 
         False lets the transport close itself, at once: from then on it must not be written to.
         """

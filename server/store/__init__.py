@@ -1,1 +1,1 @@
-"""PostgreSQL: pools, queries, migrations, partitions, and the embedded server. Knows SQL; must not know SMTP or HTTP."""
+"""PostgreSQL: pools, queries, migrations, partitions, embedded server. Knows SQL; must not know SMTP or HTTP."""

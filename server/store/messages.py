@@ -25,7 +25,7 @@ _MAX_BODY = 256 << 20  # bytes a stored body may unpack to; far above any accept
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Conditions of a search, all optional; ``text`` is looked for in subject, addresses and the beginning of the text."""
+    """Conditions of a search, all optional; ``text`` is looked for in subject, addresses and the text's beginning."""
 
     text: str | None = None
     sender: str | None = None

@@ -1,6 +1,7 @@
 """No answer of one mailbox is ever given to another's holder, and nobody learns which mailboxes exist."""
 
 import asyncio
+from urllib.parse import quote
 
 import pytest
 
@@ -68,7 +69,7 @@ async def test_an_answer_kept_for_one_token_is_not_found_by_another(server: Serv
         wrong = Box(box.id, box.address, token)
         for _ in range(5):
             assert (await ask(server, "GET", path, wrong)).status == 404
-        assert (await ask(server, "GET", f"{path}?token={token}".encode().decode("ascii", "ignore"))).status == 404
+        assert (await ask(server, "GET", f"{path}?token={quote(token)}")).status == 404
     for _ in range(5):
         assert (await ask(server, "GET", path)).status == 401
 
@@ -110,9 +111,6 @@ async def test_the_log_holds_no_token_body_or_query(server: Server) -> None:
     box = await server.mailbox()
     await inject(server, box, subject="SUBJECTCANARY", text="BODYCANARY")
     await ask(server, "GET", f"/v1/mailboxes/{box.id}/messages?token={box.token}&q=QUERYCANARY")
-    await ask(
-        server, "GET", f"/v1/mailboxes/{box.id}/messages?token={box.token}&q=\udcff".encode("ascii", "replace").decode()
-    )
     await ask(server, "POST", "/v1/mailboxes", data=b"{BODYCANARY")
     for secret in (box.token, "SUBJECTCANARY", "BODYCANARY", "QUERYCANARY"):
         assert secret not in server.log

@@ -1,4 +1,4 @@
-"""Mailboxes: made once, opened by their token alone, extended with their mail, ended in time by any number of sweepers."""
+"""Mailboxes: made once, opened by their token alone, extended with their mail, ended in time by any sweeper."""
 
 import asyncio
 from datetime import timedelta

@@ -1,0 +1,81 @@
+"""Rate limits as clients see them, and whose budget a request is taken from."""
+
+import time
+from collections.abc import Callable
+
+from tests.contract.transcript import Answer, ask
+from tests.running import Server
+
+LIMITED = {
+    "RATE_LIMIT_EXEMPT": "",
+    "RATE_LIMIT_REQUESTS_PER_MINUTE": "6",
+    "RATE_LIMIT_BURST": "5",
+    "MAILBOX_MAX_PER_IP": "2",
+    "TRUSTED_PROXIES": "127.0.0.0/8,10.0.0.0/8",
+}
+
+
+def budget(answer: Answer) -> tuple[int, int]:
+    return int(answer.headers["X-RateLimit-Limit"]), int(answer.headers["X-RateLimit-Remaining"])
+
+
+async def test_a_client_over_its_rate_gets_429_on_every_limited_route(own_server: Callable[..., Server]) -> None:
+    server = own_server(**LIMITED)
+    client = {"X-Forwarded-For": "198.51.100.1"}
+    for remaining in (4, 3, 2, 1, 0):
+        answer = await ask(server, "GET", "/v1/public/domains", headers=client)
+        assert (answer.status, budget(answer)) == (200, (5, remaining))
+        assert int(answer.headers["X-RateLimit-Reset"]) >= time.time() - 60
+    for path in ("/v1/public/config", "/v1/mailboxes/x", "/v1/nowhere", "/v1/ws"):
+        refused = await ask(server, "GET", path, headers=client | {"Accept-Language": "zh"})
+        assert (refused.status, refused.error) == (429, "rate_limited")
+        assert refused.json["msg"] == "请求过于频繁，请稍后重试"
+        assert 1 <= int(refused.headers["Retry-After"]) <= 11
+        assert budget(refused) == (5, 0)
+    for path in ("/health", "/metrics"):
+        free = await ask(server, "GET", path, headers=client)
+        assert free.status == 200
+        assert "X-RateLimit-Limit" not in free.headers
+    another = await ask(server, "GET", "/v1/public/domains", headers={"X-Forwarded-For": "198.51.100.2"})
+    assert (another.status, budget(another)) == (200, (5, 4))
+
+
+async def test_a_client_cannot_choose_its_address(own_server: Callable[..., Server]) -> None:
+    server = own_server(**LIMITED)
+    for claimed, expected in (
+        ("203.0.113.9", 4),
+        ("1.2.3.4, 203.0.113.9", 3),
+        ("203.0.113.9, 10.1.2.3", 2),
+        ("nonsense, 203.0.113.9:4711, 10.1.2.3", 1),
+        ("::ffff:203.0.113.9", 0),
+    ):
+        answer = await ask(server, "GET", "/v1/public/domains", headers={"X-Forwarded-For": claimed})
+        assert budget(answer) == (5, expected), claimed
+
+
+async def test_a_peer_that_is_no_proxy_is_counted_as_itself(own_server: Callable[..., Server]) -> None:
+    server = own_server(**LIMITED | {"TRUSTED_PROXIES": ""})
+    for number, expected in enumerate((4, 3, 2, 1, 0)):
+        answer = await ask(server, "GET", "/v1/public/domains", headers={"X-Forwarded-For": f"203.0.113.{number}"})
+        assert budget(answer) == (5, expected)
+
+
+async def test_an_answer_from_memory_costs_as_much_as_any(own_server: Callable[..., Server]) -> None:
+    server = own_server(**LIMITED | {"WORKERS": "1"})
+    box = await server.mailbox()
+    client = {"X-Forwarded-For": "198.51.100.7"}
+    path = f"/v1/mailboxes/{box.id}/messages"
+    tag = (await ask(server, "GET", path, box, client)).headers["ETag"]
+    for remaining in (3, 2, 1, 0):
+        answer = await ask(server, "GET", path, box, client | {"If-None-Match": tag})
+        assert (answer.status, budget(answer)) == (304, (5, remaining))
+    assert (await ask(server, "GET", path, box, client | {"If-None-Match": tag})).status == 429
+
+
+async def test_a_guest_makes_so_many_mailboxes_a_day(own_server: Callable[..., Server]) -> None:
+    server = own_server(**LIMITED)
+    client = {"X-Forwarded-For": "198.51.100.8"}
+    assert [(await ask(server, "POST", "/v1/mailboxes", headers=client)).status for _ in range(2)] == [201, 201]
+    refused = await ask(server, "POST", "/v1/mailboxes", headers=client)
+    assert (refused.status, refused.error) == (429, "too_many_mailboxes")
+    assert int(refused.headers["Retry-After"]) > 60
