@@ -7,11 +7,20 @@ words to their own protocol.
 from typing import Literal
 
 Word = Literal[
+    "account_disabled",
     "address_invalid",
+    "alias_exists",
     "alias_not_found",
+    "api_key_not_found",
     "attachment_not_found",
     "body_invalid",
+    "credentials_invalid",
+    "delivery_not_found",
+    "domain_exists",
+    "domain_in_use",
     "domain_not_allowed",
+    "domain_not_found",
+    "domain_unverified",
     "duration_invalid",
     "field_invalid",
     "mailbox_exists",
@@ -23,9 +32,18 @@ Word = Literal[
     "origin_not_allowed",
     "prefix_invalid",
     "rate_limited",
+    "permission_denied",
+    "quota_reached",
     "route_not_found",
-    "too_many_mailboxes",
+    "tag_exists",
+    "tag_not_found",
+    "token_expired",
+    "token_invalid",
     "token_required",
+    "too_many_mailboxes",
+    "user_exists",
+    "user_not_found",
+    "webhook_not_found",
 ]
 
 

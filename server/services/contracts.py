@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from server.cache.buckets import Verdict
+from server.model.account import Principal, User
 from server.model.message import Counts, Envelope, Mailbox, Recipient, Stored
 
 
@@ -116,3 +117,31 @@ class Limits(Protocol):
         """Take one request of a client address's budget; None where nothing limits it."""
 
     def exempt(self, client: str) -> bool: ...
+
+
+class Session(msgspec.Struct, frozen=True):
+    """What a login gives: short-lived access, and the refresh token that gets the next; ``expires_in`` in seconds."""
+
+    user: User
+    access_token: str
+    refresh_token: str
+    expires_in: int
+
+
+class Accounts(Protocol):
+    """Accounts and who is acting. A wrong token of any kind is Refused token_invalid, one out of date token_expired."""
+
+    async def register(self, email: str, password: str, username: str | None, client: str) -> Session:
+        """Refused: field_invalid (email, password, username), user_exists, rate_limited."""
+
+    async def login(self, name: str, password: str, client: str) -> Session:
+        """``name``: email or username. Refused: credentials_invalid, account_disabled, rate_limited."""
+
+    async def refresh(self, refresh_token: str) -> Session:
+        """Rotates; a refresh token used twice revokes its whole family."""
+
+    async def logout(self, principal: Principal, refresh_token: str | None) -> None: ...
+
+    async def by_token(self, access_token: str) -> Principal: ...
+
+    async def by_key(self, api_key: str) -> Principal: ...

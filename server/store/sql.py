@@ -1,4 +1,4 @@
-"""Reads queries.sql: named statements, so that SQL stands in one file that a database administrator can read.
+"""Reads queries/*.sql: named statements, so that SQL stands where a database administrator can read it, a file a subject.
 
 A statement begins with ``-- name: word``; the comment lines after it say why it is as it is.
 """
@@ -11,17 +11,25 @@ _NAME: Final = re.compile(r"^-- name: (\w+)$", re.M)
 
 
 class Queries:
-    """The statements of a file as attributes; AttributeError names one that is not there."""
+    """The statements of a text as attributes; AttributeError names one that is not there."""
 
     def __init__(self, text: str) -> None:
         parts = _NAME.split(text)
-        self.texts = {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+        names = parts[1::2]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a statement is named twice: {sorted(n for n in names if names.count(n) > 1)}")
+        self.texts = {name: body.strip() for name, body in zip(names, parts[2::2], strict=True)}
 
     def __getattr__(self, name: str) -> str:
         try:
             return self.texts[name]
         except KeyError:
-            raise AttributeError(f"queries.sql has no statement named {name}") from None
+            raise AttributeError(f"queries/*.sql have no statement named {name}") from None
 
 
-SQL: Final = Queries(files("server.store").joinpath("queries.sql").read_text("utf-8"))
+def _read() -> str:
+    folder = files("server.store").joinpath("queries")
+    return "\n".join(file.read_text("utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name))
+
+
+SQL: Final = Queries(_read())

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from server.cache.local import Local
 from server.config import Config
-from server.services.contracts import Limits, Mailboxes, Messages
+from server.services.contracts import Accounts, Limits, Mailboxes, Messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class WebParts:
     """
 
     config: Config
+    accounts: Accounts
     mailboxes: Mailboxes
     messages: Messages
     limits: Limits

@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from server import config
+from server.model.account import Principal, User
 from server.model.errors import Refused
 from server.model.message import Mailbox
 from server.web.parts import WebParts
@@ -38,6 +39,7 @@ class Call:
     language: Language
     segments: Sequence[str]
     opened: Mailbox | None = None
+    principal: Principal | None = None
 
     @property
     def mailbox(self) -> Mailbox:
@@ -45,6 +47,13 @@ class Call:
         if self.opened is None:
             raise LookupError("this route asks for no mailbox token")
         return self.opened
+
+    @property
+    def user(self) -> User:
+        """Who acts; only a route with auth "user", "admin", "super" or "key" surely has one."""
+        if self.principal is None:
+            raise LookupError("this route asks for no account")
+        return self.principal.user
 
 
 async def read(request: web.Request, limit: int) -> bytes:

@@ -10,9 +10,15 @@ from typing import Final, Literal
 
 from aiohttp import web
 
+from server.model.account import Scope
 from server.web import mailboxes, messages, ops, public
 from server.web.requests import Call
 from server.web.responses import Reply
+
+Auth = Literal["none", "optional", "mailbox", "user", "admin", "super", "key"]
+"""``none``: anyone. ``optional``: an account if one is presented. ``mailbox``: the mailbox's token, or its owner by access
+token or API key. ``user``, ``admin``, ``super``: an account of at least that role, by access token. ``key``: by API key.
+"""
 
 Handler = Callable[[Call], Awaitable[Reply | web.StreamResponse]]
 
@@ -21,16 +27,18 @@ Handler = Callable[[Call], Awaitable[Reply | web.StreamResponse]]
 class Route:
     """One row. ``limit``: counts against the client's rate. ``cache``: the answer depends on mailbox and URL alone.
 
+    ``scope``: what an API key must be allowed for this route; None where no key is taken.
     ``deadline`` in seconds, after which the client gets 503; None for a connection that is meant to stay.
     """
 
     method: str
     path: str
     handler: Handler
-    auth: Literal["none", "mailbox"]
+    auth: Auth
     limit: bool
     cache: bool = False
     deadline: float | None = 30.0
+    scope: Scope | None = None
 
 
 async def websocket(call: Call) -> web.StreamResponse:

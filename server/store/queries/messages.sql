@@ -1,77 +1,4 @@
--- Every statement the server runs on its hot and ordinary paths, each with the reason it is as it is.
--- Partition upkeep builds its own DDL (partitions.py), migrations are files of their own.
-
--- name: mailbox_insert
--- The unique index on the address decides a race for one address.
-INSERT INTO mailboxes.mailboxes (id, local_part, domain, token_hash, user_id, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
-
--- name: mailbox_by_id
-SELECT id, local_part, domain, token_hash, user_id, created_at, expires_at FROM mailboxes.mailboxes WHERE id = $1
-
--- name: mailbox_by_address
-SELECT id, local_part, domain, token_hash, user_id, created_at, expires_at
-FROM mailboxes.mailboxes WHERE local_part = $1 AND domain = $2
-
--- name: mailbox_delete
-DELETE FROM mailboxes.mailboxes WHERE id = $1
-
--- name: mailbox_token
-UPDATE mailboxes.mailboxes SET token_hash = $2 WHERE id = $1
-
--- name: mailbox_extend
--- Never shortens: two extensions at once end at the later one.
-UPDATE mailboxes.mailboxes SET expires_at = greatest(expires_at, $2) WHERE id = $1
-RETURNING id, local_part, domain, token_hash, user_id, created_at, expires_at
-
--- name: mailboxes_expired
--- The sweep of any worker: SKIP LOCKED lets several sweep at once without meeting.
-DELETE FROM mailboxes.mailboxes WHERE id IN (
-    SELECT id FROM mailboxes.mailboxes WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
-)
-RETURNING id, local_part, domain
-
--- name: mailbox_expired_at
--- The same for one address: somebody wants it again before the sweep came by.
-DELETE FROM mailboxes.mailboxes WHERE local_part = $1 AND domain = $2 AND expires_at <= $3 RETURNING id, local_part, domain
-
--- name: inbox_insert
-INSERT INTO messages.inboxes (mailbox_id, drop_after, capacity) VALUES ($1, $2, $3)
-
--- name: inbox_counts
-SELECT total, unread, next_seq, last_activity, drop_after FROM messages.inboxes WHERE mailbox_id = $1
-
--- name: inboxes_counts
-SELECT mailbox_id, total, unread, next_seq, last_activity FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
-
--- name: inbox_delete
--- Its messages and bodies stay in their partition until that goes: they cannot be reached without this row.
-DELETE FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
-
--- name: inboxes_expired
--- Orphans only (a mailbox that was never finished): a deleted or swept mailbox takes its inbox along.
-DELETE FROM messages.inboxes WHERE mailbox_id IN (
-    SELECT mailbox_id FROM messages.inboxes WHERE drop_after <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED
-)
-
--- name: inboxes_take
--- One statement locks a batch's inboxes, in mailbox order so that two workers cannot deadlock, counts the mail in and hands
--- out the sequence numbers: an inbox that is gone, over or full is missing from the answer, and the caller rolls back.
-UPDATE messages.inboxes i
-SET next_seq = i.next_seq + batch.n, total = i.total + batch.n, unread = i.unread + batch.fresh, last_activity = $4
-FROM (
-    SELECT locked.mailbox_id, wanted.n, wanted.fresh
-    FROM messages.inboxes locked
-    JOIN unnest($1::uuid[], $2::int[], $3::int[]) AS wanted (mailbox_id, n, fresh) USING (mailbox_id)
-    ORDER BY locked.mailbox_id FOR UPDATE OF locked
-) AS batch
-WHERE i.mailbox_id = batch.mailbox_id AND i.drop_after > $4 AND (i.capacity = 0 OR i.total + batch.n <= i.capacity)
-RETURNING i.mailbox_id, i.next_seq - batch.n AS first_seq, i.drop_after
-
--- name: inboxes_room
--- Why a batch's inboxes were missing above: no row = gone, else how many more messages it takes (negative = without end).
-SELECT mailbox_id, CASE WHEN capacity = 0 THEN -1 ELSE greatest(capacity - total, 0) END AS room
-FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[]) AND drop_after > $2
+-- Mail itself: lists, one, bodies, search, deletion, moving.
 
 -- name: message_page
 -- $2..$3 is the span of drop_after the mailbox's record names, which prunes to its partition when the plan is made. The join
@@ -120,10 +47,6 @@ ORDER BY m.mailbox_id, m.seq
 -- LIMIT because a body copied by an extension keeps no index that promises there is one.
 SELECT raw FROM messages.bodies WHERE id = $1 AND drop_after = $2 LIMIT 1
 
--- name: inbox_lock
--- Deletion and extension take the lock that deliveries take.
-SELECT drop_after, total, unread FROM messages.inboxes WHERE mailbox_id = $1 FOR UPDATE
-
 -- name: message_mark_read
 UPDATE messages.messages SET is_read = true
 WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq = $4 AND id = $5 AND NOT is_read
@@ -136,9 +59,6 @@ RETURNING body_id, body_drop_after, is_read
 -- name: message_delete_all
 DELETE FROM messages.messages WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
 RETURNING body_id, body_drop_after, is_read
-
--- name: inbox_subtract
-UPDATE messages.inboxes SET total = total - $2, unread = unread - $3, last_activity = $4 WHERE mailbox_id = $1
 
 -- name: bodies_release
 -- One reference less for each; the last one takes the body along. Two statements, since one cannot touch a row twice.
@@ -170,9 +90,6 @@ SET drop_after = $4, body_id = CASE WHEN body_drop_after < $4 THEN id ELSE body_
     body_drop_after = greatest(body_drop_after, $4)
 WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
 
--- name: inbox_move
-UPDATE messages.inboxes SET drop_after = $2 WHERE mailbox_id = $1
-
 -- name: search
 -- Bounded by the session's statement_timeout. ILIKE patterns are escaped by the caller; NULL leaves a condition out. The text
 -- of a body is its first 32,768 characters.
@@ -193,7 +110,3 @@ WHERE i.mailbox_id = $1 AND m.mailbox_id = $1 AND m.drop_after BETWEEN $2 AND $3
             WHERE b.id = m.body_id AND b.drop_after = m.body_drop_after AND b.text ILIKE $10
         ))
 ORDER BY m.seq DESC LIMIT $11 OFFSET $12
-
--- name: notify
--- After the commit and on its own, so that the commit never waits for NOTIFY's lock; one statement a batch.
-SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload
