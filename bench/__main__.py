@@ -1,4 +1,4 @@
-"""``python -m bench smtp|http|ws|e2e|corpus``: options, and one function per scenario.
+"""``python -m bench smtp|http|ws|e2e|routes|timing|corpus``: options, and one function per scenario.
 
 Must not know: how anything is measured.
 """
@@ -14,7 +14,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bench import scenario_corpus, scenario_e2e, scenario_http, scenario_smtp, scenario_ws
+from bench import (
+    scenario_corpus,
+    scenario_e2e,
+    scenario_http,
+    scenario_routes,
+    scenario_smtp,
+    scenario_timing,
+    scenario_ws,
+)
 from bench.client_api import ApiError
 from bench.client_smtp import SmtpError
 from bench.client_ws import WebSocketError
@@ -173,6 +181,48 @@ def e2e(
 
 
 @app.command()
+def routes(
+    seconds: Seconds = 4.0,
+    workers: Workers = CORES,
+    settings: Settings = None,
+    rate: Annotated[float, typer.Option(min=1, max=100_000, help="requests per second to offer each family")] = 200.0,
+    connections: Annotated[int, typer.Option(min=1, max=1000, help="keep-alive connections")] = 20,
+    families: Annotated[str, typer.Option(help="only these families, by commas; empty for all")] = "",
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Latency of every family of routes at one offered load."""
+    target = _target(http, smtp, i_own_this_target)
+    wanted = _names(families, dict.fromkeys(scenario_routes.FAMILIES), "family")
+    options = scenario_routes.Options(_plan(workers, settings), seconds, rate, connections, wanted)
+    with work_directory(work_dir) as work:
+        _save("routes", work, options, target, scenario_routes.run(console, options, work, target))
+
+
+@app.command()
+def timing(
+    workers: Workers = 1,
+    settings: Settings = None,
+    samples: Annotated[int, typer.Option(min=100, max=1_000_000, help="answers timed on each side of a pair")] = 10_000,
+    mailboxes: Annotated[int, typer.Option(min=1, max=10_000, help="mailboxes asked about")] = 100,
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Whether the time of a refusal tells an unknown mailbox from a wrong token."""
+    target = _target(http, smtp, i_own_this_target)
+    options = scenario_timing.Options(_plan(workers, settings), samples, mailboxes)
+    with work_directory(work_dir) as work:
+        result = scenario_timing.run(console, options, work, target)
+        _save("timing", work, options, target, result)
+    if result["told"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def corpus(
     directory: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="messages and mbox files")],
     index: Annotated[Path | None, typer.Option(exists=True, help="table of path and kind: message or mbox")] = None,
@@ -205,6 +255,7 @@ _FAILURES = (
     scenario_e2e.StaleRead,
     scenario_http.LoadError,
     scenario_smtp.LostMail,
+    scenario_timing.TimingError,
     scenario_ws.PushError,
 )
 

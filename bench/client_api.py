@@ -4,6 +4,7 @@ Must not know: SMTP, or how fast anything is; load on the API is made by ``clien
 """
 
 import asyncio
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,6 +36,14 @@ class Mailbox:
         return f"/v1/mailboxes/{self.id}/messages"
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account's id and its access token."""
+
+    id: str
+    token: str
+
+
 class Api:
     """Calls to one installation; an async context manager."""
 
@@ -51,9 +60,9 @@ class Api:
     ) -> None:
         await self._session.close()
 
-    async def _data(self, method: str, path: str, expected: int, token: str = "") -> Any:
+    async def _data(self, method: str, path: str, expected: int, token: str = "", body: Any = None) -> Any:
         head = {"Authorization": f"Bearer {token}"} if token else {}
-        async with self._session.request(method, path, headers=head) as answer:
+        async with self._session.request(method, path, headers=head, json=body) as answer:
             body = await answer.read()
         if answer.status != expected:
             raise ApiError(f"{method} {path}: {answer.status} {body[:200]!r}")
@@ -79,6 +88,16 @@ class Api:
             for _ in range(min(_CREATORS, count)):
                 group.create_task(creator())
         return made
+
+    async def register(self) -> Account:
+        """A new account."""
+        body = {"email": f"{secrets.token_hex(8)}@example.org", "password": secrets.token_hex(16)}
+        data = await self._data("POST", "/v1/auth/register", 201, body=body)
+        return Account(data["user"]["id"], data["accessToken"])
+
+    async def make(self, path: str, body: dict[str, Any], token: str, expected: int = 201) -> Any:
+        """POST ``body``; the ``data`` of the answer."""
+        return await self._data("POST", path, expected, token, body)
 
     async def total(self, mailboxes: Iterable[Mailbox]) -> int:
         """How many messages the mailboxes hold together."""

@@ -11,7 +11,7 @@ import re
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -33,10 +33,11 @@ _TICK_SECONDS = 0.0002
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The bytes to send, and a marker that the answer's body must contain (empty: any body will do)."""
+    """The bytes to send, a marker that the answer's body must contain (empty: any body will do), and its status."""
 
     wire: bytes
     marker: bytes = b""
+    status: bytes = b"200"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,15 @@ def get_request(endpoint: Endpoint, path: str, token: str) -> bytes:
         f"GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nAccept: application/json\r\n"
         f"Authorization: Bearer {token}\r\nUser-Agent: tempmail-bench\r\n\r\n"
     ).encode()
+
+
+def request(endpoint: Endpoint, method: str, path: str, head: Mapping[str, str], body: bytes = b"") -> bytes:
+    """Any request, with a JSON body where there is one."""
+    fields = {"Host": str(endpoint), "Accept": "application/json", "User-Agent": "tempmail-bench"} | dict(head)
+    if body or method != "GET":
+        fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 class _Connection(asyncio.Protocol):
@@ -121,12 +131,14 @@ class _Connection(asyncio.Protocol):
             if len(data) > _HEAD_LIMIT:
                 self.refuse("endless head")
             return False
+        self._head = self._need = end + 4
+        if data[9:12] == b"204":  # which has no body and says no length (RFC 9110 section 8.6)
+            return True
         found = _LENGTH.search(data, 0, end)
         if found is None:
             self.refuse("no Content-Length")
             return False
-        self._head = end + 4
-        self._need = self._head + int(found[1])
+        self._need += int(found[1])
         return True
 
     def refuse(self, why: str) -> None:
@@ -161,9 +173,10 @@ class _Driver:
     def answered(self, connection: _Connection, data: bytes, head: int) -> None:
         """Judge a whole answer and go on."""
         now = time.perf_counter()
-        if data[9:12] != b"200":
+        request = self.requests[connection.index]
+        if data[9:12] != request.status:
             self.errors[f"status {data[9:12].decode('latin-1')}"] += 1
-        elif data.find(self.requests[connection.index].marker, head) < 0:
+        elif data.find(request.marker, head) < 0:
             self.errors["someone else's body"] += 1
         else:
             self.latencies.append(now - connection.due)

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, partitions, check-config.
+"""The command line: serve, migrate, partitions, check-config, admin.
 
 Lives here: what an operator types and reads. Must not know: how anything below it works.
 """
@@ -16,15 +16,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from server import administration, log
 from server import config as configuration
-from server import log
+from server.administration import database
 from server.config import Config, ConfigError
 from server.metrics import Board
 from server.model.errors import Unavailable
+from server.services import tokens
 from server.shards import worker
 from server.shards.sockets import SlotSockets
 from server.store import migrate as migrations
-from server.store.embedded import EmbeddedError, EmbeddedPostgres, running_dsn
+from server.store.embedded import EmbeddedError, EmbeddedPostgres
 from server.store.partitions import Partitions, attached
 from server.store.pools import DOMAINS, Domain, Pools
 from server.supervisor import SPARE_COLUMNS, Supervisor
@@ -37,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(administration.app)
 err: Final = Console(stderr=True, highlight=False)
 
 
@@ -75,6 +78,7 @@ def serve(
         if postgres:
             stack.callback(_stop_embedded, postgres)
             ready = _start_embedded(config, postgres)
+        ready = msgspec.structs.replace(ready, jwt_secret=tokens.secret(ready))  # before the fork: one for all workers
         status = supervisor.run()
     raise SystemExit(status)
 
@@ -118,18 +122,6 @@ def _shown(name: object) -> str:
     return f"unix:{name}"
 
 
-def _database(config: Config) -> Config:
-    """The configuration with the DSN of the running embedded server filled in where none is set."""
-    if not config.embedded:
-        return config
-    dsn = running_dsn(config.data_dir)
-    if dsn is None:
-        raise ConfigError(
-            f"no database: set {configuration.PREFIX}DATABASE_DSN, or start `tempmail serve` (data: {config.data_dir})"
-        )
-    return msgspec.structs.replace(config, database_dsn=dsn)
-
-
 @app.command()
 def migrate(
     pre: Annotated[bool, typer.Option("--pre", help="Only what the running release can live with (before it)")] = False,
@@ -138,7 +130,7 @@ def migrate(
 
     An upgrade without downtime: [bold]migrate --pre[/bold], restart every node, [bold]migrate[/bold].
     """
-    config = _database(configuration.load())
+    config = database(configuration.load())
     dsns: dict[Domain, str] = {domain: config.dsn(domain) for domain in DOMAINS}
     try:
         done = asyncio.run(migrations.migrate(dsns, ("pre",) if pre else ("pre", "post")))
@@ -158,7 +150,7 @@ def partitions(
 
     The server makes and drops them by itself; [bold]--drop[/bold] does one round of that by hand.
     """
-    asyncio.run(_partitions(msgspec.structs.replace(_database(configuration.load()), workers=1), drop))
+    asyncio.run(_partitions(msgspec.structs.replace(database(configuration.load()), workers=1), drop))
 
 
 async def _partitions(config: Config, drop: bool) -> None:

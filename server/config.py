@@ -56,16 +56,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtp_tls_cert: str
     smtp_tls_key: str
     domains: tuple[str, ...]
+    admin_mailbox: str
+    plus_addressing: bool
+    subdomain_mailboxes: bool
+    dns_servers: tuple[str, ...]
+    webhook_allowed_networks: tuple[Network, ...]
+    webhook_retry_delays: tuple[float, ...]
+    webhook_retention: float
     mailbox_default_ttl: float
     mailbox_max_ttl: float
+    mailbox_user_max_ttl: float
     mailbox_max_per_ip: int
+    mailbox_require_verification: bool
     mailbox_max_messages: int
+    mailbox_max_aliases: int
     retention: float
     partition_interval: float
     cors_origins: tuple[str, ...]
     query_token: bool
+    rate_enabled: bool
     rate_requests_per_minute: int
     rate_burst: int
+    rate_create_mailbox: int
     rate_exempt: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
     log_level: str
@@ -82,6 +94,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: int
     cache_ttl: float
     websocket_max: int
+    streams_max: int
+    jwt_secret: str
+    jwt_issuer: str
+    jwt_access_expiry: float
+    jwt_refresh_expiry: float
+    password_min_length: int
+    login_max_attempts: int
     workers: int
     drain_deadline: float
     data_dir: Path
@@ -90,6 +109,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def embedded(self) -> bool:
         """No DSN was given: this installation brings its own PostgreSQL."""
         return not self.database_dsn
+
+    @property
+    def administrator(self) -> str:
+        """The address of the mailbox that postmaster@ and abuse@ of every domain reach."""
+        return self.admin_mailbox or f"postmaster@{self.domains[0]}"
 
     def dsn(self, domain: str) -> str:
         """The primary DSN of the data domain ``users``, ``mailboxes`` or ``messages``."""
@@ -136,6 +160,17 @@ def _domains(value: str) -> tuple[str, ...]:
         if len(name) > 253 or not re.fullmatch(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", name):
             raise ValueError(f"{name!r} is not a domain name such as temp.mail (non-ASCII names: give the xn-- form)")
     return names
+
+
+def _mailbox(value: str) -> str:
+    address = value.strip().lower()
+    if address and not re.fullmatch(r"[a-z0-9]+(?:[._-][a-z0-9]+)*@[a-z0-9.-]+", address):
+        raise ValueError(f"{address!r} is not an address such as postmaster@temp.mail")
+    return address
+
+
+def _durations(value: str) -> tuple[float, ...]:
+    return tuple(duration(item) for item in _names(value))
 
 
 def _networks(value: str) -> tuple[Network, ...]:
@@ -208,12 +243,58 @@ SETTINGS: Final = (
     Setting("SMTP_TLS_CERT", "smtp_tls_cert", _text, "", "PEM chain for STARTTLS, or 'self-signed' for a trial"),
     Setting("SMTP_TLS_KEY", "smtp_tls_key", _text, "", "PEM key of SMTP_TLS_CERT"),
     Setting("MAILBOX_ALLOWED_DOMAINS", "domains", _domains, "temp.mail", "domains we serve; the first is the default"),
+    Setting(
+        "ADMIN_MAILBOX",
+        "admin_mailbox",
+        _mailbox,
+        "",
+        "address under one of our domains that gets mail to postmaster@ and abuse@; empty = postmaster@ the first",
+    ),
+    Setting("PLUS_ADDRESSING", "plus_addressing", _boolean, "true", "box+anything@domain reaches box@domain"),
+    Setting("SUBDOMAIN_MAILBOXES", "subdomain_mailboxes", _boolean, "false", "anything@box.domain reaches box@domain"),
+    Setting(
+        "WEBHOOK_ALLOWED_NETWORKS",
+        "webhook_allowed_networks",
+        _networks,
+        "",
+        "networks that webhooks may reach although they are not public",
+    ),
+    Setting(
+        "WEBHOOK_RETRY_DELAYS",
+        "webhook_retry_delays",
+        _durations,
+        "1m,5m,15m,1h,6h",
+        "waits before each further attempt to tell a webhook; as many attempts as waits, and one",
+    ),
+    Setting(
+        "WEBHOOK_RETENTION",
+        "webhook_retention",
+        duration,
+        "72h",
+        "how far the log of webhook deliveries goes back; what is still waiting then is given up",
+    ),
+    Setting("DNS_SERVERS", "dns_servers", _names, "", "host:port of the name servers to ask; empty = the system's"),
     Setting("MAILBOX_DEFAULT_TTL", "mailbox_default_ttl", duration, "1h", "life of a mailbox that names none"),
     Setting("MAILBOX_MAX_TTL", "mailbox_max_ttl", duration, "24h", "longest life a guest may ask for"),
+    Setting(
+        "MAILBOX_USER_MAX_TTL",
+        "mailbox_user_max_ttl",
+        duration,
+        "30d",
+        "longest life an account may ask for, other than for ever",
+    ),
     Setting("MAILBOX_MAX_PER_IP", "mailbox_max_per_ip", _integer, "3", "mailboxes a guest address may make a day"),
+    Setting(
+        "MAILBOX_REQUIRE_VERIFICATION",
+        "mailbox_require_verification",
+        _boolean,
+        "false",
+        "an account makes mailboxes only once its email is verified",
+    ),
     Setting(
         "MAILBOX_MAX_MESSAGES", "mailbox_max_messages", _integer, "1000", "messages a guest mailbox holds; 0 = any"
     ),
+    Setting("MAILBOX_MAX_ALIASES", "mailbox_max_aliases", _integer, "5", "aliases a mailbox may have; 0 = none"),
     Setting(
         "RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"
     ),
@@ -222,10 +303,18 @@ SETTINGS: Final = (
     Setting(
         "QUERY_TOKEN", "query_token", _boolean, "true", "accept ?token= (old clients); off keeps tokens out of URLs"
     ),
+    Setting("RATE_LIMIT_ENABLED", "rate_enabled", _boolean, "true", "off: nothing limits how often a client asks"),
     Setting(
         "RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", _integer, "600", "per client address; 0 = none"
     ),
     Setting("RATE_LIMIT_BURST", "rate_burst", _integer, "100", "requests a client may make at once"),
+    Setting(
+        "RATE_LIMIT_CREATE_MAILBOX",
+        "rate_create_mailbox",
+        _integer,
+        "0",
+        "mailboxes one client may make an hour, guest or not; 0 = any number",
+    ),
     Setting("RATE_LIMIT_EXEMPT", "rate_exempt", _networks, "", "networks without limits", "127.0.0.0/8,::1"),
     Setting("TRUSTED_PROXIES", "trusted_proxies", _networks, "", "networks whose X-Forwarded-For is believed"),
     Setting(
@@ -252,6 +341,32 @@ SETTINGS: Final = (
     Setting("CACHE_BYTES", "cache_bytes", _integer, "67108864", "ready responses a worker keeps, in bytes"),
     Setting("CACHE_TTL", "cache_ttl", duration, "5s", "longest a cached answer lives (bounds staleness between hosts)"),
     Setting("WEBSOCKET_MAX", "websocket_max", _integer, "20000", "WebSocket connections of one worker; more get 503"),
+    Setting(
+        "JWT_SECRET",
+        "jwt_secret",
+        _text,
+        "",
+        "signs access tokens, 32 bytes or more, the same on every node; empty makes one in DATA_DIR",
+        secret=True,
+    ),
+    Setting("PASSWORD_MIN_LENGTH", "password_min_length", _integer, "8", "shortest password taken, 8 to 72 characters"),
+    Setting(
+        "LOGIN_MAX_ATTEMPTS",
+        "login_max_attempts",
+        _integer,
+        "10",
+        "failed logins of one account in ten minutes; then it has to wait",
+    ),
+    Setting("JWT_ISSUER", "jwt_issuer", _text, "tempmail", "who issues access tokens; others' are refused"),
+    Setting("JWT_ACCESS_EXPIRY", "jwt_access_expiry", duration, "15m", "life of an access token"),
+    Setting("JWT_REFRESH_EXPIRY", "jwt_refresh_expiry", duration, "7d", "life of a login that is not renewed"),
+    Setting(
+        "STREAMS_MAX",
+        "streams_max",
+        _integer,
+        "10000",
+        "event streams and waiting requests of one worker; more get 503, and one client may hold a tenth",
+    ),
     Setting("WORKERS", "workers", _integer, "0", "worker processes; 0 = one a core"),
     Setting("DRAIN_DEADLINE", "drain_deadline", duration, "30s", "a stopping worker's time to finish what it began"),
     Setting("DATA_DIR", "data_dir", Path, "var", "embedded data and generated secrets"),
@@ -310,6 +425,8 @@ def _checked(config: Config) -> Config:
     """Refuse what no part could work with, naming the setting."""
     if not config.domains:
         raise ConfigError(f"{PREFIX}MAILBOX_ALLOWED_DOMAINS: at least one domain is needed")
+    if config.admin_mailbox and config.admin_mailbox.rpartition("@")[2] not in config.domains:
+        raise ConfigError(f"{PREFIX}ADMIN_MAILBOX: {config.admin_mailbox} is not under one of MAILBOX_ALLOWED_DOMAINS")
     if not 1 <= config.workers <= 64:
         raise ConfigError(f"{PREFIX}WORKERS: {config.workers} is not between 1 and 64")
     if config.partition_interval < 60 or 86400 % config.partition_interval:
@@ -322,6 +439,16 @@ def _checked(config: Config) -> Config:
         raise ConfigError(
             f"{PREFIX}DATABASE_MAX_OPEN_CONNS: {config.workers} workers need {3 * config.workers} or more"
         )
+    if config.jwt_secret and len(config.jwt_secret.encode()) < 32:
+        raise ConfigError(f"{PREFIX}JWT_SECRET: at least 32 bytes (RFC 7518 section 3.2)")
+    if not 1 <= config.jwt_access_expiry <= config.jwt_refresh_expiry:
+        raise ConfigError(f"{PREFIX}JWT_ACCESS_EXPIRY: at least a second, and no longer than JWT_REFRESH_EXPIRY")
+    if not 8 <= config.password_min_length <= 72:
+        raise ConfigError(f"{PREFIX}PASSWORD_MIN_LENGTH: {config.password_min_length} is not between 8 and 72")
+    if config.rate_requests_per_minute and config.rate_burst < 1:
+        raise ConfigError(f"{PREFIX}RATE_LIMIT_BURST: at least 1")
+    if config.login_max_attempts < 1:
+        raise ConfigError(f"{PREFIX}LOGIN_MAX_ATTEMPTS: at least 1")
     if config.redis_url and not config.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError(f"{PREFIX}REDIS_URL: must begin with redis://, rediss:// or unix://")
     return config

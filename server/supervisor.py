@@ -28,6 +28,7 @@ from typing import Any, Final, NoReturn, Protocol
 from server import log
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
+from server.cache.places import Places
 from server.config import Config
 from server.notify import Notifier
 from server.shards.context import WorkerContext
@@ -118,6 +119,7 @@ class Supervisor:
         columns = config.workers + SPARE_COLUMNS
         self._generations = Generations(columns)
         self._buckets = Buckets()
+        self._places = Places()
         self._beats = memoryview(mmap.mmap(-1, columns * 8)).cast("d")
         # last in, first out: a replacement takes a dead worker's column over and heals what that left unfinished
         self._free_columns = list(reversed(range(columns)))
@@ -303,7 +305,8 @@ class Supervisor:
             os.write(pipe, _READY)
 
         sockets = self._slots[number].sockets
-        return WorkerContext(number, column, sockets, self._generations, self._buckets, ready, heartbeat)
+        shared = self._generations, self._buckets, self._places
+        return WorkerContext(number, column, sockets, *shared, ready, heartbeat)
 
     # -- workers: death --
 

@@ -58,7 +58,7 @@ class Buckets:
         """Take ``cost`` tokens from the bucket of ``key``: at most ``limit`` at once, refilled over ``period`` seconds.
 
         ``now`` is CLOCK_MONOTONIC in seconds, one clock for all processes of a host. A refused take costs nothing; a
-        cost of 0 only looks; a cost over ``limit`` is never allowed.
+        cost of 0 only looks, one of -1 gives a token back; a cost over ``limit`` is never allowed.
         """
         emission = int(period * _NS) // limit
         burst = emission * limit

@@ -5,6 +5,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from server.model.errors import Refused
+
 Tier = Literal["free", "basic", "pro", "enterprise"]
 Role = Literal["user", "admin", "super"]
 Scope = Literal["mailbox:read", "mailbox:write", "mail:read", "mail:write"]
@@ -47,13 +49,37 @@ class User(msgspec.Struct, frozen=True):
     quota: Quota
 
 
+class ApiKey(msgspec.Struct, frozen=True):
+    """A key for programs, without the key itself: ``shown`` is its beginning and end."""
+
+    id: str
+    user_id: str
+    name: str
+    shown: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = None
+
+
+KEY_NAME_MAX: Final = 64  # characters
+
+
+def checked_key_name(text: str) -> str:
+    """Without space around it. Refused field_invalid."""
+    text = text.strip()
+    if not 1 <= len(text) <= KEY_NAME_MAX or not text.isprintable():
+        raise Refused("field_invalid", f"one line of 1 to {KEY_NAME_MAX} characters", field="name")
+    return text
+
+
 class Principal(msgspec.Struct, frozen=True):
     """Who acts in a request: a user, by access token or by API key (then ``scopes`` are the key's, else all)."""
 
     user: User
     via: Literal["jwt", "key"]
     scopes: frozenset[str] = frozenset(SCOPES)
-    credential: str = ""  # the token's jti or the key's id
+    credential: str = ""  # the login's id or the key's
     expires_at: datetime | None = None
 
     def is_at_least(self, role: Role) -> bool:

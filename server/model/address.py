@@ -195,6 +195,16 @@ def valid_prefix(text: str) -> bool:
     return 3 <= len(text) <= LOCAL_MAX and _PREFIX.fullmatch(text) is not None
 
 
+def chosen_prefix(text: str, field: str) -> str:
+    """``text`` as the local part somebody asked for, in lower case. Refused prefix_invalid, naming ``field``."""
+    prefix = text.lower()
+    if not valid_prefix(prefix):
+        raise Refused("prefix_invalid", "3 to 64 of a-z and 0-9, with single . _ - between them", field=field)
+    if prefix in RESERVED:
+        raise Refused("prefix_invalid", f"{prefix} is reserved", field=field)
+    return prefix
+
+
 _CONSONANTS: Final = "bdfghjklmnprstvz"
 _VOWELS: Final = "aeio"
 _SYLLABLES: Final = tuple(consonant + vowel for consonant in _CONSONANTS for vowel in _VOWELS)

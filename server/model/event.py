@@ -20,6 +20,9 @@ class Kind(IntEnum):
     UPDATE = 2  # read or deleted: counters moved
     EXPIRED = 3  # the mailbox is gone, by time or by hand
     ADDRESS = 4  # a mailbox was made or extended: what was known of its record is old
+    ACCOUNT = 5  # an account, its logins or its keys; its id stands in the place of a mailbox's
+    DOMAINS = 6  # the set of served domains; no mailbox is meant
+    SETTINGS = 7  # what administrators set; no mailbox is meant
 
 
 class Hint(msgspec.Struct, frozen=True):

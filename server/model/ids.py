@@ -7,6 +7,8 @@ one index over (mailbox, seq) serves look-ups by id too. 42 random bits remain b
 import re
 import secrets
 import time
+import uuid
+from datetime import datetime
 
 _SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
@@ -19,6 +21,11 @@ def new(seq: int | None = None) -> str:
     value = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (rand >> 62) << 64 | 2 << 62 | rand & (1 << 62) - 1
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def floor(moment: datetime) -> str:
+    """What every id made before ``moment`` is less than, and none made after it."""
+    return str(uuid.UUID(int=int(moment.timestamp() * 1000) << 80))
 
 
 def valid(text: str) -> bool:

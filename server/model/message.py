@@ -27,6 +27,21 @@ class Mailbox(msgspec.Struct, frozen=True):
         return self.expires_at is not None and self.expires_at <= now
 
 
+class Alias(msgspec.Struct, frozen=True):
+    """Another address of a mailbox; one that is not active takes no mail, and still nobody else can have it."""
+
+    id: str
+    mailbox_id: str
+    local_part: str
+    domain: str
+    created_at: datetime
+    is_active: bool = True
+
+    @property
+    def address(self) -> str:
+        return f"{self.local_part}@{self.domain}"
+
+
 class Recipient(msgspec.Struct, frozen=True):
     """One accepted RCPT: the address as given (canonical form) and the mailbox it led to."""
 

@@ -41,7 +41,15 @@ class Coherence:
         self._uncertain = uncertain
 
     @contextmanager
-    def writing(self, mailboxes: Iterable[str], addresses: Iterable[str] = ()) -> Iterator[Write]:
+    def writing(
+        self,
+        mailboxes: Iterable[str] = (),
+        addresses: Iterable[str] = (),
+        users: Iterable[str] = (),
+        *,
+        domains: bool = False,
+        settings: bool = False,
+    ) -> Iterator[Write]:
         """While the block runs nothing read of these may be kept, and what was kept before is void.
 
         The block must contain the COMMIT. When its outcome is unknown (doubted, or the block raised anything but
@@ -50,6 +58,11 @@ class Coherence:
         """
         slots = {self._generations.slot(keys.mailbox(m)) for m in mailboxes}
         slots |= {self._generations.slot(keys.address(a)) for a in addresses}
+        slots |= {self._generations.slot(keys.user(u)) for u in users}
+        if domains:
+            slots.add(self._generations.slot(keys.domains()))
+        if settings:
+            slots.add(self._generations.slot(keys.settings()))
         self._writer.begin(slots)
         write = Write()
         try:
@@ -72,6 +85,18 @@ class Coherence:
     def heard(self, hints: Iterable[Hint]) -> None:
         """Another host wrote: what this host kept of it is old. (A host's own workers share the generations.)"""
         self._writer.bump({self._generations.slot(keys.mailbox(hint.mailbox_id)) for hint in hints})
+
+
+def domain_set() -> Hint:
+    return Hint(Kind.DOMAINS, keys.domains().decode())
+
+
+def settings_changed() -> Hint:
+    return Hint(Kind.SETTINGS, keys.settings().decode())
+
+
+def account(user_id: str) -> Hint:
+    return Hint(Kind.ACCOUNT, user_id)
 
 
 def mail(mailbox_id: str, seq: int) -> Hint:

@@ -83,11 +83,12 @@ class Ingest:
         coherence: Coherence,
         sandbox: Sandbox,
         committed: Committed,
+        recorded: Callable[[], None],
         clock: Callable[[], datetime],
     ) -> None:
         self._database, self._partitions, self._retention = database, partitions, retention
         self._routes, self._local, self._coherence = routes, local, coherence
-        self._sandbox, self._committed, self._clock = sandbox, committed, clock
+        self._sandbox, self._committed, self._recorded, self._clock = sandbox, committed, recorded, clock
         self._pack = zstandard.ZstdCompressor(level=1).compress
         self._queue: list[_Pending] = []
         self._queued_bytes = 0
@@ -191,7 +192,9 @@ class Ingest:
             started = time.perf_counter()
             try:
                 items = [one.item for one in pending]
-                written = await batch.write(self._database, self._partitions, self._retention, items, self._clock())
+                written = await batch.write(
+                    self._database, self._partitions, self._retention, items, self._clock(), self._recorded
+                )
                 COMMIT.observe(time.perf_counter() - started)
                 settled += zip(pending, written, strict=True)
                 return

@@ -3,30 +3,61 @@
 import ipaddress
 from collections import OrderedDict
 from functools import partial
-from typing import Final
+from hashlib import blake2b
+from typing import Final, NamedTuple
 
 from server.cache.buckets import Buckets, Verdict
+from server.cache.places import Places
 from server.config import Config
 from server.metrics import Counter
+from server.model.account import User
 from server.model.errors import Refused
 
 HITS = Counter("tempmail_rate_limit_hits_total", "Requests counted against a limit.", ("type",))
 BLOCKS = Counter("tempmail_rate_limit_blocks_total", "Requests refused by a limit.", ("type",))
 
 _DAY: Final = 86_400.0
+_HOUR: Final = 3_600.0
 _REMEMBERED: Final = 10_000
+
+
+class _Limit(NamedTuple):
+    """So many at once, refilled over ``period`` seconds."""
+
+    limit: int
+    period: float
+
+
+_LOGINS_WITHIN: Final = 600.0  # seconds in which failures of one account are counted
+_LOGINS_OF_ADDRESS: Final = _Limit(30, 600.0)
+_REGISTRATIONS: Final = _Limit(10, 3600.0)
+
+
+class Attempt:
+    """One attempt to log in, counted as a failure until it is forgiven."""
+
+    def __init__(self, buckets: Buckets, taken: tuple[tuple[bytes, _Limit], ...]) -> None:
+        self._buckets, self._taken = buckets, taken
+
+    def forgive(self) -> None:
+        """It was no failure: give back what it took."""
+        for key, (limit, period) in self._taken:
+            self._buckets.take(key, limit=limit, period=period, cost=-1)
 
 
 class RateLimits:
     """A client is its address; an IPv6 client its /64, as one subscriber holds. Implements contracts.Limits."""
 
-    def __init__(self, config: Config, buckets: Buckets) -> None:
-        self._config, self._buckets = config, buckets
+    def __init__(self, config: Config, buckets: Buckets, places: Places) -> None:
+        self._buckets, self._places = buckets, places
         self._exempt: OrderedDict[str, bool] = OrderedDict()
-        rate = config.rate_requests_per_minute
-        self._request = (
-            partial(buckets.take, limit=config.rate_burst, period=60 * config.rate_burst / rate) if rate else None
-        )
+        self.adopt(config)
+
+    def adopt(self, config: Config) -> None:
+        """Settings have changed."""
+        self._config = config
+        rate, burst = config.rate_requests_per_minute if config.rate_enabled else 0, config.rate_burst
+        self._request = partial(self._buckets.take, limit=burst, period=60 * burst / rate) if rate else None
 
     def exempt(self, client: str) -> bool:
         """Whether the client's network is free of limits, as is a client on our own unix socket (an empty address)."""
@@ -47,6 +78,83 @@ class RateLimits:
         if not verdict.allowed:
             BLOCKS.add(("request",))
         return verdict
+
+    def failed_before(self, client: str) -> Verdict | None:
+        """What is left of the client's minute, taking nothing; ``allowed`` says whether a request would be."""
+        if self._request is None or self.exempt(client):
+            return None
+        verdict = self._request(b"r" + _subscriber(client), cost=0)
+        return verdict if verdict.remaining > 0 else verdict._replace(allowed=False, retry_after=1.0)
+
+    def user(self, user: User, client: str) -> Verdict | None:
+        """Take one request from the account's minute, which may be spent at once; None where nothing limits it."""
+        limit = user.quota.max_requests_per_minute
+        if not limit or self.exempt(client):
+            return None
+        HITS.add(("user",))
+        verdict = self._buckets.take(b"u" + user.id.encode(), limit=limit, period=60.0)
+        if not verdict.allowed:
+            BLOCKS.add(("user",))
+        return verdict
+
+    def enter(self, user: User, client: str) -> int | None:
+        """Take one of the account's concurrent requests; None where nothing limits them. Refused rate_limited."""
+        limit = user.quota.max_concurrent
+        if not limit or self.exempt(client):
+            return None
+        place = self._places.take(user.id.encode(), limit)
+        if place is None:
+            BLOCKS.add(("concurrent",))
+            raise Refused("rate_limited", f"at most {limit} requests at once", retry_after=1.0)
+        return place
+
+    def leave(self, place: int | None) -> None:
+        """Give back what ``enter`` took."""
+        if place is not None:
+            self._places.give_back(place)
+
+    def login(self, name: str, client: str) -> Attempt:
+        """Count an attempt against the account and the address. Refused rate_limited while either has failed too often.
+
+        It is taken before the password is looked at, so that any number at once are no more than so many in a row.
+        """
+        taken: list[tuple[bytes, _Limit]] = []
+        wanted = [
+            (
+                b"l" + blake2b(name.encode("utf-8", "replace"), digest_size=16).digest(),
+                _Limit(self._config.login_max_attempts, _LOGINS_WITHIN),
+            )
+        ]
+        if not self.exempt(client):
+            wanted.append((b"a" + _subscriber(client), _LOGINS_OF_ADDRESS))
+        for key, limit in wanted:
+            verdict = self._buckets.take(key, limit=limit.limit, period=limit.period)
+            if not verdict.allowed:
+                Attempt(self._buckets, tuple(taken)).forgive()
+                BLOCKS.add(("login",))
+                raise Refused("rate_limited", retry_after=verdict.retry_after)
+            taken.append((key, limit))
+        return Attempt(self._buckets, tuple(taken))
+
+    def register(self, client: str) -> None:
+        """Take one of the address's registrations. Refused rate_limited."""
+        if self.exempt(client):
+            return
+        limit, period = _REGISTRATIONS
+        verdict = self._buckets.take(b"n" + _subscriber(client), limit=limit, period=period)
+        if not verdict.allowed:
+            BLOCKS.add(("register",))
+            raise Refused("rate_limited", retry_after=verdict.retry_after)
+
+    def any_mailbox(self, client: str) -> None:
+        """Take one of the client's mailboxes for the hour, a guest's or an account's. Refused too_many_mailboxes."""
+        limit = self._config.rate_create_mailbox if self._config.rate_enabled else 0
+        if not limit or self.exempt(client):
+            return
+        verdict = self._buckets.take(b"h" + _subscriber(client), limit=limit, period=_HOUR)
+        if not verdict.allowed:
+            BLOCKS.add(("mailbox",))
+            raise Refused("too_many_mailboxes", f"{limit} an hour from here", retry_after=verdict.retry_after)
 
     def create_mailbox(self, client: str) -> None:
         """Take one of the guest's mailboxes for the day. Refused too_many_mailboxes."""

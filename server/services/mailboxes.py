@@ -3,15 +3,17 @@
 Lives here: the rules of API.md about addresses, tokens and lifetimes. Must not know: HTTP.
 
 A token is 256 bits from ``secrets``; only its SHA-256 is stored (a fast hash is enough for a random key), and it is
-compared in constant time. Unknown mailbox and wrong token take the same path to the same answer.
+compared in constant time. Unknown mailbox and wrong token take the same time to the same answer.
 """
 
 import hmac
+import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -21,20 +23,25 @@ from server.cache.local import Local, Ticket
 from server.config import Config
 from server.metrics import Counter
 from server.model import ids
-from server.model.address import RESERVED, random_prefix, valid_prefix
+from server.model.account import User
+from server.model.address import chosen_prefix, random_prefix
+from server.model.domain import to_ascii
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Mailbox
+from server.model.webhook import mailbox_created
 from server.services.coherence import Coherence
 from server.services.contracts import NewMailbox
+from server.services.domains import ServedDomains
 from server.services.limits import RateLimits
+from server.services.outbox import Outbox
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 
 MIN_TTL: Final = 60.0  # s
 MAX_RECORDS: Final = 50_000  # mailbox records a worker remembers
-_NOBODY: Final = bytes(32)  # compared with when there is no mailbox, so that the answer costs the same
+_NAMED: Final = 20  # domains that a refusal names
 
 CREATED = Counter("tempmail_mailboxes_created_total", "Mailboxes made.")
 DELETED = Counter("tempmail_mailboxes_deleted_total", "Mailboxes deleted by their holder.")
@@ -51,90 +58,152 @@ class MailboxService:
         messages: MessageStore,
         partitions: Partitions,
         limits: RateLimits,
+        domains: ServedDomains,
         local: Local,
         coherence: Coherence,
+        outbox: Outbox,
         clock: Callable[[], datetime],
     ) -> None:
         self._config, self._mailboxes, self._messages = config, mailboxes, messages
-        self._partitions, self._limits, self._local = partitions, limits, local
-        self._coherence, self._clock = coherence, clock
+        self._partitions, self._limits, self._domains, self._local = partitions, limits, domains, local
+        self._coherence, self._outbox, self._clock = coherence, outbox, clock
         self._records: OrderedDict[str, tuple[Ticket, datetime, Mailbox]] = OrderedDict()
 
-    async def create(self, prefix: str | None, domain: str | None, ttl: float | None, client: str) -> NewMailbox:
-        """A guest's mailbox. Refused: prefix_invalid, domain_not_allowed, duration_invalid, mailbox_exists,
-        too_many_mailboxes."""
-        local_part = self._prefix(prefix)
-        domain = self._domain(domain)
-        life = self._life(self._config.mailbox_default_ttl if ttl is None else ttl)
+    def adopt(self, config: Config) -> None:
+        """Settings have changed."""
+        self._config = config
+
+    async def create(
+        self, prefix: str | None, domain: str | None, ttl: float | None, client: str, owner: User | None = None
+    ) -> NewMailbox:
+        """``owner``'s mailbox, or a guest's; ``ttl`` infinity for one without an end, which only accounts may have.
+        Refused: prefix_invalid, domain_not_allowed, duration_invalid, mailbox_exists, too_many_mailboxes,
+        quota_reached."""
+        local_part = random_prefix() if prefix is None else chosen_prefix(prefix, "prefix")
+        domain = await self.usable_domain(domain, owner.id if owner else None)
+        if f"{local_part}@{domain}" == self._config.administrator:
+            raise Refused("prefix_invalid", f"{local_part} is reserved", field="prefix")
+        ttl = self._config.mailbox_default_ttl if ttl is None else ttl
+        self._limits.any_mailbox(client)
+        if owner is not None:
+            if self._config.mailbox_require_verification and not owner.is_email_verified:
+                raise Refused("permission_denied", "only accounts with a verified email make mailboxes")
+            life = None if ttl == math.inf else self._life(ttl, self._config.mailbox_user_max_ttl)
+            quota = owner.quota
+            return await self.establish(local_part, domain, life, quota.max_messages, owner.id, quota.max_mailboxes)
+        life = self._life(ttl, self._config.mailbox_max_ttl)
         self._limits.create_mailbox(client)
         return await self.establish(local_part, domain, life, self._config.mailbox_max_messages)
 
-    def _prefix(self, prefix: str | None) -> str:
-        if prefix is None:
-            return random_prefix()
-        if not valid_prefix(prefix.lower()):
-            detail = "3 to 64 of a-z and 0-9, with single . _ - between them"
-            raise Refused("prefix_invalid", detail, field="prefix")
-        if prefix.lower() in RESERVED:
-            raise Refused("prefix_invalid", f"{prefix.lower()} is reserved", field="prefix")
-        return prefix.lower()
-
-    def _domain(self, domain: str | None) -> str:
+    async def usable_domain(self, domain: str | None, user_id: str | None, field: str = "domain") -> str:
+        """A domain where this user (None: a guest) may have addresses, as its name stands in the set. Refused
+        domain_not_allowed, naming ``field``."""
+        served = await self._domains.current()
         if domain is None:
-            return self._config.domains[0]
-        if domain.lower() not in self._config.domains:
-            raise Refused("domain_not_allowed", f"one of {', '.join(self._config.domains)}", field="domain")
-        return domain.lower()
+            return served.default
+        found = served.get(to_ascii(domain))
+        if found is None or (found.mode != "shared" and (user_id is None or found.user_id != user_id)):
+            raise Refused("domain_not_allowed", f"one of {', '.join(served.public[:_NAMED])}", field=field)
+        return found.name
 
-    def _life(self, ttl: float) -> timedelta:
-        if not MIN_TTL <= ttl <= self._config.mailbox_max_ttl:
-            most = timedelta(seconds=self._config.mailbox_max_ttl)
-            raise Refused("duration_invalid", f"from 1 minute to {most}", field="expiresIn")
+    def _life(self, ttl: float, most: float) -> timedelta:
+        if not MIN_TTL <= ttl <= most:
+            raise Refused("duration_invalid", f"from 1 minute to {timedelta(seconds=most)}", field="expiresIn")
         return timedelta(seconds=ttl)
 
-    async def establish(self, local_part: str, domain: str, life: timedelta | None, capacity: int) -> NewMailbox:
-        """Make the mailbox; ``life`` None for one without an end, ``capacity`` 0 for one without a quota."""
+    async def establish(
+        self,
+        local_part: str,
+        domain: str,
+        life: timedelta | None,
+        capacity: int,
+        user_id: str | None = None,
+        most: int = 0,
+    ) -> NewMailbox:
+        """Make the mailbox; ``life`` None for one without an end, ``capacity`` 0 for one without a quota. ``most``: how
+        many the user may have (0: any number). Refused mailbox_exists, quota_reached."""
         token, now = secrets.token_urlsafe(32), self._clock()
         expires = _to_millisecond(now + life) if life else None
-        mailbox = Mailbox(ids.new(), local_part, domain, _hash(token), now, expires)
+        mailbox = Mailbox(ids.new(), local_part, domain, _hash(token), now, expires, user_id)
         with self._coherence.writing([mailbox.id], [mailbox.address]):
             await self._messages.create_inbox(mailbox, capacity)
             try:
-                await self._insert(mailbox, now)
+                await self._insert(mailbox, now, most)
             except Refused:
                 await self._messages.delete_inboxes([mailbox.id])
                 raise
         self._coherence.tell([Hint(Kind.ADDRESS, mailbox.id)])
         CREATED.add()
+        await self._outbox.record(user_id, "mailbox.created", mailbox_created(mailbox))
         return NewMailbox(mailbox, token)
 
-    async def _insert(self, mailbox: Mailbox, now: datetime) -> None:
+    async def _insert(self, mailbox: Mailbox, now: datetime, most: int) -> None:
         try:
-            await self._mailboxes.insert(mailbox)
-        except Refused:
-            over = await self._mailboxes.take_expired_at(mailbox.local_part, mailbox.domain, now)
-            if not over:
+            await self._mailboxes.insert(mailbox, most)
+        except Refused as refused:
+            if refused.word != "mailbox_exists" or not await self.free(mailbox.local_part, mailbox.domain, now):
                 raise
+            await self._mailboxes.insert(mailbox, most)
+
+    async def free(self, local_part: str, domain: str, now: datetime) -> bool:
+        """End whichever mailbox still has this address though its time is over; whether there was one."""
+        over = await self._mailboxes.take_expired_at(local_part, domain, now)
+        if over:
             await self._bury(over)
-            await self._mailboxes.insert(mailbox)
+        return bool(over)
 
     async def authorise(self, mailbox_id: str, token: str) -> Mailbox:
         """The living mailbox this token opens. Refused mailbox_not_found for unknown, expired and wrong alike."""
-        mailbox = await self.record(mailbox_id) if ids.valid(mailbox_id) else None
-        known = mailbox.token_hash if mailbox else _NOBODY
-        if not hmac.compare_digest(_hash(token), known) or mailbox is None or mailbox.expired(self._clock()):
-            raise Refused("mailbox_not_found")
-        return mailbox
+        digest = _hash(token)
+        return await self._opened(mailbox_id, lambda mailbox: hmac.compare_digest(digest, mailbox.token_hash))
 
-    async def record(self, mailbox_id: str) -> Mailbox | None:
-        """The mailbox as the primary knows it, from memory while its generation stands."""
+    async def owned(self, mailbox_id: str, user: User) -> Mailbox:
+        """The living mailbox, if it is the user's, or the administrators' and the user is one. Refused
+        mailbox_not_found for unknown, expired and foreign alike."""
+        return await self._opened(mailbox_id, lambda mailbox: self._may_open(mailbox, user))
+
+    async def _opened(self, mailbox_id: str, right: Callable[[Mailbox], bool]) -> Mailbox:
+        """The living mailbox, if ``right`` says so. A refusal costs one query and changes nothing in memory, be the
+        mailbox unknown or another's: neither what there is nor what is remembered must be heard in its time."""
+        known = self._remembered(mailbox_id)
+        if known is not None and right(known) and not known.expired(self._clock()):
+            return known
+        found = await self._record(mailbox_id, right) if ids.valid(mailbox_id) else None
+        if found is None or found.expired(self._clock()):
+            raise Refused("mailbox_not_found")
+        return found
+
+    def _may_open(self, mailbox: Mailbox, user: User) -> bool:
+        if mailbox.user_id is None:
+            return mailbox.address == self._config.administrator and user.role != "user"
+        return mailbox.user_id == user.id
+
+    async def administrators(self, user: User) -> Mailbox | None:
+        """The mailbox of postmaster@ and abuse@, where the user may open it and mail has made it."""
+        local_part, _, domain = self._config.administrator.rpartition("@")
+        mailbox = await self._mailboxes.by_address(local_part, domain) if user.role != "user" else None
+        return mailbox if mailbox is not None and mailbox.user_id is None and self._may_open(mailbox, user) else None
+
+    async def page(self, user: User, limit: int, before: str | None) -> tuple[Sequence[Mailbox], int]:
+        """A user's living mailboxes, newest first, and how many there are. ``before``: only ids less than this one."""
         now = self._clock()
+        mailboxes = await self._mailboxes.of_user(user.id, now, limit, before)
+        return mailboxes, await self._mailboxes.count_of_user(user.id, now)
+
+    def _remembered(self, mailbox_id: str) -> Mailbox | None:
+        """The record while its generation stands; None says nothing."""
         known = self._records.get(mailbox_id)
-        if known is not None and known[1] > now and self._local.stands(known[0]):
+        if known is not None and known[1] > self._clock() and self._local.stands(known[0]):
             return known[2]
-        ticket = self._local.ticket(keys.mailbox(mailbox_id))
+        return None
+
+    async def _record(self, mailbox_id: str, right: Callable[[Mailbox], bool]) -> Mailbox | None:
+        """The record as the primary knows it, remembered from here on, if ``right`` says so."""
+        now, ticket = self._clock(), self._local.ticket(keys.mailbox(mailbox_id))
         mailbox = await self._mailboxes.by_id(mailbox_id)
-        if mailbox is not None and self._local.settled(ticket):
+        if mailbox is None or not right(mailbox):
+            return None
+        if self._local.settled(ticket):
             self._records[mailbox_id] = (ticket, now + timedelta(seconds=self._config.cache_ttl), mailbox)
             if len(self._records) > MAX_RECORDS:
                 self._records.popitem(last=False)
@@ -142,10 +211,11 @@ class MailboxService:
 
     async def delete(self, mailbox: Mailbox) -> None:
         """Its mail can be reached no more, and is off the disk within one partition interval."""
-        with self._coherence.writing([mailbox.id], [mailbox.address]):
+        addresses = await self._mailboxes.addresses(mailbox.id)
+        with self._coherence.writing([mailbox.id], [mailbox.address, *addresses]):
             if await self._mailboxes.delete(mailbox.id):
                 DELETED.add()
-            await self._messages.delete_inboxes([mailbox.id])
+            await self._messages.end({mailbox.id: mailbox.address}, "deleted")
         self._coherence.tell([Hint(Kind.EXPIRED, mailbox.id)])
 
     async def extend(self, mailbox: Mailbox, ttl: float) -> Mailbox:
@@ -153,7 +223,9 @@ class MailboxService:
         duration_invalid."""
         if mailbox.expires_at is None:
             return mailbox
-        expires = _to_millisecond(self._clock() + self._life(ttl))
+        config = self._config
+        most = config.mailbox_max_ttl if mailbox.user_id is None else config.mailbox_user_max_ttl
+        expires = _to_millisecond(self._clock() + self._life(ttl, most))
         if expires <= mailbox.expires_at:
             return mailbox
         await self._partitions.ensure([(expires, self._clock())])
@@ -177,6 +249,10 @@ class MailboxService:
     async def counts(self, mailbox: Mailbox) -> Counts:
         return await self._messages.counts(mailbox.id)
 
+    async def counts_of(self, mailboxes: Sequence[Mailbox]) -> Mapping[str, Counts]:
+        """By mailbox id; one that goes just now is missing."""
+        return await self._messages.counts_of([mailbox.id for mailbox in mailboxes])
+
     async def sweep(self, limit: int) -> int:
         """End up to ``limit`` mailboxes whose time is over; how many. Safe in any number of processes at once."""
         over = await self._mailboxes.take_expired(self._clock(), limit)
@@ -184,10 +260,11 @@ class MailboxService:
             await self._bury(over)
         return len(over)
 
-    async def _bury(self, over: list[tuple[str, str]]) -> None:
-        gone = [mailbox_id for mailbox_id, _ in over]
-        with self._coherence.writing(gone, [address for _, address in over]):
-            await self._messages.delete_inboxes(gone)
+    async def _bury(self, over: Mapping[str, Sequence[str]]) -> None:
+        """``over``: the addresses that have become free, by mailbox, its own first."""
+        gone = list(over)
+        with self._coherence.writing(gone, chain.from_iterable(over.values())):
+            await self._messages.end({mailbox_id: own for mailbox_id, [own, *_] in over.items()}, "expired")
         EXPIRED.add(n=len(gone))
         self._coherence.tell([Hint(Kind.EXPIRED, mailbox_id) for mailbox_id in gone])
 

@@ -13,11 +13,13 @@ from server.model import mime
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Envelope, Mailbox, Recipient, Stored
+from server.model.query import Query, Term, both, parse
 from server.model.sanitise import sanitise
 from server.services.coherence import Coherence
 from server.services.contracts import Content, Delivery, File, SearchQuery
 from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
-from server.store.messages import Filter, MessageStore
+from server.store.messages import MessageStore
+from server.store.tags import TagStore
 
 READ_TIMEOUT: Final = 5.0  # s for reading a body that is not cheap, in a process that can be killed
 SANITISE_TIMEOUT: Final = 2.0
@@ -35,10 +37,20 @@ class MessageService:
     """Implements contracts.Messages."""
 
     def __init__(
-        self, config: Config, store: MessageStore, delivery: Delivery, coherence: Coherence, sandbox: Sandbox
+        self,
+        config: Config,
+        store: MessageStore,
+        tags: TagStore,
+        delivery: Delivery,
+        coherence: Coherence,
+        sandbox: Sandbox,
     ) -> None:
-        self._config, self._store, self._delivery = config, store, delivery
+        self._config, self._store, self._tags, self._delivery = config, store, tags, delivery
         self._coherence, self._sandbox = coherence, sandbox
+
+    def adopt(self, config: Config) -> None:
+        """Settings have changed."""
+        self._config = config
 
     async def page(self, mailbox: Mailbox, limit: int, offset: int, before: int | None) -> tuple[Sequence[Stored], int]:
         return await self._store.page(mailbox, limit, offset, _LAST if before is None else before)
@@ -126,14 +138,26 @@ class MessageService:
     def _changed(self, mailbox: Mailbox) -> None:
         self._coherence.tell([Hint(Kind.UPDATE, mailbox.id)])
 
-    async def search(self, mailbox: Mailbox, query: SearchQuery) -> tuple[Sequence[Stored], int]:
-        wanted = Filter(
-            query.q or None,
-            query.sender or None,
-            query.subject or None,
-            query.start,
-            query.end,
-            query.is_read,
-            query.has_attachment,
-        )
-        return await self._store.search(mailbox, wanted, query.page_size, (query.page - 1) * query.page_size)
+    async def search(self, mailbox: Mailbox, query: SearchQuery, user_id: str | None) -> tuple[Sequence[Stored], int]:
+        """Refused field_invalid for an operator of ``q``, token_required for ``tag:`` without a user to have tags."""
+        wanted = both(parse(query.q), _parameters(query))
+        names = wanted.tags()
+        if names and user_id is None:
+            raise Refused("token_required", "tag: means the tags of an account", field="q")
+        tags = await self._tags.named(user_id, names) if names and user_id is not None else {}
+        skipped = (query.page - 1) * query.page_size
+        return await self._store.search(mailbox, wanted, tags, query.page_size, skipped)
+
+
+def _parameters(query: SearchQuery) -> Query:
+    """What the parameters beside ``q`` ask for."""
+    terms = []
+    if query.sender:
+        terms.append(Term("from", query.sender))
+    if query.subject:
+        terms.append(Term("subject", query.subject))
+    if query.is_read is not None:
+        terms.append(Term("read", negated=not query.is_read))
+    if query.has_attachment is not None:
+        terms.append(Term("attachment", negated=not query.has_attachment))
+    return Query(tuple(terms), query.start, query.end)

@@ -37,8 +37,8 @@ class Retention:
 
     def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(_every(SWEEP_EVERY, self.sweep)),
-            asyncio.create_task(_every(UPKEEP_EVERY, self.upkeep)),
+            asyncio.create_task(every(SWEEP_EVERY, self.sweep)),
+            asyncio.create_task(every(UPKEEP_EVERY, self.upkeep)),
         ]
 
     async def sweep(self) -> None:
@@ -59,7 +59,7 @@ class Retention:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     """Run ``work`` for ever, spread so that workers do not act in step; trouble is logged and tried again."""
     while True:
         await asyncio.sleep(seconds * random.uniform(0.5, 1.0))

@@ -1,85 +1,114 @@
 """Which mailbox an address leads to, answered from memory wherever that is still true.
 
-Lives here: the answer to RCPT. Must not know: SMTP, or how mail is stored.
+Lives here: the answer to RCPT. Must not know: SMTP, or how mail is stored, or how a mailbox is made.
 
-Cost: a hit is two dictionary look-ups and one slice of shared memory; a miss is one query to the primary.
+What is kept stands under the address as it was given (``box+tag@domain``) and holds while the set of domains, and the
+generation of the address it leads to, are those it was found under.
+
+Cost: a hit is two dictionary look-ups and two slices of shared memory; a miss is one query to the primary.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from server.cache import keys
 from server.cache.local import Local, Ticket
+from server.model.domain import Rules, ServedSet, Target
 from server.model.errors import Refused
-from server.model.message import Recipient
+from server.model.message import Mailbox, Recipient
+from server.services.domains import ServedDomains
 from server.store.mailboxes import MailboxStore
 
 KNOWN_FOR: Final = 60.0  # s; a mailbox deleted on another host is found out at the commit at the latest
+ALIAS_KNOWN_FOR: Final = 5.0  # s; one switched off on another host takes mail until then: no commit finds it out
 UNKNOWN_FOR: Final = 1.0  # s; a mailbox made on another host takes mail after this at the latest
 FULL_FOR: Final = 5.0  # s; then the next commit finds out again
 MAX_ROUTES: Final = 100_000
 
 
+Provide = Callable[[Target], Awaitable[bool]]
+"""Makes the mailbox a target means, if mail to it makes one. Refused mailbox_full when there is no room for it."""
+
+
 class _Route(NamedTuple):
+    served: ServedSet
     ticket: Ticket
     until: float
     recipient: Recipient | None
 
 
 class Routes:
-    """Addresses of the served ``domains`` (exact, lower case) and the mailboxes behind them."""
+    """Addresses of the served domains and the mailboxes behind them."""
 
     def __init__(
-        self, store: MailboxStore, local: Local, domains: Collection[str], clock: Callable[[], datetime]
+        self,
+        store: MailboxStore,
+        local: Local,
+        domains: ServedDomains,
+        rules: Rules,
+        provide: Provide,
+        clock: Callable[[], datetime],
     ) -> None:
-        self._store, self._local, self._domains, self._clock = store, local, frozenset(domains), clock
+        self._store, self._local, self._domains, self._clock = store, local, domains, clock
+        self._rules, self._provide = rules, provide
         self._routes: OrderedDict[str, _Route] = OrderedDict()
         self._full: dict[str, tuple[Ticket, float]] = {}
 
     def route(self, address: str) -> Recipient | None:
         """The recipient if memory knows one that takes mail now; None says nothing."""
-        known = self._known(address)
+        served = self._domains.known()
+        known = self._known(address, served) if served is not None else None
         if known is None or known.recipient is None or self._is_full(known.recipient.mailbox_id):
             return None
         return known.recipient
 
-    def _known(self, address: str) -> _Route | None:
+    def _known(self, address: str, served: ServedSet) -> _Route | None:
         route = self._routes.get(address)
-        if route is None or (route.until > time.monotonic() and self._local.stands(route.ticket)):
+        if route is None:
+            return None
+        if route.served is served and route.until > time.monotonic() and self._local.stands(route.ticket):
             return route
         del self._routes[address]
         return None
 
     async def resolve(self, address: str) -> Recipient:
         """Refused domain_not_allowed, mailbox_not_found, mailbox_full; Unavailable."""
-        local_part, _, domain = address.rpartition("@")
-        if domain not in self._domains:
+        served = await self._domains.current()
+        target = self._rules.target(address, served)
+        if target is None:
             raise Refused("domain_not_allowed")
-        route = self._known(address) or await self._look_up(local_part, domain)
+        route = self._known(address, served) or await self._look_up(address, target, served)
         if route.recipient is None:
             raise Refused("mailbox_not_found")
         if self._is_full(route.recipient.mailbox_id):
             raise Refused("mailbox_full")
         return route.recipient
 
-    async def _look_up(self, local_part: str, domain: str) -> _Route:
-        address = f"{local_part}@{domain}"
-        ticket = self._local.ticket(keys.address(address))
-        mailbox = await self._store.by_address(local_part, domain)
+    async def _look_up(self, address: str, target: Target, served: ServedSet) -> _Route:
+        ticket, mailbox = await self._find(target)
+        if mailbox is None and (target.role or target.domain.mode == "catch_all") and await self._provide(target):
+            ticket, mailbox = await self._find(target)
         now = self._clock()
-        if mailbox is None or mailbox.expired(now):
-            route = _Route(ticket, time.monotonic() + UNKNOWN_FOR, None)
+        if mailbox is None:
+            route = _Route(served, ticket, time.monotonic() + UNKNOWN_FOR, None)
         else:
-            life = min(KNOWN_FOR, (mailbox.expires_at - now).total_seconds()) if mailbox.expires_at else KNOWN_FOR
-            route = _Route(ticket, time.monotonic() + life, Recipient(address, mailbox.id))
+            most = KNOWN_FOR if mailbox.address == target.address else ALIAS_KNOWN_FOR
+            life = min(most, (mailbox.expires_at - now).total_seconds()) if mailbox.expires_at else most
+            route = _Route(served, ticket, time.monotonic() + life, Recipient(address, mailbox.id))
         if self._local.settled(ticket):
             self._routes[address] = route
             if len(self._routes) > MAX_ROUTES:
                 self._routes.popitem(last=False)
         return route
+
+    async def _find(self, target: Target) -> tuple[Ticket, Mailbox | None]:
+        """The living mailbox of a target, and where its generation stood before that was asked."""
+        ticket = self._local.ticket(keys.address(target.address))
+        mailbox = await self._store.by_address(target.local_part, target.domain.name)
+        return ticket, None if mailbox is None or mailbox.expired(self._clock()) else mailbox
 
     def mark_full(self, mailbox_id: str, ticket: Ticket) -> None:
         """A commit found no room; RCPT says so until the mailbox changes. ``ticket`` is from before the commit's

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
+from server.cache.places import Places
 from server.shards.sockets import SlotSockets
 
 
@@ -28,5 +29,6 @@ class WorkerContext:
     sockets: SlotSockets
     generations: Generations
     buckets: Buckets
+    places: Places
     ready: Callable[[], None]
     heartbeat: Callable[[], None]

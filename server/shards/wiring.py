@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from math import inf
 from typing import Final
 
 from server.bus.channel import Channel
@@ -18,28 +19,54 @@ from server.cache.local import Local
 from server.config import Config
 from server.log import event
 from server.metrics import Board, exposition, snapshot
+from server.model.domain import Rules, Target
 from server.model.errors import Unavailable
-from server.model.event import Hint
-from server.model.message import Stored
+from server.model.event import Hint, Kind
+from server.model.message import Mailbox, Stored
+from server.services.accounts import AccountService
+from server.services.administration import AdministrationService
+from server.services.aliases import AliasService
+from server.services.claims import DomainClaims
 from server.services.coherence import Coherence
+from server.services.deliverer import Deliverer
+from server.services.departures import Departures
+from server.services.domains import ServedDomains
+from server.services.hub import Hub
 from server.services.ingest import Ingest
+from server.services.keys import KeyService
 from server.services.limits import RateLimits
 from server.services.mailboxes import MailboxService
 from server.services.messages import MessageService
+from server.services.outbound import Outbound
+from server.services.outbox import Outbox
+from server.services.passwords import Passwords
+from server.services.provision import Provision
+from server.services.resolver import Resolver
 from server.services.retention import Retention
 from server.services.routing import Routes
 from server.services.sandbox import Sandbox
+from server.services.settings import Settings
+from server.services.tags import TagService
+from server.services.waiting import Waiting
+from server.services.webhooks import WebhookService
 from server.shards.context import WorkerContext
 from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
 from server.store import migrate
+from server.store.administration import AdministrationStore
+from server.store.deliveries import DeliveryStore
+from server.store.departures import DepartureStore
+from server.store.domains import DomainStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import DOMAINS, Database, Pools, translated
+from server.store.tags import TagStore
+from server.store.users import UserStore
+from server.store.webhooks import WebhookStore
 from server.web import app
 from server.web.parts import WebParts
-from server.ws.hub import Hub
+from server.web.streams import Streams
 from server.ws.sessions import Sessions
 
 READY_TIMEOUT: Final = 3.0  # s a readiness check may take
@@ -85,9 +112,23 @@ class Shard:
         self._build_stores(pools)
         self._sandbox = sandbox = Sandbox()
         self._closing.push_async_callback(sandbox.close)
-        routes = Routes(self._mailbox_store, local, config.domains, now)
+        await self._build_domains()
+        self._build_webhooks()
+        self._administration_store = AdministrationStore(pools)
+        self._settings = Settings(config, self._administration_store, self._public, local, coherence, now)
+        rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
+        routes = Routes(self._mailbox_store, local, self._served, rules, self._provide, now)
         self._ingest = Ingest(
-            pools.messages, self._partitions, config.retention, routes, local, coherence, sandbox, self._committed, now
+            pools.messages,
+            self._partitions,
+            config.retention,
+            routes,
+            local,
+            coherence,
+            sandbox,
+            self._committed,
+            self._deliverer.wake,
+            now,
         )
         self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of)
         self._closing.push_async_callback(self._hub.close)
@@ -96,6 +137,29 @@ class Shard:
         self._closing.push_async_callback(self._bus.close)
         await self._start_services()
         await self._listen()
+
+    async def _build_domains(self) -> None:
+        config, store = self._config, DomainStore(self._pools.mailboxes)
+        self._served = ServedDomains(store, self._local, config.domains, config.cache_ttl)
+        self._resolver = resolver = Resolver(config.dns_servers)
+        self._closing.push_async_callback(resolver.close)
+        self._domains = DomainClaims(config, store, self._served, resolver, self._coherence, now)
+        await self._domains.configure(config.domains)
+
+    def _build_webhooks(self) -> None:
+        config = self._config
+        outbound = Outbound(self._resolver.addresses, config.webhook_allowed_networks)
+        self._closing.push_async_callback(outbound.close)
+        webhooks, deliveries = WebhookStore(self._pools.users), DeliveryStore(self._pools.messages)
+        self._deliverer = deliverer = Deliverer(config, deliveries, webhooks, outbound, now)
+        self._outbox = Outbox(deliveries, now, deliverer.wake)
+        self._webhooks = WebhookService(webhooks, deliveries, deliverer, outbound, now)
+        deliverer.start(self._webhooks.disable, self._webhooks.narrow)
+        self._closing.push_async_callback(deliverer.close)
+
+    async def _provide(self, target: Target) -> bool:
+        """Mail came for a mailbox that is not there."""
+        return await self._provision.provide(target)
 
     async def _check_schema(self) -> None:
         lacking = await self._lacking()
@@ -125,18 +189,26 @@ class Shard:
 
     async def _start_services(self) -> None:
         config = self._config
-        self._limits = RateLimits(config, self._context.buckets)
+        self._limits = RateLimits(config, self._context.buckets, self._context.places)
+        self._build_accounts()
         self._mailboxes = MailboxService(
             config,
             self._mailbox_store,
             self._message_store,
             self._partitions,
             self._limits,
+            self._served,
             self._local,
             self._coherence,
+            self._outbox,
             now,
         )
-        self._messages = MessageService(config, self._message_store, self._ingest, self._coherence, self._sandbox)
+        owner = UserStore(self._pools.users).by_id
+        self._provision = Provision(config, self._mailboxes, DomainStore(self._pools.mailboxes), owner)
+        self._domains.start()
+        self._closing.push_async_callback(self._domains.close)
+        self._build_readers()
+        self._build_administration()
         retention = Retention(config, self._mailboxes, self._message_store, self._partitions, now)
         await self._partitions.ahead(now(), config.mailbox_max_ttl)
         retention.start()
@@ -147,12 +219,62 @@ class Shard:
         self._poller = asyncio.create_task(self._poll())
         self._publish = publisher(self._context.column, self._board.publish, snapshot)
 
+    def _build_readers(self) -> None:
+        """What an open mailbox is for: its messages, its further addresses, its owner's tags."""
+        config, coherence, tags = self._config, self._coherence, TagStore(self._pools.users)
+        self._messages = MessageService(config, self._message_store, tags, self._ingest, coherence, self._sandbox)
+        self._aliases = AliasService(config, self._mailbox_store, self._mailboxes, coherence, now)
+        self._tags = TagService(tags, self._message_store, coherence, self._outbox, now)
+
+    async def _public(self) -> Sequence[str]:
+        return (await self._served.current()).public
+
+    def _build_administration(self) -> None:
+        departures = Departures(DepartureStore(self._pools), self._coherence, now)
+        departures.start()
+        self._closing.push_async_callback(departures.close)
+        users = UserStore(self._pools.users)
+        self._administration = AdministrationService(
+            self._administration_store, users, self._coherence, departures.hurry, now
+        )
+
+    async def _open(self, mailbox_id: str, credential: str) -> tuple[Mailbox, float]:
+        """What a WebSocket presents: the mailbox's token, or its owner's access token, which has two dots."""
+        if credential.count(".") != 2:
+            return await self._mailboxes.authorise(mailbox_id, credential), inf
+        principal = await self._accounts.by_token(credential)
+        until = inf if principal.expires_at is None else principal.expires_at.timestamp()
+        return await self._mailboxes.owned(mailbox_id, principal.user), until
+
+    def _build_accounts(self) -> None:
+        hasher = Passwords()
+        self._closing.callback(hasher.close)
+        users = UserStore(self._pools.users)
+        self._accounts = AccountService(self._config, users, hasher, self._limits, self._local, self._coherence, now)
+        self._keys = KeyService(users, self._coherence, self._accounts.used, now)
+        self._keys.start()
+        self._closing.push_async_callback(self._keys.close)
+
     async def _listen(self) -> None:
-        self._sessions = Sessions(self._config, self._hub, self._mailboxes.authorise)
+        self._sessions = Sessions(self._config, self._hub, self._open)
+        self._streams = Streams(self._config.streams_max, self._limits.exempt)
+        self._smtp = Listener(self._config, self._ingest, self._context.sockets.smtp)
+        await self._follow_settings()
         parts = WebParts(
             config=self._config,
+            settings=self._settings,
+            administration=self._administration,
+            accounts=self._accounts,
+            api_keys=self._keys,
             mailboxes=self._mailboxes,
+            domains=self._domains,
             messages=self._messages,
+            aliases=self._aliases,
+            tags=self._tags,
+            webhooks=self._webhooks,
+            waiting=Waiting(self._hub, self._messages),
+            hub=self._hub,
+            streams=self._streams,
             limits=self._limits,
             local=self._local,
             readiness=self.readiness,
@@ -160,12 +282,18 @@ class Shard:
             websocket=self._sessions.handle,
         )
         self._web = await app.serve(app.build(parts), self._context.sockets.http, self._config.drain_deadline / 2)
-        self._smtp = Listener(self._config, self._ingest, self._context.sockets.smtp)
         await self._smtp.start()
+
+    async def _follow_settings(self) -> None:
+        """Whoever keeps settings is told of those in force, now and whenever administrators change them."""
+        for part in (self._limits, self._accounts, self._mailboxes, self._messages, self._aliases, self._smtp):
+            self._settings.on_change(part.adopt)
+        await self._settings.load()
 
     def tick(self) -> None:
         """Once a second: measure this process and lay its figures down for whoever is asked for them."""
         self._vitals.look()
+        self._settings.look()
         self._publish()
 
     def _exposition(self) -> bytes:
@@ -183,6 +311,8 @@ class Shard:
     def _heard(self, hints: list[Hint], other_host: bool) -> None:
         if other_host:
             self._coherence.heard(hints)
+        if any(hint.kind is Kind.SETTINGS for hint in hints):
+            self._settings.look()
         self._hub.on_hints(hints)
 
     async def _next_seqs(self, mailbox_ids: Sequence[str]) -> dict[str, int]:
@@ -214,6 +344,7 @@ class Shard:
 
     async def drain(self, deadline: float) -> None:
         """Stop listening; finish SMTP transactions and requests, send WebSockets away, commit what was accepted."""
+        self._streams.drain()
         await asyncio.gather(self._smtp.drain(deadline), self._web.close(), self._sessions.drain(deadline))
         await self._ingest.drain()
 

@@ -33,6 +33,12 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
+    def adopt(self, config: Config) -> None:
+        """Settings have changed."""
+        self._config = config
+        if self._shared is not None:
+            self._shared.adopt(config)
+
     async def start(self) -> None:
         """Begin to accept."""
         loop = asyncio.get_running_loop()

@@ -53,16 +53,14 @@ class Shared:
     ) -> None:
         self.delivery, self.loop, self.tls = delivery, loop, tls
         self.name = config.smtp_domain
-        self.size = config.smtp_max_message_bytes
         self.recipients_max = config.smtp_max_recipients
-        self.read_timeout, self.session_timeout = config.smtp_read_timeout, config.smtp_session_timeout
+        self.session_timeout = config.smtp_session_timeout
         self.min_rate = config.smtp_min_rate
         self.normalise = config.smtp_bare_newlines == "normalise"
         self.default_domain = config.domains[0]
         self.greeting = replies.greeting(self.name)
         self.hello = replies.hello(self.name)
-        self.ehlo = replies.extended_hello(self.name, self.size, starttls=tls is not None)
-        self.ehlo_secure = replies.extended_hello(self.name, self.size, starttls=False)
+        self.adopt(config)
         self.clock = Clock()
         self.seats = Seats(
             -(-config.smtp_max_connections // config.workers), config.smtp_max_connections_per_ip, config.rate_exempt
@@ -73,6 +71,12 @@ class Shared:
         self.in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, float] = {}
+
+    def adopt(self, config: Config) -> None:
+        """Settings have changed: those that may while sessions run."""
+        self.size, self.read_timeout = config.smtp_max_message_bytes, config.smtp_read_timeout
+        self.ehlo = replies.extended_hello(self.name, self.size, starttls=self.tls is not None)
+        self.ehlo_secure = replies.extended_hello(self.name, self.size, starttls=False)
 
     def trouble(self, stage: str, error: BaseException) -> None:
         """Count trouble of ours and log it, a line a second for each stage: an outage must not fill the disk too."""

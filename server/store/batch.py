@@ -3,10 +3,11 @@
 Lives here: the transaction, and what it says when it cannot be. Must not know: who waits for which message; committing
 in groups, bisecting and answering are services/ingest.py's.
 
-What one batch costs: BEGIN, one UPDATE ... RETURNING for all its inboxes, COPY of bodies, COPY of messages, COMMIT.
+What one batch costs: BEGIN, one UPDATE ... RETURNING for all its inboxes, COPY of bodies, COPY of messages, COMMIT; and
+one COPY more when a webhook listens to mail of one of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import msgspec
 from server.model import ids
 from server.model.message import FOREVER, Details, Envelope, Stored, StoredAttachment
 from server.model.mime import Mail
+from server.store.deliveries import Listeners, copy_received
 from server.store.partitions import Partitions
 from server.store.pools import Connection, Database
 from server.store.rows import moment, scrubbed
@@ -70,17 +72,32 @@ class NoPartition(Exception):
         self.rows = list(rows)
 
 
+class Granted(msgspec.Struct):
+    """What a batch was given of one inbox: the next number to hand out, its end, and who listens to its mail."""
+
+    seq: int
+    drop_after: datetime
+    heard_by: Listeners | None
+
+
 async def write(
-    database: Database, partitions: Partitions, retention: float, items: Sequence[Item], now: datetime
+    database: Database,
+    partitions: Partitions,
+    retention: float,
+    items: Sequence[Item],
+    now: datetime,
+    recorded: Callable[[], None] = lambda: None,
 ) -> list[list[Stored]]:
     """Commit ``items``; for each, the row of each of its mailboxes. All or nothing.
+
+    ``recorded`` is called after a commit that left something to deliver to webhooks.
 
     Raises Shortfall or NoPartition before anything is written, and the driver's own exceptions otherwise: then nothing
     is known of the commit unless the error is the server's (asyncpg.PostgresError), which means rolled back.
     """
     async with database.connection() as connection, connection.transaction():
         granted = await _take(connection, items, now)
-        lifetimes = {drop for _, drop in granted.values()}
+        lifetimes = {one.drop_after for one in granted.values()}
         dated = {drop: _drop_after(drop, retention, now) for drop in lifetimes}
         received = {now, min(item.received_at for item in items)}  # a month may have ended while they waited
         missing = [(d, r) for d in dated.values() for r in received if not partitions.covered(d, r)]
@@ -96,11 +113,17 @@ async def write(
             records=[_record(row, drop) for _, rows in written for row, drop in rows],
             columns=_MESSAGE_COLUMNS,
         )
+        heard = {mailbox: one.heard_by for mailbox, one in granted.items() if one.heard_by}
+        if heard:
+            rows = [row for _, rows in written for row, _ in rows if row.mailbox_id in heard]
+            await copy_received(connection, rows, heard, now)
+    if heard:
+        recorded()
     return [[row for row, _ in rows] for _, rows in written]
 
 
-async def _take(connection: Connection, items: Sequence[Item], now: datetime) -> dict[str, list[Any]]:
-    """Lock and count in: mailbox id → [next seq to hand out, drop_after]. Raises Shortfall."""
+async def _take(connection: Connection, items: Sequence[Item], now: datetime) -> dict[str, Granted]:
+    """Lock and count in, by mailbox id. Raises Shortfall."""
     demand: dict[str, list[int]] = {}
     for item in items:
         for recipient in item.envelope.recipients:
@@ -110,7 +133,7 @@ async def _take(connection: Connection, items: Sequence[Item], now: datetime) ->
     wanted = list(demand)
     counted = [demand[m][0] for m in wanted], [demand[m][1] for m in wanted]
     rows = await connection.fetch(SQL.inboxes_take, wanted, *counted, now)
-    granted = {str(row["mailbox_id"]): [row["first_seq"], moment(row["drop_after"])] for row in rows}
+    granted = {str(row["mailbox_id"]): _granted(row) for row in rows}
     if len(granted) < len(demand):
         room: dict[str, int | None] = {m: None for m in wanted if m not in granted}
         found = await connection.fetch(SQL.inboxes_room, list(room), now)
@@ -119,25 +142,30 @@ async def _take(connection: Connection, items: Sequence[Item], now: datetime) ->
     return granted
 
 
+def _granted(row: asyncpg.Record) -> Granted:
+    listeners = [str(one) for one in row["listeners"] or ()]
+    return Granted(row["first_seq"], moment(row["drop_after"]), (str(row["user_id"]), listeners) if listeners else None)
+
+
 def _drop_after(drop: datetime, retention: float, now: datetime) -> datetime:
     """When mail of an inbox that ends at ``drop`` may vanish; one without an end keeps it for the retention, if any."""
     return drop if drop != FOREVER or not retention else now + timedelta(seconds=retention)
 
 
 def _rows(
-    item: Item, granted: dict[str, list[Any]], dated: Mapping[datetime, datetime]
+    item: Item, granted: Mapping[str, Granted], dated: Mapping[datetime, datetime]
 ) -> tuple[tuple[Any, ...], list[tuple[Stored, datetime]]]:
     """The body's record, and the row and drop_after for each mailbox, sequence numbers handed out in arrival order."""
     mail, envelope = item.mail, item.envelope
     body_id = ids.new()
     mailboxes = [recipient.mailbox_id for recipient in envelope.recipients]
-    drops = [dated[granted[mailbox][1]] for mailbox in mailboxes]
+    drops = [dated[granted[mailbox].drop_after] for mailbox in mailboxes]
     body_drop = max(drops)
     details = _details(mail, envelope)
     rows = []
     for recipient, drop in zip(envelope.recipients, drops, strict=True):
-        seq = granted[recipient.mailbox_id][0]
-        granted[recipient.mailbox_id][0] += 1
+        inbox = granted[recipient.mailbox_id]
+        seq, inbox.seq = inbox.seq, inbox.seq + 1
         row = Stored(
             id=ids.new(seq),
             mailbox_id=recipient.mailbox_id,

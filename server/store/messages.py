@@ -5,35 +5,26 @@ extension by another process may have moved it since the record was read: each s
 drop_after along, and when the two differ it is asked once more with the right span.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 import asyncpg
-import msgspec
 import zstandard
 
 from server.model import ids
 from server.model.errors import Refused, Unavailable
 from server.model.message import FOREVER, Counts, Mailbox, Stored
-from server.store import rows
+from server.model.query import Query, Term
+from server.model.webhook import written
+from server.store import deliveries, rows
 from server.store.pools import Connection, Database, affected
 from server.store.sql import SQL
 
 Span = tuple[datetime, datetime]
 
 _MAX_BODY = 256 << 20  # bytes a stored body may unpack to; far above any accepted message
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """Conditions of a search, all optional; ``text`` is looked for in subject, addresses and the text's beginning."""
-
-    text: str | None = None
-    sender: str | None = None
-    subject: str | None = None
-    start: datetime | None = None
-    end: datetime | None = None
-    is_read: bool | None = None
-    has_attachment: bool | None = None
+_NO_TAG = "00000000-0000-0000-0000-000000000000"  # the nil UUID (RFC 9562 section 5.9), which no tag has
 
 
 def span(drop_after: datetime | None, now: datetime) -> Span:
@@ -43,10 +34,8 @@ def span(drop_after: datetime | None, now: datetime) -> Span:
     return (now, FOREVER) if drop_after is None or drop_after == FOREVER else (drop_after, drop_after)
 
 
-def like(text: str | None) -> str | None:
+def like(text: str) -> str:
     """An ILIKE pattern for ``text`` anywhere, its wildcards escaped."""
-    if not text:
-        return None
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{rows.scrubbed(escaped, 1000)}%"
 
@@ -93,12 +82,8 @@ class MessageStore:
 
     async def one(self, mailbox: Mailbox, message_id: str) -> Stored:
         """Refused message_not_found."""
-        if not ids.valid(message_id):
-            raise Refused("message_not_found")
-        seq = ids.seq_of(message_id)
-        found = await self._spanned(
-            mailbox, lambda s: self._database.fetch(SQL.message_one, mailbox.id, *s, seq, message_id)
-        )
+        which = _which(message_id)
+        found = await self._spanned(mailbox, lambda s: self._database.fetch(SQL.message_one, mailbox.id, *s, *which))
         if not found or found[0]["id"] is None:
             raise Refused("message_not_found")
         return rows.stored(found[0])
@@ -115,17 +100,11 @@ class MessageStore:
             raise Refused("message_not_found")
         return self._unpack(row["raw"], max_output_size=_MAX_BODY)
 
-    async def search(self, mailbox: Mailbox, wanted: Filter, limit: int, offset: int) -> tuple[list[Stored], int]:
-        """Newest first, and how many there are in all."""
-        conditions = (
-            like(wanted.sender),
-            like(wanted.subject),
-            wanted.start,
-            wanted.end,
-            wanted.is_read,
-            wanted.has_attachment,
-            like(wanted.text),
-        )
+    async def search(
+        self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str], limit: int, offset: int
+    ) -> tuple[list[Stored], int]:
+        """Newest first, and how many there are in all. ``tags``: id by name, for the tags there are."""
+        conditions = (wanted.after, wanted.before, wanted.least, wanted.most, *_columns(wanted.terms, tags))
 
         def ask(limit: int, offset: int) -> Callable[[Span], Awaitable[list[asyncpg.Record]]]:
             return lambda s: self._database.fetch(SQL.search, mailbox.id, *s, *conditions, limit, offset)
@@ -138,44 +117,93 @@ class MessageStore:
 
     async def mark_read(self, mailbox: Mailbox, message_id: str) -> bool:
         """True when it was unread until now, False when it was read already. Refused message_not_found."""
-        if not ids.valid(message_id):
-            raise Refused("message_not_found")
-        now = self._clock()
+        which, now = _which(message_id), self._clock()
         async with self._database.transaction() as connection:
             where = await _lock(connection, mailbox.id, now)
-            which = (ids.seq_of(message_id), message_id)
             if affected(await connection.execute(SQL.message_mark_read, mailbox.id, *where, *which)):
                 await connection.execute(SQL.inbox_subtract, mailbox.id, 0, 1, now)
+                if mailbox.user_id is not None:
+                    read = written({"messageId": message_id, "mailboxId": mailbox.id, "seq": which[0]})
+                    await deliveries.record(connection, mailbox.user_id, "mail.read", read, now)
                 return True
         await self.one(mailbox, message_id)
         return False
 
     async def delete(self, mailbox: Mailbox, message_id: str) -> None:
         """Refused message_not_found."""
-        if not ids.valid(message_id):
-            raise Refused("message_not_found")
-        if not await self._delete(mailbox, SQL.message_delete, ids.seq_of(message_id), message_id):
+        if not await self._delete(mailbox, SQL.message_delete, SQL.message_tags_delete, *_which(message_id)):
             raise Refused("message_not_found")
 
     async def delete_all(self, mailbox: Mailbox) -> int:
-        return await self._delete(mailbox, SQL.message_delete_all)
+        return await self._delete(mailbox, SQL.message_delete_all, SQL.message_tags_delete_all)
 
-    async def _delete(self, mailbox: Mailbox, statement: str, *which: object) -> int:
+    async def _delete(self, mailbox: Mailbox, statement: str, tags: str, *which: object) -> int:
         now = self._clock()
         async with self._database.transaction() as connection:
             where = await _lock(connection, mailbox.id, now)
             gone = await connection.fetch(statement, mailbox.id, *where, *which)
             if gone:
+                await connection.execute(tags, mailbox.id, *where, *which[:1])
                 await _release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in gone])
                 unread = sum(not row["is_read"] for row in gone)
                 await connection.execute(SQL.inbox_subtract, mailbox.id, len(gone), unread, now)
         return len(gone)
 
+    async def tag(self, mailbox: Mailbox, message_id: str, tag_id: str) -> None:
+        """Again is no error. Refused message_not_found."""
+        which = _which(message_id)
+        async with self._database.transaction() as connection:
+            where = await _lock(connection, mailbox.id, self._clock())
+            if await connection.fetchrow(SQL.message_tag, mailbox.id, *where, *which, tag_id) is None:
+                raise Refused("message_not_found")
+
+    async def tags_of(self, mailbox: Mailbox, message_id: str) -> list[str]:
+        """Ids of the tags a message carries, of whoever put them there. Refused message_not_found."""
+        which = _which(message_id)
+        found = await self._spanned(mailbox, lambda s: self._database.fetch(SQL.message_tags, mailbox.id, *s, *which))
+        if not found or found[0]["id"] is None:
+            raise Refused("message_not_found")
+        return [str(row["tag_id"]) for row in found if row["tag_id"] is not None]
+
+    async def untag(self, mailbox: Mailbox, message_id: str, tag_id: str) -> None:
+        """Refused message_not_found; tag_not_found when the message does not carry it."""
+        which = _which(message_id)
+        async with self._database.transaction() as connection:
+            where = await _lock(connection, mailbox.id, self._clock())
+            if affected(await connection.execute(SQL.message_untag, mailbox.id, *where, *which, tag_id)):
+                return
+        await self.one(mailbox, message_id)
+        raise Refused("tag_not_found")
+
+    async def tagged(self, tag_id: str, before: str, limit: int) -> list[Stored]:
+        """Messages that carry a tag, newest first, in whatever mailbox; ``before``: only ids less than this."""
+        found = await self._database.fetch(SQL.tag_messages, tag_id, self._clock(), before, limit)
+        return [rows.stored(row) for row in found]
+
+    async def tag_counts(self, tag_ids: Sequence[str]) -> dict[str, int]:
+        """How many messages carry each; a tag that none carries is missing."""
+        found = await self._database.fetch(SQL.tag_counts, list(tag_ids), self._clock())
+        return {str(row["tag_id"]): row["n"] for row in found}
+
+    async def clear_tag(self, tag_id: str) -> None:
+        await self._database.execute(SQL.tag_clear, tag_id)
+
     async def create_inbox(self, mailbox: Mailbox, capacity: int) -> None:
-        await self._database.execute(SQL.inbox_insert, mailbox.id, mailbox.expires_at or FOREVER, capacity)
+        drop_after = mailbox.expires_at or FOREVER
+        await self._database.execute(SQL.inbox_insert, mailbox.id, drop_after, capacity, mailbox.user_id)
 
     async def delete_inboxes(self, mailbox_ids: Sequence[str]) -> None:
         await self._database.execute(SQL.inbox_delete, list(mailbox_ids))
+
+    async def end(self, addresses: Mapping[str, str], reason: Literal["deleted", "expired"]) -> None:
+        """Delete the inboxes of mailboxes that are no more (id → address), telling their users' webhooks."""
+        async with self._database.transaction() as connection:
+            for row in await connection.fetch(SQL.inbox_delete, list(addresses)):
+                if row["user_id"] is not None:
+                    mailbox_id = str(row["mailbox_id"])
+                    gone = {"mailboxId": mailbox_id, "address": addresses[mailbox_id], "reason": reason}
+                    user_id, now = str(row["user_id"]), self._clock()
+                    await deliveries.record(connection, user_id, "mailbox.deleted", written(gone), now)
 
     async def delete_orphans(self, before: datetime, limit: int) -> None:
         await self._database.execute(SQL.inboxes_expired, before, limit)
@@ -193,8 +221,35 @@ class MessageStore:
             held = await connection.fetch(SQL.messages_held, mailbox_id, *where, drop_after)
             await connection.execute(SQL.bodies_copy, mailbox_id, *where, drop_after)
             await connection.execute(SQL.messages_move, mailbox_id, *where, drop_after)
+            await connection.execute(SQL.message_tags_move, mailbox_id, *where, drop_after)
             await _release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in held])
             await connection.execute(SQL.inbox_move, mailbox_id, drop_after)
+
+
+def _which(message_id: str) -> tuple[int, str]:
+    """A message's seq and id. Refused message_not_found for what cannot be an id."""
+    if not ids.valid(message_id):
+        raise Refused("message_not_found")
+    return ids.seq_of(message_id), message_id
+
+
+def _columns(terms: Sequence[Term], tags: Mapping[str, str]) -> tuple[Sequence[str] | Sequence[bool], ...]:
+    """The statement's arrays: kinds, values and negations of what rows answer; values and negations of what is text."""
+    plain = [term for term in terms if term.kind != "text"]
+    text = [term for term in terms if term.kind == "text"]
+    return (
+        [term.kind for term in plain],
+        [_value(term, tags) for term in plain],
+        [term.negated for term in plain],
+        [like(term.value) for term in text],
+        [term.negated for term in text],
+    )
+
+
+def _value(term: Term, tags: Mapping[str, str]) -> str:
+    if term.kind == "tag":
+        return tags.get(term.value, _NO_TAG)
+    return like(term.value) if term.kind in ("from", "to", "subject") else term.value
 
 
 def _counts(row: asyncpg.Record) -> Counts:

@@ -1,4 +1,4 @@
-"""Partitions of messages and bodies: made ahead and on demand, dropped whole when their time is over.
+"""Partitions of messages, bodies and tags: made ahead and on demand, dropped whole when their time is over.
 
 Lives here: which range a moment lies in, and the statements that attach and detach. Must not know: what a message is.
 
@@ -22,13 +22,14 @@ from server.log import event
 from server.model.message import FOREVER
 from server.store.pools import Connection, Database, translated
 
-PARENTS: Final = ("messages", "bodies")
+PARENTS: Final = ("messages", "bodies", "message_tags")
 GRACE: Final = timedelta(seconds=30)  # past a range's end before it goes: a commit under way may still land in it
 _LOCK: Final = 0x70617274  # pg_advisory_lock key: one maker or dropper of partitions at a time
 _DAY: Final = timedelta(days=1)
 _FAR: Final = timedelta(days=7)
 _DETACH_TIMEOUT: Final = 60  # s; a detach waits for the readers and writers that were there before it
 _NAME: Final = re.compile(r"(\d{14})_(\d+)|forever_(\d{6})")
+_LEAF: Final = re.compile(rf"({'|'.join(PARENTS)})_({_NAME.pattern})")
 
 
 class Range(msgspec.Struct, frozen=True, order=True):
@@ -91,12 +92,13 @@ class Partitions:
         with translated():
             async with self._database.connection() as connection, connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-                self._known = await attached(connection)
+                leaves = await _leaves(connection)
+                self._known = _whole(leaves)
                 made = []
                 for drop_after, received in rows:
                     if not self.covered(drop_after, received):
                         made.append(self._wanted(drop_after, received))
-                        await self._make(connection, made[-1])
+                        await self._make(connection, made[-1], leaves)
         if made:
             event("info", "partitions made", count=len(made), first=made[0].suffix, last=made[-1].suffix)
 
@@ -108,8 +110,11 @@ class Partitions:
         far = drop_after - received > _FAR
         return day if far and not any(day.start <= r.start < day.end for r in self._known if not r.forever) else near
 
-    async def _make(self, connection: Connection, wanted: Range) -> None:
+    async def _make(self, connection: Connection, wanted: Range, leaves: set[tuple[str, Range]]) -> None:
+        """What of the range is not there yet: a crash, or a release that knew fewer tables, may have left a part."""
         for parent in PARENTS:
+            if (parent, wanted) in leaves:
+                continue
             over = f"messages.{parent}_forever" if wanted.forever else f"messages.{parent}"
             name = f"messages.{parent}_{wanted.suffix}"
             await connection.execute(f"CREATE TABLE {name} (LIKE messages.{parent} INCLUDING ALL)")
@@ -131,7 +136,7 @@ class Partitions:
         """Remove every range that ended before ``now`` less a grace; nothing when another process is at it.
 
         DETACH CONCURRENTLY lets readers and writers pass. What a crash left half done (a pending detach, a table
-        detached and not dropped, one parent's part gone and the other's not) is finished here too. Returns the tables'
+        detached and not dropped, one parent's part gone and another's not) is finished here too. Returns the tables'
         names.
         """
         with translated():
@@ -159,14 +164,17 @@ async def _leaves(connection: Connection) -> set[tuple[str, Range]]:
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = 'messages' AND c.relkind = 'r' AND NOT i.inhdetachpending"
     )
-    split = (row["relname"].partition("_") for row in rows)
-    return {(parent, found) for parent, _, suffix in split if (found := parse(suffix)) is not None}
+    named = [match for row in rows if (match := _LEAF.fullmatch(row["relname"]))]
+    return {(match[1], found) for match in named if (found := parse(match[2])) is not None}
 
 
 async def attached(connection: Connection) -> set[Range]:
-    """The ranges that both parents have attached now."""
-    leaves = await _leaves(connection)
-    return {found for parent, found in leaves if all((other, found) in leaves for other in PARENTS)}
+    """The ranges that all parents have attached now."""
+    return _whole(await _leaves(connection))
+
+
+def _whole(leaves: set[tuple[str, Range]]) -> set[Range]:
+    return {found for _, found in leaves if all((parent, found) in leaves for parent in PARENTS)}
 
 
 async def _drop(connection: Connection, parent: str, old: Range) -> None:
@@ -182,8 +190,9 @@ async def _finish_detached(connection: Connection) -> None:
         "SELECT c.relname, i.inhparent::regclass::text AS parent FROM pg_catalog.pg_class c"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid"
-        " WHERE n.nspname = 'messages' AND c.relkind = 'r' AND c.relname ~ '^(messages|bodies)_[0-9]{14}_[0-9]+$'"
-        " AND (i.inhrelid IS NULL OR i.inhdetachpending)"
+        " WHERE n.nspname = 'messages' AND c.relkind = 'r' AND c.relname ~ $1"
+        " AND (i.inhrelid IS NULL OR i.inhdetachpending)",
+        f"^({'|'.join(PARENTS)})_[0-9]{{14}}_[0-9]+$",
     )
     for row in rows:
         if row["parent"]:

@@ -27,6 +27,72 @@ CREATE TABLE users.users (
 CREATE UNIQUE INDEX users_email ON users.users (lower(email));
 CREATE UNIQUE INDEX users_username ON users.users (lower(username));
 
+-- A login and all that it renews (a family of refresh tokens): only the newest refresh token counts, and only its hash is
+-- kept. An access token holds while the session it names is here, so that deleting the row ends all of them at once.
+CREATE TABLE users.sessions (
+    id           uuid PRIMARY KEY,
+    user_id      uuid NOT NULL REFERENCES users.users (id) ON DELETE CASCADE,
+    refresh_hash bytea NOT NULL CHECK (octet_length(refresh_hash) = 32),
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz NOT NULL
+);
+CREATE INDEX sessions_user_id ON users.sessions (user_id, id);
+
+-- Keys for programs. A key is random, so a fast hash of it is enough; `shown` is its beginning and end, for its owner to
+-- tell them apart.
+CREATE TABLE users.api_keys (
+    id           uuid PRIMARY KEY,
+    user_id      uuid NOT NULL REFERENCES users.users (id) ON DELETE CASCADE,
+    name         text NOT NULL,
+    hash         bytea NOT NULL CHECK (octet_length(hash) = 32),
+    shown        text NOT NULL,
+    scopes       text[] NOT NULL,
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz,
+    last_used_at timestamptz
+);
+CREATE UNIQUE INDEX api_keys_hash ON users.api_keys (hash);
+CREATE INDEX api_keys_user_id ON users.api_keys (user_id, id);
+
+-- What an administrator granted one account instead of what its tier allows; 0 is without limit.
+CREATE TABLE users.quotas (
+    user_id                 uuid PRIMARY KEY REFERENCES users.users (id) ON DELETE CASCADE,
+    max_mailboxes           integer NOT NULL CHECK (max_mailboxes >= 0),
+    max_messages            integer NOT NULL CHECK (max_messages >= 0),
+    max_requests_per_minute integer NOT NULL CHECK (max_requests_per_minute >= 0),
+    max_concurrent          integer NOT NULL CHECK (max_concurrent >= 0)
+);
+
+-- Labels a user puts on messages. Which message carries which is in the domain `messages`.
+CREATE TABLE users.tags (
+    id          uuid PRIMARY KEY,
+    user_id     uuid NOT NULL REFERENCES users.users (id) ON DELETE CASCADE,
+    name        text NOT NULL,
+    color       text NOT NULL,
+    description text NOT NULL,
+    created_at  timestamptz NOT NULL,
+    updated_at  timestamptz NOT NULL
+);
+-- A user's tags; two never share a name, whatever its case.
+CREATE UNIQUE INDEX tags_user_name ON users.tags (user_id, lower(name));
+
+-- Where users want to be told. The secret is kept as it is, because every payload is signed with it.
+CREATE TABLE users.webhooks (
+    id           uuid PRIMARY KEY,
+    user_id      uuid NOT NULL REFERENCES users.users (id) ON DELETE CASCADE,
+    url          text NOT NULL,
+    events       text[] NOT NULL,
+    secret       text NOT NULL,
+    description  text NOT NULL,
+    is_active    boolean NOT NULL DEFAULT true,
+    retry_count  integer NOT NULL DEFAULT 0, -- failures since the last success
+    last_error   text,
+    last_success timestamptz,
+    created_at   timestamptz NOT NULL,
+    updated_at   timestamptz NOT NULL
+);
+CREATE INDEX webhooks_user_id ON users.webhooks (user_id, id);
+
 -- Who may read what: an address, the hash of its token, and when it ends. Its mail is in the domain `messages`.
 CREATE TABLE mailboxes.mailboxes (
     id         uuid PRIMARY KEY,
@@ -37,12 +103,66 @@ CREATE TABLE mailboxes.mailboxes (
     created_at timestamptz NOT NULL,
     expires_at timestamptz
 );
--- RCPT asks by address; two mailboxes never share one.
-CREATE UNIQUE INDEX mailboxes_address ON mailboxes.mailboxes (local_part, domain);
 -- The sweeper takes the oldest first; mailboxes kept for ever are not in its way.
 CREATE INDEX mailboxes_expires_at ON mailboxes.mailboxes (expires_at) WHERE expires_at IS NOT NULL;
 -- A user's own list, newest first (ids sort by time).
 CREATE INDEX mailboxes_user_id ON mailboxes.mailboxes (user_id, id) WHERE user_id IS NOT NULL;
+
+-- Every address that leads to a mailbox: its own and its aliases. One key over both, so that the database decides who gets an
+-- address, whatever asks for it at the same moment. Deleting the mailbox frees them all in the same statement.
+CREATE TABLE mailboxes.addresses (
+    local_part text NOT NULL,
+    domain     text NOT NULL,
+    mailbox_id uuid NOT NULL REFERENCES mailboxes.mailboxes (id) ON DELETE CASCADE,
+    alias_id   uuid, -- NULL: the mailbox's own
+    is_active  boolean NOT NULL DEFAULT true,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (domain, local_part)
+);
+-- A mailbox's aliases, and what its deletion frees.
+CREATE INDEX addresses_mailbox_id ON mailboxes.addresses (mailbox_id, alias_id);
+
+-- Domains somebody wants served; user_id NULL is the installation's own. Anybody may claim a name: what counts is who proved
+-- it, so that a claim never stands in the way of the owner.
+CREATE TABLE mailboxes.domains (
+    id            uuid PRIMARY KEY,
+    name          text NOT NULL,
+    user_id       uuid,
+    mode          text NOT NULL DEFAULT 'shared' CHECK (mode IN ('shared', 'exclusive', 'catch_all', 'whitelist')),
+    status        text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'verified', 'failed', 'expired')),
+    method        text NOT NULL DEFAULT 'dns' CHECK (method IN ('dns', 'configuration')),
+    verify_token  text NOT NULL CHECK (verify_token ~ '^[0-9a-f]{64}$'),
+    created_at    timestamptz NOT NULL,
+    created_by    uuid,
+    verified_at   timestamptz,
+    last_check_at timestamptz,
+    expires_at    timestamptz,
+    is_active     boolean NOT NULL DEFAULT true,
+    is_default    boolean NOT NULL DEFAULT false,
+    mx_records    text[] NOT NULL DEFAULT '{}',
+    notes         text NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX domains_verified ON mailboxes.domains (name) WHERE status = 'verified';
+CREATE UNIQUE INDEX domains_system ON mailboxes.domains (name) WHERE user_id IS NULL;
+CREATE UNIQUE INDEX domains_claim ON mailboxes.domains (user_id, name) WHERE user_id IS NOT NULL;
+CREATE UNIQUE INDEX domains_default ON mailboxes.domains (is_default) WHERE is_default;
+-- Users' domains are proved again and again: the one that waited longest first.
+CREATE INDEX domains_check ON mailboxes.domains (last_check_at) WHERE status = 'verified' AND user_id IS NOT NULL;
+
+-- A number that moves whenever the set of served domains may have changed: workers read it often and the set seldom.
+CREATE TABLE mailboxes.domain_set (revision bigint NOT NULL);
+CREATE UNIQUE INDEX domain_set_one ON mailboxes.domain_set ((true));
+INSERT INTO mailboxes.domain_set VALUES (1);
+CREATE FUNCTION mailboxes.domain_set_moves() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN UPDATE mailboxes.domain_set SET revision = revision + 1; RETURN NULL; END';
+CREATE TRIGGER domain_comes AFTER INSERT ON mailboxes.domains
+    FOR EACH ROW WHEN (NEW.status = 'verified') EXECUTE FUNCTION mailboxes.domain_set_moves();
+CREATE TRIGGER domain_goes AFTER DELETE ON mailboxes.domains
+    FOR EACH ROW WHEN (OLD.status = 'verified') EXECUTE FUNCTION mailboxes.domain_set_moves();
+CREATE TRIGGER domain_changes AFTER UPDATE ON mailboxes.domains
+    FOR EACH ROW WHEN ((OLD.mode, OLD.status, OLD.is_active, OLD.is_default, OLD.method)
+        IS DISTINCT FROM (NEW.mode, NEW.status, NEW.is_active, NEW.is_default, NEW.method))
+    EXECUTE FUNCTION mailboxes.domain_set_moves();
 
 -- One row a mailbox: the lock that orders its mail, the next sequence number, the counters, and when its mail may vanish.
 -- drop_after here is the authority: deliveries, extensions and deletions all take this row's lock before they act on it.
@@ -53,7 +173,8 @@ CREATE TABLE messages.inboxes (
     total         integer NOT NULL DEFAULT 0,
     unread        integer NOT NULL DEFAULT 0,
     capacity      integer NOT NULL DEFAULT 0 CHECK (capacity >= 0), -- messages it may hold; 0 = any number
-    last_activity timestamptz
+    last_activity timestamptz,
+    user_id       uuid -- whose mailbox it is, so that a batch knows from the rows it locks anyway who is to be told
 ) WITH (fillfactor = 70); -- room for the counters' updates to stay on the page (HOT)
 CREATE INDEX inboxes_drop_after ON messages.inboxes (drop_after);
 
@@ -95,3 +216,156 @@ CREATE TABLE messages.messages_forever PARTITION OF messages.messages
 CREATE TABLE messages.bodies_forever PARTITION OF messages.bodies
     FOR VALUES FROM ('infinity') TO (MAXVALUE) PARTITION BY RANGE (received_at);
 
+-- Which message carries which tag. Partitioned as messages are, so that a tag goes with the partition of its message.
+-- The key begins with the tag and ends a tag's list in the order of its messages' ids, which is the order of their receipt.
+CREATE TABLE messages.message_tags (
+    tag_id      uuid NOT NULL,
+    message_id  uuid NOT NULL,
+    mailbox_id  uuid NOT NULL,
+    seq         bigint NOT NULL,
+    drop_after  timestamptz NOT NULL, -- the message's own, as is received_at: both are bounds of partitions
+    received_at timestamptz NOT NULL,
+    PRIMARY KEY (tag_id, message_id, drop_after, received_at)
+) PARTITION BY RANGE (drop_after);
+-- The tags of one message.
+CREATE INDEX message_tags_message ON messages.message_tags (mailbox_id, seq);
+
+CREATE TABLE messages.message_tags_forever PARTITION OF messages.message_tags
+    FOR VALUES FROM ('infinity') TO (MAXVALUE) PARTITION BY RANGE (received_at);
+
+-- This domain's copy of who listens to what: at least every active webhook of users.webhooks, for a moment perhaps one that
+-- is not active any more (deliveries ask again before they send).
+CREATE TABLE messages.listeners (
+    webhook_id uuid PRIMARY KEY,
+    user_id    uuid NOT NULL,
+    events     text[] NOT NULL
+);
+CREATE INDEX listeners_user_id ON messages.listeners (user_id);
+
+-- The outbox and the log of webhooks: a row is written with what it tells of, and is tried when due_at has come. Taking one
+-- moves due_at to the end of a lease, so what a dead worker had taken is due again by itself.
+CREATE TABLE messages.deliveries (
+    id          uuid PRIMARY KEY, -- sorts by time: retention needs no index of its own
+    webhook_id  uuid NOT NULL,
+    user_id     uuid NOT NULL,
+    event       text NOT NULL,
+    data        json NOT NULL, -- as text, for a payload is the same bytes at every attempt
+    created_at  timestamptz NOT NULL,
+    due_at      timestamptz,
+    fence       integer NOT NULL DEFAULT 0,
+    attempts    integer NOT NULL DEFAULT 0,
+    success     boolean NOT NULL DEFAULT false,
+    status_code integer,
+    response    text,
+    duration    integer, -- ms
+    error       text
+);
+CREATE INDEX deliveries_webhook_id ON messages.deliveries (webhook_id, id);
+CREATE INDEX deliveries_due_at ON messages.deliveries (due_at) WHERE due_at IS NOT NULL;
+
+-- What administrators did: written in the transaction of the act wherever the act is in this domain. It outlives the people
+-- in it, so names stand here as they were.
+CREATE TABLE users.audit (
+    id       uuid PRIMARY KEY, -- sorts by time
+    at       timestamptz NOT NULL,
+    actor_id uuid,             -- NULL: the command line
+    actor    text NOT NULL,
+    client   text NOT NULL,
+    action   text NOT NULL,
+    target   text NOT NULL,
+    before   json,             -- only what the act changed, and never a secret
+    after    json
+);
+
+-- What administrators set instead of what the process was configured with: one row, {"mailbox.defaultTtl": "2h", ...}.
+CREATE TABLE users.settings (
+    overrides  jsonb NOT NULL DEFAULT '{}',
+    updated_at timestamptz,
+    updated_by text
+);
+CREATE UNIQUE INDEX settings_one ON users.settings ((true));
+INSERT INTO users.settings DEFAULT VALUES;
+
+-- Accounts that were deleted and whose mailboxes, domains and listeners in other domains have still to go. Whoever takes one
+-- moves due_at on, so what a dead worker had taken is due again by itself.
+CREATE TABLE users.departures (
+    user_id     uuid PRIMARY KEY,
+    departed_at timestamptz NOT NULL,
+    due_at      timestamptz NOT NULL
+);
+
+-- How many accounts there are of each kind, kept by the triggers below in the transaction that changes it.
+CREATE TABLE users.counters (
+    tier      text NOT NULL,
+    role      text NOT NULL,
+    is_active boolean NOT NULL,
+    accounts  bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (tier, role, is_active)
+) WITH (fillfactor = 50);
+INSERT INTO users.counters (tier, role, is_active)
+SELECT * FROM unnest(ARRAY['free', 'basic', 'pro', 'enterprise']) tier, unnest(ARRAY['user', 'admin', 'super']) role,
+    unnest(ARRAY[true, false]) is_active;
+-- Both rows are locked in one order before either is changed, so that two opposite changes cannot deadlock.
+CREATE FUNCTION users.count_accounts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM users.counters c
+    WHERE (TG_OP <> 'INSERT' AND (c.tier, c.role, c.is_active) = (OLD.tier, OLD.role, OLD.is_active))
+        OR (TG_OP <> 'DELETE' AND (c.tier, c.role, c.is_active) = (NEW.tier, NEW.role, NEW.is_active))
+    ORDER BY c.tier, c.role, c.is_active FOR UPDATE;
+    IF TG_OP <> 'INSERT' THEN
+        UPDATE users.counters c SET accounts = c.accounts - 1
+        WHERE (c.tier, c.role, c.is_active) = (OLD.tier, OLD.role, OLD.is_active);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        UPDATE users.counters c SET accounts = c.accounts + 1
+        WHERE (c.tier, c.role, c.is_active) = (NEW.tier, NEW.role, NEW.is_active);
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER accounts_counted AFTER INSERT OR DELETE OR UPDATE OF tier, role, is_active ON users.users
+    FOR EACH ROW EXECUTE FUNCTION users.count_accounts();
+-- The trigger's lock on the table stands until this commits, so nothing is counted twice or missed.
+UPDATE users.counters c SET accounts = n
+FROM (SELECT tier, role, is_active, count(*) AS n FROM users.users GROUP BY tier, role, is_active) u
+WHERE (c.tier, c.role, c.is_active) = (u.tier, u.role, u.is_active);
+
+-- How many mailboxes each domain has had and has, kept by the triggers below in the transaction that changes it. A domain has
+-- several rows, one of which each connection of the server changes, so that commits rarely wait for one another.
+CREATE TABLE mailboxes.counters (
+    domain text NOT NULL,
+    shard  integer NOT NULL,
+    made   bigint NOT NULL,
+    living bigint NOT NULL,
+    PRIMARY KEY (domain, shard)
+) WITH (fillfactor = 50);
+-- Rows are taken in the order of their domains, so that two statements cannot deadlock.
+CREATE FUNCTION mailboxes.count_mailboxes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO mailboxes.counters AS c (domain, shard, made, living)
+    SELECT domain, pg_backend_pid() & 15, CASE TG_OP WHEN 'INSERT' THEN count(*) ELSE 0 END,
+        CASE TG_OP WHEN 'INSERT' THEN count(*) ELSE -count(*) END
+    FROM changed GROUP BY domain ORDER BY domain
+    ON CONFLICT (domain, shard) DO UPDATE SET made = c.made + excluded.made, living = c.living + excluded.living;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER mailboxes_made AFTER INSERT ON mailboxes.mailboxes
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION mailboxes.count_mailboxes();
+CREATE TRIGGER mailboxes_gone AFTER DELETE ON mailboxes.mailboxes
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION mailboxes.count_mailboxes();
+-- The triggers' lock on the table stands until this commits, so nothing is counted twice or missed.
+INSERT INTO mailboxes.counters (domain, shard, made, living)
+SELECT domain, 0, count(*), count(*) FROM mailboxes.mailboxes GROUP BY domain;
+
+-- How many messages were received, in all and on the last day of each row (UTC). A batch counts itself in where it takes its
+-- numbers; each connection of the server has its row, so that commits rarely wait for one another.
+CREATE TABLE messages.counters (
+    shard    integer PRIMARY KEY,
+    received bigint NOT NULL DEFAULT 0,
+    day      date NOT NULL DEFAULT '-infinity',
+    today    bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 25); -- room for many updates a second to stay on the page (HOT)
+INSERT INTO messages.counters (shard) SELECT generate_series(0, 255);
+-- What was received before this counter was there, as far as it still shows.
+UPDATE messages.counters SET received = (SELECT coalesce(sum(next_seq - 1), 0) FROM messages.inboxes) WHERE shard = 0;

@@ -6,7 +6,7 @@ Lives here: finding a request's endpoint, and serving. Must not know: any resour
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -14,13 +14,15 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from server import log
+from server.model.errors import Refused
 from server.web.caller import Addresses, Origins
 from server.web.dispatch import Endpoint
 from server.web.messages import INJECTION_MAX
 from server.web.parts import WebParts
 from server.web.requests import Call
-from server.web.responses import Reply, failure
-from server.web.routes import ROUTES, Handler, Route
+from server.web.responses import Failed, FailureBody, Reply, failure
+from server.web.route import Handler, Route
+from server.web.routes import ROUTES
 
 __all__ = ["Api", "Serving", "WebParts", "build", "serve"]
 
@@ -51,9 +53,11 @@ class Api:
         self._root = _Place()
         self._parts, self._origins = parts, Origins(parts.config)
         self._addresses = Addresses(parts.config.trusted_proxies)
-        self._elsewhere = self._endpoint(Route("*", "unmatched", _unmatched, "none", limit=True))
+        self._elsewhere: dict[str, Endpoint] = {}
+        self._nowhere = self._unmatched(Failed)
         for path, routes in _by_path(ROUTES).items():
             self._add(path, routes)
+            self._elsewhere[path.split("/")[1]] = self._unmatched(routes[0].failed)
 
     def __call__(self, request: web.BaseRequest) -> Coroutine[None, None, web.StreamResponse]:
         assert isinstance(request, web.Request)
@@ -65,24 +69,32 @@ class Api:
             if following is None:
                 following = place.variable
                 if following is None or not segment:
-                    return self._elsewhere.answer(request, ())
+                    return self._lost(request)
                 segments.append(segment)
             place = following
-        endpoint = place.endpoints.get(request.method) or place.otherwise or self._elsewhere
-        return endpoint.answer(request, segments)
+        endpoint = place.endpoints.get(request.method) or place.otherwise
+        return endpoint.answer(request, segments) if endpoint else self._lost(request)
+
+    def _lost(self, request: web.Request) -> Coroutine[None, None, web.StreamResponse]:
+        """There is nothing at this path: said as the API whose first segment it shares says such things."""
+        family = request.rel_url.raw_path.split("/", 2)[1:2]
+        return self._elsewhere.get("".join(family), self._nowhere).answer(request, ())
+
+    def _unmatched(self, failed: type[FailureBody]) -> Endpoint:
+        return self._endpoint(Route("*", "unmatched", _unmatched, "none", limit=True, failed=failed))
 
     def _endpoint(self, route: Route) -> Endpoint:
         return Endpoint(route, self._parts, self._addresses, self._origins)
 
-    def _add(self, path: str, routes: Iterable[Route]) -> None:
-        place = self._place(path)
+    def _add(self, path: str, routes: Sequence[Route]) -> None:
+        place, failed = self._place(path), routes[0].failed
         for route in routes:
             place.endpoints[route.method] = self._endpoint(route)
             if route.method == "GET" and route.deadline is not None:
                 place.endpoints["HEAD"] = place.endpoints["GET"]
         allow = ", ".join(sorted({*place.endpoints, "OPTIONS"}))
         place.endpoints["OPTIONS"] = self._endpoint(Route("OPTIONS", path, _options(allow), "none", limit=False))
-        place.otherwise = self._endpoint(Route("*", path, _wrong_method(allow), "none", limit=True))
+        place.otherwise = self._endpoint(Route("*", path, _wrong_method(allow, failed), "none", limit=True))
 
     def _place(self, path: str) -> _Place:
         place = self._root
@@ -113,15 +125,15 @@ def _options(allow: str) -> Handler:
     return options
 
 
-def _wrong_method(allow: str) -> Handler:
+def _wrong_method(allow: str, failed: type[FailureBody]) -> Handler:
     async def wrong_method(call: Call) -> Reply:
-        return failure(call.language, "method_not_allowed", (("Allow", allow),))
+        return failure(call.language, "method_not_allowed", (("Allow", allow),), failed)
 
     return wrong_method
 
 
-async def _unmatched(call: Call) -> Reply:
-    return failure(call.language, "route_not_found")
+async def _unmatched(_: Call) -> Reply:
+    raise Refused("route_not_found")
 
 
 class _Kinds(logging.Handler):

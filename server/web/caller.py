@@ -1,12 +1,13 @@
-"""Who is calling: the client's address behind proxies, the mailbox token presented, and the origin of a page.
+"""Who is calling: the client's address behind proxies, the credential presented, and the origin of a page.
 
-Must not know: whether the token opens anything, or what limits an address has.
+Must not know: whether the credential opens anything, or what limits an address has.
 """
 
 import ipaddress
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -19,7 +20,10 @@ _REMEMBERED: Final = 4096  # peers whose classification is kept
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 EXPOSED: Final = "ETag, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
-ACCEPTED: Final = "Authorization, Content-Type, If-None-Match, X-Mailbox-Token"
+ACCEPTED: Final = "Authorization, Content-Type, If-None-Match, X-API-Key, X-Mailbox-Token"
+
+COOKIE: Final = "access_token"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1, of those we serve
 
 
 class Addresses:
@@ -74,17 +78,83 @@ def _parsed(text: str) -> _Address | None:
     return address
 
 
-def token(request: web.Request, headers: Mapping[str, str], query: bool) -> str:
-    """The token presented, "" for none: Authorization, X-Mailbox-Token, then ``?token=`` if ``query``."""
-    authorization = headers.get("Authorization")
-    if authorization is not None and authorization[:7].lower() == "bearer ":
-        return authorization[7:].strip()
+class Credential(NamedTuple):
+    """What a request presents: a mailbox's token, an access token (``jwt``, or ``cookie`` where a browser added it by
+    itself) or an API key. ``secret`` is "" for none.
+    """
+
+    kind: Literal["token", "jwt", "cookie", "key"]
+    secret: str
+
+
+NONE: Final = Credential("token", "")
+
+
+def mailbox_credential(request: web.Request, headers: Mapping[str, str], query: bool) -> Credential:
+    """What may open a mailbox: Authorization, X-Mailbox-Token, X-API-Key, ``?token=`` if ``query``, the cookie."""
+    bearer = _bearer(headers)
+    if bearer is not None:
+        return bearer
     presented = headers.get("X-Mailbox-Token")
     if presented is not None:
-        return presented.strip()
+        return Credential("token", presented.strip())
+    key = headers.get("X-API-Key")
+    if key is not None:
+        return Credential("key", key.strip())
     if query and "token=" in request.raw_path:
-        return request.query.get("token", "")
-    return ""
+        return _token(request.query.get("token", ""))
+    return _cookie(request, headers)
+
+
+def account_credential(request: web.Request, headers: Mapping[str, str]) -> Credential:
+    """Who acts: Authorization, X-API-Key, the cookie."""
+    bearer = _bearer(headers)
+    if bearer is not None:
+        return bearer
+    key = headers.get("X-API-Key")
+    return _cookie(request, headers) if key is None else Credential("key", key.strip())
+
+
+def key_credential(headers: Mapping[str, str]) -> Credential:
+    return Credential("key", headers.get("X-API-Key", "").strip())
+
+
+def _bearer(headers: Mapping[str, str]) -> Credential | None:
+    authorization = headers.get("Authorization")
+    if authorization is None or authorization[:7].lower() != "bearer ":
+        return None
+    return _token(authorization[7:].strip())
+
+
+def _token(secret: str) -> Credential:
+    """An access token has three parts, dots between them (RFC 7515 section 7.1); a mailbox's token holds no dot."""
+    return Credential("jwt" if secret.count(".") == 2 else "token", secret)
+
+
+def _cookie(request: web.Request, headers: Mapping[str, str]) -> Credential:
+    if "Cookie" not in headers:
+        return NONE
+    return Credential("cookie", request.cookies.get(COOKIE, ""))
+
+
+def forged(request: web.Request) -> bool:
+    """Whether a request with a cookie may be the work of another site's page: a change that does not come from a page
+    of this very origin. Sec-Fetch-Site is the browser's own word (Fetch Metadata), Origin that of older ones.
+    """
+    if request.method in _SAFE:
+        return False
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site != "same-origin"
+    return not _same_origin(request.headers.get("Origin", ""), request.headers.get("Host", ""))
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and parts.netloc.lower() == host.lower()
 
 
 class Origins:

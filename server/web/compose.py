@@ -56,7 +56,7 @@ def compose(injection: Injection, mailbox: str, host: str) -> bytes:
     try:
         for name, value in headers.items():
             message[name.capitalize()] = value
-    except ValueError as error:  # the library saw structure in it that does not hold
+    except (ValueError, IndexError) as error:  # the library saw structure in it that does not hold, or broke over it
         raise Refused("field_invalid", "not a header value", field=name) from error
     message["Date"] = formatdate(usegmt=True)
     message["Message-ID"] = make_msgid(domain=host)

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -22,15 +23,17 @@ from server.cache import keys
 from server.cache.buckets import Verdict
 from server.cache.local import Local, Ready
 from server.metrics import LATENCY, Counter, Histogram, Labels
-from server.model import ids
+from server.model.account import Principal
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
 from server.web import caller
+from server.web.caller import Credential
+from server.web.gate import Gate
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
-from server.web.requests import Call
+from server.web.requests import Call, Staying
 from server.web.responses import JSON, Reply, failure, matches, refusal
-from server.web.routes import Route
+from server.web.route import Route
 
 REQUESTS: Final = Counter("http_requests_total", "Requests answered.", ("method", "endpoint", "status_code"))
 DURATION: Final = Histogram("http_request_duration_seconds", "Time to make an answer.", LATENCY, ("method", "endpoint"))
@@ -45,7 +48,7 @@ _ALWAYS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "private, no-store",
-    "Vary": "Accept-Language, Authorization, X-Mailbox-Token, Origin",
+    "Vary": "Accept-Language, Authorization, Cookie, X-API-Key, X-Mailbox-Token, Origin",
 }
 _BODILESS: Final = CIMultiDict(_ALWAYS)
 _WITH_BODY: Final[dict[Language, CIMultiDict[str]]] = {
@@ -60,7 +63,7 @@ class Endpoint:
     def __init__(self, route: Route, parts: WebParts, addresses: caller.Addresses, origins: caller.Origins) -> None:
         self._route, self._parts, self._addresses, self._origins = route, parts, addresses, origins
         self._local: Local | None = parts.local if route.cache else None
-        self._query_token = parts.config.query_token
+        self._gate = Gate(route, parts)
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
 
     async def answer(self, request: web.Request, segments: Sequence[str]) -> web.StreamResponse:
@@ -70,58 +73,83 @@ class Endpoint:
         accept = headers.get("Accept-Language")
         tongue = "en" if accept is None else language(accept)
         client = self._addresses.client(request)
-        verdict = self._parts.limits.request(client) if self._route.limit else None
+        if self._parts.settings.stale():
+            await self._parts.settings.refresh()
+        credential = self._gate.presented(request, headers)
+        principal = self._gate.recall(credential)
+        verdict = self._gate.count(credential, principal, client)
         reply: Reply | web.StreamResponse
         if verdict is not None and not verdict.allowed:
-            reply = refusal(tongue, Refused("rate_limited", retry_after=verdict.retry_after))
+            reply = refusal(tongue, Refused("rate_limited", retry_after=verdict.retry_after), self._route.failed)
         else:
-            token = caller.token(request, headers, self._query_token) if self._route.auth == "mailbox" else ""
-            ready = self._local.get((request.raw_path, token, tongue)) if token and self._local is not None else None
+            ready = self._ready(request, credential, principal, tongue)
             if ready is None:
-                reply = await self._made(Call(request, self._parts, client, tongue, segments), token)
+                call = Call(request, self._parts, client, tongue, segments, None, principal, verdict)
+                reply = await self._made(call, credential)
+                verdict = call.verdict
             else:
                 reply = Reply(200, ready.body, ready.etag)
         response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
 
-    async def _made(self, call: Call, token: str) -> Reply | web.StreamResponse:
+    def _ready(
+        self, request: web.Request, credential: Credential, principal: Principal | None, tongue: Language
+    ) -> Ready | None:
+        """The kept answer. One made for an account is only looked for while memory knows that the account stands."""
+        if self._local is None or not credential.secret or (principal is None and credential.kind != "token"):
+            return None
+        return self._local.get((request.raw_path, credential, tongue))
+
+    async def _made(self, call: Call, credential: Credential) -> Reply | web.StreamResponse:
         """What the handler makes of it, within the deadline, or the answer for what went wrong."""
         try:
             async with asyncio.timeout(self._route.deadline):
-                if self._route.auth == "none":
-                    return await self._route.handler(call)
-                return await self._authorised(call, token)
+                return await self._authorised(call, credential)
         except Refused as refused:
-            return refusal(call.language, refused)
+            return refusal(call.language, refused, self._route.failed)
         except (web.RequestPayloadError, ConnectionError):  # the client broke its body off, or its chunks are no chunks
-            return failure(call.language, "body_invalid")
+            return failure(call.language, "body_invalid", (), self._route.failed)
         except (Unavailable, TimeoutError) as error:
             return self._unavailable(call, error)
         except Exception as error:  # a fault of ours: the client learns that it was, the log where
             return self._fault(call, error)
 
-    async def _authorised(self, call: Call, token: str) -> Reply | web.StreamResponse:
-        mailbox_id = call.segments[0]
-        if not token:
-            raise Refused("token_required")
-        if not (ids.valid(mailbox_id) and token.isascii()):
-            raise Refused("mailbox_not_found")
-        ticket = self._parts.local.ticket(keys.mailbox(mailbox_id))  # before anything is read: see cache/local
-        call.opened = await self._parts.mailboxes.authorise(mailbox_id, token)
-        reply = await self._route.handler(call)
-        if self._local is not None and isinstance(reply, Reply) and reply.status == 200:
-            key = (call.request.raw_path, token, call.language)
-            self._local.put(key, ticket, Ready(reply.body, reply.etag), _time_left(call.opened))
+    async def _authorised(self, call: Call, credential: Credential) -> Reply | web.StreamResponse:
+        if self._route.deadline is None:
+            call.staying = Staying(partial(self._begun, call), partial(self._gate.reopen, call, credential))
+        if self._local is None:
+            await self._gate.admit(call, credential)
+            return await self._handled(call)
+        ticket = self._local.ticket(keys.mailbox(call.segments[0]))  # before anything is read: see cache/local
+        await self._gate.admit(call, credential)
+        reply = await self._handled(call)
+        if isinstance(reply, Reply) and reply.status == 200 and reply.etag:
+            key = (call.request.raw_path, credential, call.language)
+            self._local.put(key, ticket, Ready(reply.body, reply.etag), _time_left(call.mailbox))
         return reply
+
+    async def _begun(self, call: Call, extra: Iterable[tuple[str, str]]) -> web.StreamResponse:
+        """The head of an answer that stays open."""
+        response = web.StreamResponse(headers=_BODILESS)
+        self._finish(call.request, response.headers, extra, call.verdict)
+        await response.prepare(call.request)
+        return response
+
+    async def _handled(self, call: Call) -> Reply | web.StreamResponse:
+        place = self._gate.enter(call)
+        try:
+            return await self._route.handler(call)
+        finally:
+            self._gate.leave(place)
 
     def _unavailable(self, call: Call, error: Unavailable | TimeoutError) -> Reply:
         request_id = self._logged("warning", "request failed for now", error)
-        return failure(call.language, "unavailable", (_RETRY_AFTER, ("X-Request-Id", request_id)))
+        return failure(call.language, "unavailable", (_RETRY_AFTER, ("X-Request-Id", request_id)), self._route.failed)
 
     def _fault(self, call: Call, error: Exception) -> Reply:
         request_id = self._logged("error", "request failed", error)
-        return failure(call.language, "internal_error", (("X-Request-Id", request_id),))
+        return failure(call.language, "internal_error", (("X-Request-Id", request_id),), self._route.failed)
 
     def _logged(self, level: str, message: str, error: Exception) -> str:
         """Log where ``error`` arose under a new request id. Not its text, which may quote what the client sent."""
@@ -139,18 +167,27 @@ class Endpoint:
             if condition is not None and matches(condition, tag):
                 status, body, extra = 304, b"", _only_caching(extra)
         response = web.Response(body=body or None, status=status, headers=_WITH_BODY[tongue] if body else _BODILESS)
-        headers = response.headers
+        if tag:
+            response.headers["ETag"] = tag
+        self._finish(request, response.headers, extra, verdict)
+        return response
+
+    def _finish(
+        self,
+        request: web.Request,
+        headers: CIMultiDict[str],
+        extra: Iterable[tuple[str, str]],
+        verdict: Verdict | None,
+    ) -> None:
+        """Add what a handler gave, what is left of the budget, and what lets a page read the answer."""
         for name, value in extra:
             headers[name] = value
-        if tag:
-            headers["ETag"] = tag
         if verdict is not None:
             headers["X-RateLimit-Limit"] = str(verdict.limit)
             headers["X-RateLimit-Remaining"] = str(verdict.remaining)
             headers["X-RateLimit-Reset"] = str(math.ceil(time.time() + verdict.reset))
         if self._origins.open:
             self._origins.admit(request, headers)
-        return response
 
     def _count(self, method: str, status: int, seconds: float) -> None:
         labels = self._labels.get((method, status))

@@ -1,12 +1,22 @@
-"""Mailboxes of people without an account: made, seen, extended, given a new token, deleted."""
+"""Mailboxes, of guests and of accounts: made, listed, seen, extended, given a new token, deleted."""
+
+import math
+from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from server.model.errors import Refused
+from server.model.account import User
 from server.web import requests
+from server.web.description import describe
 from server.web.objects import MailboxObject
+from server.web.query import IdCursor, Number
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok
+
+LIMIT: Final = Number("limit", "how many mailboxes at most", 1000, 1, 1000)
+CURSOR: Final = IdCursor("cursor", "the `nextCursor` of the page before")
+_FOR_EVER: Final = ("0", "never")
 
 
 class NewMailboxBody(msgspec.Struct, rename="camel"):
@@ -19,23 +29,79 @@ class ExtensionBody(msgspec.Struct, rename="camel"):
     expires_in: str
 
 
+@describe(
+    "Make a mailbox",
+    detail="All fields may be left out, and so may the body. The token in the answer opens the mailbox; it is shown "
+    "only this once. An account may ask for `expiresIn` `never`.",
+    gives=MailboxObject,
+    status=201,
+    body=NewMailboxBody,
+    example={"expiresIn": "2h"},
+    body_optional=True,
+    refuses=(
+        "prefix_invalid",
+        "domain_not_allowed",
+        "duration_invalid",
+        "mailbox_exists",
+        "too_many_mailboxes",
+        "quota_reached",
+    ),
+)
 async def create(call: Call) -> Reply:
     wanted = await requests.body(call.request, NewMailboxBody, empty=True)
-    ttl = requests.lifetime(wanted.expires_in) if wanted.expires_in else None
-    made = await call.parts.mailboxes.create(wanted.prefix or None, wanted.domain or None, ttl, call.client)
+    owner = call.principal.user if call.principal else None
+    prefix, domain, ttl = wanted.prefix or None, wanted.domain or None, _life(wanted.expires_in, owner)
+    made = await call.parts.mailboxes.create(prefix, domain, ttl, call.client, owner)
     return created(call.language, MailboxObject.of(made.mailbox, 0, 0, made.token))
 
 
+def _life(text: str | None, owner: User | None) -> float | None:
+    if owner is not None and text in _FOR_EVER:
+        return math.inf
+    return requests.lifetime(text) if text else None
+
+
+class MailboxList(msgspec.Struct, rename="camel"):
+    """An account's mailboxes, newest first; ``count`` is of all of them, ``next_cursor`` absent on the last page."""
+
+    items: list[MailboxObject]
+    count: int
+    next_cursor: str | UnsetType = UNSET
+
+
+@describe(
+    "List one's mailboxes",
+    detail="Newest first, without their tokens: the account opens them.",
+    gives=MailboxList,
+    query=(LIMIT, CURSOR),
+)
 async def own(call: Call) -> Reply:
-    """The caller's mailboxes: of an account, so nothing without one."""
-    raise Refused("token_required")
+    """The account's mailboxes; nobody else's, and nothing without an account."""
+    limit = LIMIT.of(call)
+    cursor = CURSOR.of(call) or None
+    mailboxes, total = await call.parts.mailboxes.page(call.user, limit, cursor)
+    following = mailboxes[-1].id if len(mailboxes) == limit else UNSET
+    ours = await call.parts.mailboxes.administrators(call.user) if cursor is None else None
+    shown = [ours, *mailboxes] if ours else mailboxes
+    counts = await call.parts.mailboxes.counts_of(shown)
+    items = [MailboxObject.of(box, counts[box.id].unread, counts[box.id].total) for box in shown if box.id in counts]
+    return ok(call.language, MailboxList(items, total + bool(ours), following))
 
 
+@describe("Look at a mailbox", gives=MailboxObject)
 async def show(call: Call) -> Reply:
     counts = await call.parts.mailboxes.counts(call.mailbox)
     return ok(call.language, MailboxObject.of(call.mailbox, counts.unread, counts.total))
 
 
+@describe(
+    "Let a mailbox live longer",
+    detail="`expiresIn` counts from now. It never ends sooner than before.",
+    gives=MailboxObject,
+    body=ExtensionBody,
+    example={"expiresIn": "2h"},
+    refuses=("duration_invalid",),
+)
 async def extend(call: Call) -> Reply:
     wanted = await requests.body(call.request, ExtensionBody)
     mailbox = await call.parts.mailboxes.extend(call.mailbox, requests.lifetime(wanted.expires_in))
@@ -43,6 +109,11 @@ async def extend(call: Call) -> Reply:
     return ok(call.language, MailboxObject.of(mailbox, counts.unread, counts.total))
 
 
+@describe(
+    "Give a mailbox a new token",
+    detail="The old one opens nothing from then on.",
+    gives=MailboxObject,
+)
 async def rotate(call: Call) -> Reply:
     """A new token; the old one opens nothing from here on."""
     made = await call.parts.mailboxes.rotate_token(call.mailbox)
@@ -50,6 +121,7 @@ async def rotate(call: Call) -> Reply:
     return ok(call.language, MailboxObject.of(made.mailbox, counts.unread, counts.total, made.token))
 
 
+@describe("Delete a mailbox and its mail", status=204)
 async def delete(call: Call) -> Reply:
     await call.parts.mailboxes.delete(call.mailbox)
     return NO_CONTENT

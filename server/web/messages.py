@@ -11,17 +11,35 @@ from server.model.filenames import content_disposition, safe_content_type
 from server.services.contracts import SearchQuery
 from server.web import requests
 from server.web.compose import Injection, compose, envelope_sender
+from server.web.description import describe
 from server.web.objects import Message, MessageList, SearchResult, Summary
+from server.web.query import Cursor, Flag, Moment, Number, Text
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Headers, Reply, created, etag, ok
 
 INJECTION_MAX: Final = 15 << 20  # bytes of JSON around a message of 10 MiB
-_PAGE_MAX: Final = 100
-_OFFSET_MAX: Final = 1_000_000
-_PAGES_MAX: Final = 10_000
 _PART: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){0,99}")  # RFC 3501 section 6.4.5
 # bytes that came from a stranger are never a page of ours, whatever they claim to be
 _FOREIGN: Final = ("Content-Security-Policy", "sandbox; default-src 'none'")
+
+_LIMIT: Final = Number("limit", "Messages on one page.", 50, 1, 100)
+_OFFSET: Final = Number("offset", "Messages to leave out, counted from the newest.", 0, 0, 1_000_000)
+_CURSOR: Final = Cursor("cursor", "`nextCursor` of the page before; steadier than `offset` while mail arrives.")
+_Q: Final = Text(
+    "q",
+    'Words that all stand in the subject, the text or an address; "several words" in quotes; - in front for what is '
+    "not to be there; and from: to: subject: before: after: larger: smaller: (5000, 10K, 1M) has:attachment is:read "
+    "is:unread tag: dmarc: (none, pass, fail, temperror, permerror).",
+)
+_FROM: Final = Text("from", "Part of the sender.")
+_SUBJECT: Final = Text("subject", "Part of the subject.")
+_START: Final = Moment("startDate", "Received at this time or later; a day counts from its first moment in UTC.")
+_END: Final = Moment("endDate", "Received at this time or earlier; a day counts to its last moment in UTC.", end=True)
+_IS_READ: Final = Flag("isRead", "Only what is read, or only what is not.")
+_HAS_ATTACHMENT: Final = Flag("hasAttachment", "Only what has attachments, or only what has none.")
+_PAGE: Final = Number("page", "Which page, from 1.", 1, 1, 10_000)
+_PAGE_SIZE: Final = Number("pageSize", "Messages on one page.", 20, 1, 100)
+_RAW: Final = Flag("raw", "HTML exactly as it came, for whoever shows it behind a boundary of their own.")
 
 
 def _message_id(call: Call) -> str:
@@ -31,10 +49,14 @@ def _message_id(call: Call) -> str:
     return message_id
 
 
+@describe(
+    "List the messages of a mailbox",
+    detail="Newest first, without text and HTML. Page with `cursor`, or with `offset`.",
+    gives=MessageList,
+    query=(_LIMIT, _OFFSET, _CURSOR),
+)
 async def page(call: Call) -> Reply:
-    limit = requests.number(call.request, "limit", 50, 1, _PAGE_MAX)
-    offset = requests.number(call.request, "offset", 0, 0, _OFFSET_MAX)
-    before = requests.cursor(call.request)
+    limit, offset, before = _LIMIT.of(call), _OFFSET.of(call), _CURSOR.of(call)
     if before is not None and offset:
         raise Refused("field_invalid", "cursor or offset, not both", field="offset")
     stored, total = await call.parts.messages.page(call.mailbox, limit, offset, before)
@@ -43,25 +65,42 @@ async def page(call: Call) -> Reply:
     return ok(call.language, MessageList([Summary.of(one) for one in stored], total, following))
 
 
+@describe(
+    "Search a mailbox",
+    detail="Every parameter narrows the result; newest first.",
+    gives=SearchResult,
+    query=(_Q, _FROM, _SUBJECT, _START, _END, _IS_READ, _HAS_ATTACHMENT, _PAGE, _PAGE_SIZE),
+)
 async def search(call: Call) -> Reply:
-    asked = call.request
     query = SearchQuery(
-        q=requests.text(asked, "q"),
-        sender=requests.text(asked, "from"),
-        subject=requests.text(asked, "subject"),
-        start=requests.moment(asked, "startDate"),
-        end=requests.moment(asked, "endDate", end=True),
-        is_read=requests.boolean(asked, "isRead"),
-        has_attachment=requests.boolean(asked, "hasAttachment"),
-        page=requests.number(asked, "page", 1, 1, _PAGES_MAX),
-        page_size=requests.number(asked, "pageSize", 20, 1, _PAGE_MAX),
+        q=_Q.of(call),
+        sender=_FROM.of(call),
+        subject=_SUBJECT.of(call),
+        start=_START.of(call),
+        end=_END.of(call),
+        is_read=_IS_READ.of(call),
+        has_attachment=_HAS_ATTACHMENT.of(call),
+        page=_PAGE.of(call),
+        page_size=_PAGE_SIZE.of(call),
     )
-    found, total = await call.parts.messages.search(call.mailbox, query)
+    user_id = call.principal.user.id if call.principal else None
+    found, total = await call.parts.messages.search(call.mailbox, query, user_id)
     pages = -(-total // query.page_size)
     result = SearchResult([Summary.of(one) for one in found], total, query.page, query.page_size, pages)
-    return ok(call.language, result)
+    reply = ok(call.language, result)
+    return reply._replace(etag="") if "tag:" in query.q.lower() else reply  # a tag's name may change at any time
 
 
+@describe(
+    "Put a message into a mailbox",
+    detail="It takes the way of mail that came by SMTP: numbered, counted, pushed. `raw` is a whole message (RFC 5322);"
+    " without it one is made of the other fields, and `from` is required.",
+    gives=Message,
+    status=201,
+    body=Injection,
+    example={"from": "alice@example.org", "subject": "Hello", "text": "Your code is 482193"},
+    refuses=("mailbox_full", "message_too_big"),
+)
 async def inject(call: Call) -> Reply:
     """Store a message as if SMTP had brought it; the answer is the message as a reader will find it."""
     injection = await requests.body(call.request, Injection, limit=INJECTION_MAX)
@@ -72,28 +111,39 @@ async def inject(call: Call) -> Reply:
     return created(call.language, Message.opened(content, untouched=False))
 
 
+@describe(
+    "Open a message",
+    detail="With text, sanitised HTML and headers. Reading does not mark it as read.",
+    gives=Message,
+    query=(_RAW,),
+    refuses=("message_not_found",),
+)
 async def show(call: Call) -> Reply:
     """One message; ``?raw=1`` leaves its HTML as it came, for whoever shows it behind a boundary of their own."""
-    untouched = requests.boolean(call.request, "raw") or False
+    untouched = _RAW.of(call) or False
     content = await call.parts.messages.read(call.mailbox, _message_id(call), sanitised=not untouched)
     return ok(call.language, Message.opened(content, untouched=untouched))
 
 
+@describe("Mark a message as read", detail="Again is no error.", status=204, refuses=("message_not_found",))
 async def mark_read(call: Call) -> Reply:
     await call.parts.messages.mark_read(call.mailbox, _message_id(call))
     return NO_CONTENT
 
 
+@describe("Delete a message", status=204, refuses=("message_not_found",))
 async def delete(call: Call) -> Reply:
     await call.parts.messages.delete(call.mailbox, _message_id(call))
     return NO_CONTENT
 
 
+@describe("Delete all messages of a mailbox", status=204)
 async def delete_all(call: Call) -> Reply:
     await call.parts.messages.delete_all(call.mailbox)
     return NO_CONTENT
 
 
+@describe("Download a message as it was received", media="message/rfc822", refuses=("message_not_found",))
 async def raw(call: Call) -> Reply:
     """The message's own bytes, as they were received."""
     message_id = _message_id(call)
@@ -101,6 +151,12 @@ async def raw(call: Call) -> Reply:
     return _download(content, "message/rfc822", f"{message_id}.eml")
 
 
+@describe(
+    "Download an attachment",
+    detail="Its `id` stands in the message's `attachments`. Types that a browser would run come as octet-stream.",
+    media="*/*",
+    refuses=("message_not_found", "attachment_not_found"),
+)
 async def attachment(call: Call) -> Reply:
     message_id, number = _message_id(call), call.segments[2]
     if not _PART.fullmatch(number):

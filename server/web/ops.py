@@ -2,6 +2,9 @@
 
 from typing import Final
 
+import msgspec
+
+from server.web.description import describe
 from server.web.requests import Call
 from server.web.responses import Reply, bare
 
@@ -14,21 +17,44 @@ _WELCOME: Final = (
 )
 
 
+class Health(msgspec.Struct):
+    """``status`` is "ok"."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct):
+    """``status`` is "ok" or "unavailable"; ``checks`` says "ok" or what is wrong of each thing by name."""
+
+    status: str
+    checks: dict[str, str]
+
+
+@describe("Greet a stranger", media="text/plain")
 async def welcome(_: Call) -> Reply:
     return Reply(200, _WELCOME, headers=_TEXT)
 
 
+@describe("Tell whether the process answers", gives=Health, bare=True)
 async def health(_: Call) -> Reply:
     """The process answers; nothing else is asked."""
-    return bare({"status": "ok"})
+    return bare(Health("ok"))
 
 
+@describe(
+    "Tell whether everything a request needs works",
+    detail="200 if so; 503 with the same fields if not.",
+    gives=Readiness,
+    bare=True,
+    same=(503,),
+)
 async def ready(call: Call) -> Reply:
     """200 if everything a request needs works; 503 naming each thing and what is wrong with it."""
     checks = await call.parts.readiness()
     works = all(found == "ok" for found in checks.values())
-    return bare({"status": "ok" if works else "unavailable", "checks": checks}, 200 if works else 503)
+    return bare(Readiness("ok" if works else "unavailable", checks), 200 if works else 503)
 
 
+@describe("Metrics of all workers", detail="In the text exposition format of Prometheus.", media="text/plain")
 async def metrics(call: Call) -> Reply:
     return Reply(200, call.parts.metrics(), headers=_EXPOSITION)

@@ -10,7 +10,22 @@ from aiohttp import web
 
 from server.cache.local import Local
 from server.config import Config
-from server.services.contracts import Accounts, Limits, Mailboxes, Messages
+from server.services.contracts import (
+    Accounts,
+    Administration,
+    Aliases,
+    ApiKeys,
+    Domains,
+    Limits,
+    Mailboxes,
+    Messages,
+    Settings,
+    Tags,
+    Waiting,
+    Webhooks,
+)
+from server.services.watching import Watching
+from server.web.streams import Streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +37,19 @@ class WebParts:
     """
 
     config: Config
+    settings: Settings
+    administration: Administration
     accounts: Accounts
+    api_keys: ApiKeys
     mailboxes: Mailboxes
+    domains: Domains
     messages: Messages
+    aliases: Aliases
+    tags: Tags
+    waiting: Waiting
+    hub: Watching
+    streams: Streams
+    webhooks: Webhooks
     limits: Limits
     local: Local
     readiness: Callable[[], Awaitable[dict[str, str]]]

@@ -8,15 +8,17 @@ duration_invalid and message_too_big, and nothing else on purpose.
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from server import config
+from server.cache.buckets import Verdict
+from server.model import dates
 from server.model.account import Principal, User
 from server.model.errors import Refused
 from server.model.message import Mailbox
@@ -27,6 +29,16 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 BODY_MAX: Final = 64 << 10  # bytes; no request but an injected message has reason to be longer
 TEXT_MAX: Final = 500  # characters of one query parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """What a handler needs whose answer stays open. ``begin`` sends 200 with the usual headers and these; ``reopen``
+    opens the mailbox once more with the request's own credential, and raises Refused when that no longer may.
+    """
+
+    begin: Callable[[Sequence[tuple[str, str]]], Awaitable[web.StreamResponse]]
+    reopen: Callable[[], Awaitable[Mailbox]]
 
 
 @dataclass(slots=True)
@@ -40,6 +52,8 @@ class Call:
     segments: Sequence[str]
     opened: Mailbox | None = None
     principal: Principal | None = None
+    verdict: Verdict | None = None  # of the budget the request was counted against
+    staying: Staying | None = None
 
     @property
     def mailbox(self) -> Mailbox:
@@ -47,6 +61,13 @@ class Call:
         if self.opened is None:
             raise LookupError("this route asks for no mailbox token")
         return self.opened
+
+    @property
+    def stay(self) -> Staying:
+        """Only a route without a deadline has it."""
+        if self.staying is None:
+            raise LookupError("this route's answer does not stay open")
+        return self.staying
 
     @property
     def user(self) -> User:
@@ -148,6 +169,12 @@ def number(request: web.Request, name: str, default: int, least: int, most: int)
     return int(value)
 
 
+def within(value: int, least: int, most: int, field: str) -> None:
+    """Refused field_invalid unless a number out of a body is within [least, most]."""
+    if not least <= value <= most:
+        raise Refused("field_invalid", f"a whole number from {least} to {most}", field=field)
+
+
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -161,33 +188,15 @@ def boolean(request: web.Request, name: str) -> bool | None:
     return _BOOLEANS[value.lower()]
 
 
-_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-# RFC 3339 section 5.6; an unescaped + of an offset arrives as a space
-_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{8}(\.[0-9]{1,9})?([Zz]|[+ -][0-9]{2}:[0-9]{2})")
-
-
 def moment(request: web.Request, name: str, *, end: bool = False) -> datetime | None:
     """A date parameter, None where absent: RFC 3339, or a day in UTC: its first moment, or where ``end`` its last."""
     value = _given(request, name)
     if not value:
         return None
     try:
-        return _parsed(value, end)
-    except (ValueError, OverflowError) as error:
-        wanted = "a date such as 2024-05-01 or 2024-05-01T12:00:00Z"
-        raise Refused("field_invalid", wanted, field=name) from error
-
-
-def _parsed(value: str, end: bool) -> datetime:
-    if _DAY.fullmatch(value):
-        day = datetime.fromisoformat(value).replace(tzinfo=UTC)
-        return day + timedelta(days=1, microseconds=-1) if end else day
-    if not _MOMENT.fullmatch(value):
-        raise ValueError(value)
-    date, clock = value[:10], value[11:].upper().replace(" ", "+").replace("Z", "+00:00")
-    seconds, fraction, offset = clock[:8], clock[8:-6], clock[-6:]
-    text = f"{date}T{seconds}{fraction[:7]:0<7}{offset}" if fraction else f"{date}T{clock}"
-    return datetime.fromisoformat(text).astimezone(UTC)
+        return dates.parse(value, end=end)
+    except ValueError as error:
+        raise Refused("field_invalid", dates.EXAMPLE, field=name) from error
 
 
 def write_cursor(seq: int) -> str:

@@ -7,7 +7,7 @@ Must not know: requests, the services, or which headers every answer carries.
 import re
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -92,7 +92,18 @@ def bare(data: Any, status: int = 200) -> Reply:
     return Reply(status, encode(data))
 
 
-class _Failed(msgspec.Struct, omit_defaults=True):
+class FailureBody(Protocol):
+    """A struct that a failure is written as: its fields are what the clients of one kind of API look for."""
+
+    @classmethod
+    def of(cls, language: Language, word: Failure, field: str, detail: str) -> Self: ...
+
+
+class Failed(msgspec.Struct, omit_defaults=True):
+    """A failure: ``error`` is a stable word for programs, ``msg`` a sentence for people; ``field`` names the input at
+    fault and ``detail`` says what would be right, where there is such a thing.
+    """
+
     code: int
     msg: str
     data: None
@@ -100,23 +111,30 @@ class _Failed(msgspec.Struct, omit_defaults=True):
     field: str = ""
     detail: str = ""
 
+    @classmethod
+    def of(cls, language: Language, word: Failure, field: str, detail: str) -> Self:
+        phrase = FAILURES[word]
+        return cls(phrase.status, phrase.text(language), None, word, field, detail)
 
-def failure(language: Language, word: Failure, headers: Iterable[tuple[str, str]] = ()) -> Reply:
+
+def failure(
+    language: Language,
+    word: Failure,
+    headers: Iterable[tuple[str, str]] = (),
+    shape: type[FailureBody] = Failed,
+) -> Reply:
     """The answer for a failure that needs no explaining beyond its word."""
-    phrase = FAILURES[word]
-    body = _encoder.encode(_Failed(phrase.status, phrase.text(language), None, word))
-    return Reply(phrase.status, body, headers=tuple(headers))
+    return Reply(FAILURES[word].status, encode(shape.of(language, word, "", "")), headers=tuple(headers))
 
 
-def refusal(language: Language, refused: Refused) -> Reply:
+def refusal(language: Language, refused: Refused, shape: type[FailureBody] = Failed) -> Reply:
     """The answer for ``refused``: status by its word, the field at fault, what would be right, Retry-After."""
     headers: list[tuple[str, str]] = []
     if refused.retry_after > 0:
         headers.append(("Retry-After", str(max(1, round(refused.retry_after + 0.5)))))
-    if refused.word == "token_required":
+    if FAILURES[refused.word].status == 401:
         headers.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 section 11.6.1: a 401 names its scheme
     if refused.word in _UNSAID or not (refused.field or refused.detail):
-        return failure(language, refused.word, headers)
-    phrase = FAILURES[refused.word]
-    failed = _Failed(phrase.status, phrase.text(language), None, refused.word, refused.field, refused.detail)
-    return Reply(phrase.status, encode(failed), headers=tuple(headers))
+        return failure(language, refused.word, headers, shape)
+    failed = shape.of(language, refused.word, refused.field, refused.detail)
+    return Reply(FAILURES[refused.word].status, encode(failed), headers=tuple(headers))

@@ -4,68 +4,144 @@ Lives here: which paths there are. Must not know: how a request is dispatched. A
 handlers and rows here. ``{name}`` stands for one segment; a literal segment goes before a variable one.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from functools import cache
+from typing import Any, Final
 
 from aiohttp import web
 
-from server.model.account import Scope
-from server.web import mailboxes, messages, ops, public
+from server.web import (
+    admin,
+    admin_config,
+    admin_domains,
+    aliases,
+    api_keys,
+    auth,
+    compat,
+    domains,
+    events,
+    mailboxes,
+    messages,
+    openapi,
+    ops,
+    pages,
+    public,
+    tags,
+    webhooks,
+)
+from server.web.description import describe
 from server.web.requests import Call
 from server.web.responses import Reply
-
-Auth = Literal["none", "optional", "mailbox", "user", "admin", "super", "key"]
-"""``none``: anyone. ``optional``: an account if one is presented. ``mailbox``: the mailbox's token, or its owner by access
-token or API key. ``user``, ``admin``, ``super``: an account of at least that role, by access token. ``key``: by API key.
-"""
-
-Handler = Callable[[Call], Awaitable[Reply | web.StreamResponse]]
+from server.web.route import Route
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One row. ``limit``: counts against the client's rate. ``cache``: the answer depends on mailbox and URL alone.
-
-    ``scope``: what an API key must be allowed for this route; None where no key is taken.
-    ``deadline`` in seconds, after which the client gets 503; None for a connection that is meant to stay.
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    auth: Auth
-    limit: bool
-    cache: bool = False
-    deadline: float | None = 30.0
-    scope: Scope | None = None
-
-
+@describe(
+    "Open a WebSocket",
+    detail="Events of mailboxes as they happen. Subscribe with a first frame `{type: subscribe, mailboxId, token, "
+    "after?}`, or present a token while opening. Frames are `{type, mailboxId?, data?, error?, timestamp, seq?}`.",
+    status=101,
+    refuses=("origin_not_allowed", "field_invalid"),
+    family="messages",
+)
 async def websocket(call: Call) -> web.StreamResponse:
     call.request["client"] = call.client
     return await call.parts.websocket(call.request)
 
 
+@cache
+def _document() -> Reply:
+    return pages.document(openapi.document(ROUTES))
+
+
+@describe("This description for programs", detail="OpenAPI 3.1.", gives=dict[str, Any], bare=True, family="pages")
+async def description(_: Call) -> Reply:
+    return _document()
+
+
 _BOX: Final = "/v1/mailboxes/{id}"
+_DOMAINS: Final = "/v1/user/domains"
+_ADMIN: Final = "/v1/admin"
+_SYSTEM: Final = _ADMIN + "/domains"
 _MESSAGES: Final = _BOX + "/messages"
 _MESSAGE: Final = _MESSAGES + "/{mid}"
+_WEBHOOK: Final = "/v1/webhooks/{id}"
 
 ROUTES: Final = (
-    Route("GET", _MESSAGES, messages.page, "mailbox", limit=True, cache=True),
-    Route("POST", _MESSAGES, messages.inject, "mailbox", limit=True),
-    Route("DELETE", _MESSAGES, messages.delete_all, "mailbox", limit=True),
-    Route("GET", _MESSAGES + "/search", messages.search, "mailbox", limit=True, cache=True),
-    Route("GET", _MESSAGE, messages.show, "mailbox", limit=True, cache=True),
-    Route("DELETE", _MESSAGE, messages.delete, "mailbox", limit=True),
-    Route("POST", _MESSAGE + "/read", messages.mark_read, "mailbox", limit=True),
-    Route("GET", _MESSAGE + "/raw", messages.raw, "mailbox", limit=True),
-    Route("GET", _MESSAGE + "/attachments/{aid}", messages.attachment, "mailbox", limit=True),
-    Route("POST", "/v1/mailboxes", mailboxes.create, "none", limit=True),
-    Route("GET", "/v1/mailboxes", mailboxes.own, "none", limit=True),
-    Route("GET", _BOX, mailboxes.show, "mailbox", limit=True, cache=True),
-    Route("PATCH", _BOX, mailboxes.extend, "mailbox", limit=True),
-    Route("DELETE", _BOX, mailboxes.delete, "mailbox", limit=True),
-    Route("POST", _BOX + "/token", mailboxes.rotate, "mailbox", limit=True),
+    Route("GET", _MESSAGES, messages.page, "mailbox", limit=True, cache=True, scope="mail:read"),
+    Route("POST", _MESSAGES, messages.inject, "mailbox", limit=True, scope="mail:write"),
+    Route("DELETE", _MESSAGES, messages.delete_all, "mailbox", limit=True, scope="mail:write"),
+    Route("GET", _MESSAGES + "/search", messages.search, "mailbox", limit=True, cache=True, scope="mail:read"),
+    Route("GET", _MESSAGE, messages.show, "mailbox", limit=True, cache=True, scope="mail:read"),
+    Route("DELETE", _MESSAGE, messages.delete, "mailbox", limit=True, scope="mail:write"),
+    Route("POST", _MESSAGE + "/read", messages.mark_read, "mailbox", limit=True, scope="mail:write"),
+    Route("GET", _MESSAGE + "/raw", messages.raw, "mailbox", limit=True, scope="mail:read"),
+    Route("GET", _MESSAGE + "/attachments/{aid}", messages.attachment, "mailbox", limit=True, scope="mail:read"),
+    Route("POST", "/v1/auth/register", auth.register, "none", limit=True),
+    Route("POST", "/v1/auth/login", auth.login, "none", limit=True),
+    Route("POST", "/v1/auth/refresh", auth.refresh, "none", limit=True),
+    Route("POST", "/v1/auth/logout", auth.logout, "user", limit=True),
+    Route("GET", "/v1/auth/me", auth.me, "user", limit=True),
+    Route("POST", "/v1/api-keys", api_keys.create, "user", limit=True),
+    Route("GET", "/v1/api-keys", api_keys.page, "user", limit=True),
+    Route("GET", "/v1/api-keys/{id}", api_keys.show, "user", limit=True),
+    Route("DELETE", "/v1/api-keys/{id}", api_keys.delete, "user", limit=True),
+    Route("POST", "/v1/mailboxes", mailboxes.create, "optional", limit=True, scope="mailbox:write"),
+    Route("GET", "/v1/mailboxes", mailboxes.own, "user", limit=True, scope="mailbox:read"),
+    Route("GET", _BOX, mailboxes.show, "mailbox", limit=True, cache=True, scope="mailbox:read"),
+    Route("PATCH", _BOX, mailboxes.extend, "mailbox", limit=True, scope="mailbox:write"),
+    Route("DELETE", _BOX, mailboxes.delete, "mailbox", limit=True, scope="mailbox:write"),
+    Route("POST", _BOX + "/token", mailboxes.rotate, "mailbox", limit=True, scope="mailbox:write"),
+    Route("POST", _DOMAINS, domains.claim, "user", limit=True),
+    Route("GET", _DOMAINS, domains.own, "user", limit=True),
+    Route("GET", _DOMAINS + "/{id}", domains.show, "user", limit=True),
+    Route("PATCH", _DOMAINS + "/{id}", domains.change, "user", limit=True),
+    Route("DELETE", _DOMAINS + "/{id}", domains.delete, "user", limit=True),
+    Route("POST", _DOMAINS + "/{id}/verify", domains.verify, "user", limit=True),
+    Route("GET", _DOMAINS + "/{id}/instructions", domains.instructions, "user", limit=True),
+    Route("GET", _ADMIN + "/users", admin.users, "admin", limit=True),
+    Route("GET", _ADMIN + "/users/{id}", admin.user, "admin", limit=True),
+    Route("PATCH", _ADMIN + "/users/{id}", admin.change_user, "admin", limit=True),
+    Route("DELETE", _ADMIN + "/users/{id}", admin.delete_user, "super", limit=True),
+    Route("GET", _ADMIN + "/users/{id}/quota", admin.quota, "admin", limit=True),
+    Route("PUT", _ADMIN + "/users/{id}/quota", admin.set_quota, "admin", limit=True),
+    Route("GET", _ADMIN + "/statistics", admin.statistics, "admin", limit=True),
+    Route("GET", _ADMIN + "/audit", admin.audit, "admin", limit=True),
+    Route("GET", _ADMIN + "/config", admin_config.show, "admin", limit=True),
+    Route("PUT", _ADMIN + "/config", admin_config.change, "super", limit=True),
+    Route("POST", _ADMIN + "/config/reset", admin_config.reset, "super", limit=True),
+    Route("GET", _SYSTEM, admin_domains.listed, "admin", limit=True),
+    Route("POST", _SYSTEM, admin_domains.add, "super", limit=True),
+    Route("POST", _SYSTEM + "/recover", admin_domains.recover, "super", limit=True),
+    Route("GET", _SYSTEM + "/{id}", admin_domains.show, "admin", limit=True),
+    Route("DELETE", _SYSTEM + "/{id}", admin_domains.delete, "super", limit=True),
+    Route("POST", _SYSTEM + "/{id}/verify", admin_domains.verify, "admin", limit=True),
+    Route("GET", _SYSTEM + "/{id}/instructions", admin_domains.instructions, "admin", limit=True),
+    Route("PATCH", _SYSTEM + "/{id}/toggle", admin_domains.toggle, "admin", limit=True),
+    Route("POST", _SYSTEM + "/{id}/set-default", admin_domains.set_default, "super", limit=True),
+    Route("POST", _BOX + "/aliases", aliases.create, "mailbox", limit=True, scope="mailbox:write"),
+    Route("GET", _BOX + "/aliases", aliases.own, "mailbox", limit=True, cache=True, scope="mailbox:read"),
+    Route("GET", _BOX + "/aliases/{aid}", aliases.show, "mailbox", limit=True, cache=True, scope="mailbox:read"),
+    Route("PATCH", _BOX + "/aliases/{aid}", aliases.switch, "mailbox", limit=True, scope="mailbox:write"),
+    Route("DELETE", _BOX + "/aliases/{aid}", aliases.delete, "mailbox", limit=True, scope="mailbox:write"),
+    Route("POST", _MESSAGE + "/tags", tags.attach, "mailbox", limit=True, scope="mail:write"),
+    Route("GET", _MESSAGE + "/tags", tags.of_message, "mailbox", limit=True, scope="mail:read"),
+    Route("DELETE", _MESSAGE + "/tags/{tid}", tags.detach, "mailbox", limit=True, scope="mail:write"),
+    Route("POST", "/v1/tags", tags.create, "user", limit=True),
+    Route("GET", "/v1/tags", tags.own, "user", limit=True),
+    Route("GET", "/v1/tags/{id}", tags.show, "user", limit=True),
+    Route("PATCH", "/v1/tags/{id}", tags.change, "user", limit=True),
+    Route("DELETE", "/v1/tags/{id}", tags.delete, "user", limit=True),
+    Route("GET", "/v1/tags/{id}/messages", tags.messages, "user", limit=True),
+    Route("POST", "/v1/webhooks", webhooks.create, "user", limit=True),
+    Route("GET", "/v1/webhooks", webhooks.own, "user", limit=True),
+    Route("GET", _WEBHOOK, webhooks.show, "user", limit=True),
+    Route("PATCH", _WEBHOOK, webhooks.change, "user", limit=True),
+    Route("DELETE", _WEBHOOK, webhooks.delete, "user", limit=True),
+    Route("GET", _WEBHOOK + "/deliveries", webhooks.deliveries, "user", limit=True),
+    Route("POST", _WEBHOOK + "/test", webhooks.test, "user", limit=True),
+    Route("POST", _WEBHOOK + "/rotate-secret", webhooks.rotate_secret, "user", limit=True),
+    Route("POST", "/v1/webhooks/deliveries/{id}/replay", webhooks.replay, "user", limit=True),
+    Route("GET", _BOX + "/wait", events.wait, "mailbox", limit=True, deadline=None, scope="mail:read"),
+    Route("GET", _BOX + "/events", events.events, "mailbox", limit=True, deadline=None, scope="mail:read"),
     Route("GET", "/v1/ws", websocket, "none", limit=True, deadline=None),
     Route("GET", "/v1/public/domains", public.domains, "none", limit=True),
     Route("GET", "/v1/public/config", public.configuration, "none", limit=True),
@@ -74,4 +150,8 @@ ROUTES: Final = (
     Route("GET", "/health/ready", ops.ready, "none", limit=False, deadline=5.0),
     Route("GET", "/metrics", ops.metrics, "none", limit=False),
     Route("GET", "/", ops.welcome, "none", limit=True),
+    Route("GET", "/openapi.json", description, "none", limit=True),
+    Route("GET", "/docs", pages.docs, "none", limit=True),
+    Route("GET", "/static/{file}", pages.static, "none", limit=True),
+    *compat.ROUTES,
 )

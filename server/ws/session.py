@@ -21,11 +21,12 @@ import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from server import log
-from server.metrics import LATENCY, Counter, Histogram
+from server.metrics import Counter
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
-from server.ws import frames
-from server.ws.hub import Hub, Subscription
+from server.services import frames
+from server.services.watching import RECHECK_INTERVAL, Subscription, Watching, observe_push
+from server.ws import incoming
 
 FRAME_MAX: Final = 4096  # bytes of a message coming in
 SUBSCRIPTIONS_MAX: Final = 100
@@ -37,16 +38,14 @@ WORDS_MAX: Final = 2 * QUEUE_FRAMES  # frames queued, mail and words together
 WRITE_STALL: Final = 20.0
 PING_INTERVAL: Final = 30.0
 SILENCE_MAX: Final = 60.0
-RECHECK_INTERVAL: Final = 300.0
-"""Longest a subscription goes on without its token being checked: bounds the loss of the hint of a rotation."""
 _CLOSE_WAIT: Final = 5.0
 
 FRAMES = Counter("tempmail_websocket_frames_total", "WebSocket messages, pongs included.", ("direction",))
 DROPPED = Counter("tempmail_websocket_dropped_total", "Connections ended by us, by reason.", ("reason",))
-PUSH_DELAY = Histogram("tempmail_push_delay_seconds", "From a message's receipt until its frame was written.", LATENCY)
 
-Authorise = Callable[[str, str], Awaitable[Mailbox]]
-"""(mailbox id, token) -> the living mailbox. Refused alike for unknown, expired and wrong; else Unavailable."""
+Authorise = Callable[[str, str], Awaitable[tuple[Mailbox, float]]]
+"""(mailbox id, token) -> the living mailbox, and when the token ends by itself (POSIX s, or infinity). Refused alike
+for unknown, expired and wrong; else Unavailable."""
 
 Reason = Literal["slow", "silent", "flood", "restart", "fault"]
 _CLOSINGS: Final[dict[Reason, tuple[int, bytes]]] = {
@@ -62,7 +61,7 @@ _SILENT_TYPES: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WS
 class Owner(NamedTuple):
     """What a session may ask of the whole."""
 
-    hub: Hub
+    hub: Watching
     authorise: Authorise
     recheck: Callable[[Subscription], None]
 
@@ -116,7 +115,7 @@ class Session:
     def _doubt_stale(self) -> None:
         now = time.time()
         for subscription in self._subscriptions.values():
-            if subscription.expires_at <= now or now - subscription.checked_at >= RECHECK_INTERVAL:
+            if subscription.over(now) or now - subscription.checked_at >= RECHECK_INTERVAL:
                 self.doubt(subscription)
 
     def end(self, reason: Reason) -> None:
@@ -179,7 +178,7 @@ class Session:
             self.tell(frames.error("body_invalid", detail="frames are JSON text"))
             return
         try:
-            said = frames.parse(message.data)
+            said = incoming.parse(message.data)
         except msgspec.ValidationError as error:
             self.tell(frames.error("field_invalid", detail=str(error), field=_field_of(error)))
         except (msgspec.DecodeError, RecursionError) as error:  # 4 KiB nest deeper than the parser goes
@@ -187,7 +186,7 @@ class Session:
         else:
             await self._obey(said)
 
-    async def _obey(self, said: frames.Incoming) -> None:
+    async def _obey(self, said: incoming.Incoming) -> None:
         if said.type == "subscribe":
             await self._subscribe(said)
         elif said.type == "unsubscribe":
@@ -195,7 +194,7 @@ class Session:
         elif said.type != "pong":
             self.tell(frames.error("field_invalid", detail="subscribe, unsubscribe or pong", field="type"))
 
-    async def _subscribe(self, said: frames.Incoming) -> None:
+    async def _subscribe(self, said: incoming.Incoming) -> None:
         """Subscribing again to the same mailbox begins anew, at the new ``after`` and with the new token."""
         token = said.token or self._token
         if not token:
@@ -208,13 +207,14 @@ class Session:
             return
         checked_at = time.time()
         try:
-            mailbox = await self._owner.authorise(said.mailbox_id, token)
+            mailbox, until = await self._owner.authorise(said.mailbox_id, token)
         except Refused as refusal:
             self.tell(frames.error(refusal.word, said.mailbox_id))
         except Unavailable:  # counted and logged where it happened
             self.tell(frames.error("unavailable", said.mailbox_id))
         else:
-            self._begin(Subscription(mailbox.id, token, self, said.after, expiry(mailbox), checked_at))
+            right = expiry(mailbox), checked_at, until, mailbox.user_id
+            self._begin(Subscription(mailbox.id, token, self, said.after, *right))
 
     def _begin(self, subscription: Subscription) -> None:
         if self.closing is not None:
@@ -278,8 +278,7 @@ class Session:
         await self._ws.send_frame(item.frame, WSMsgType.TEXT)
         self._writing_since = None
         FRAMES.add(("out",))
-        if item.received_at is not None:
-            PUSH_DELAY.observe(max(0.0, time.time() - item.received_at.timestamp()))
+        observe_push(item.received_at)
 
 
 def expiry(mailbox: Mailbox) -> float:

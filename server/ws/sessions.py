@@ -18,9 +18,9 @@ from aiohttp import web
 from server.config import Config
 from server.metrics import Gauge
 from server.model.errors import Refused, Unavailable
-from server.ws import frames
+from server.services import frames
+from server.services.watching import Subscription, Watching
 from server.ws.handshake import origin_allowed, token_of
-from server.ws.hub import Hub, Subscription
 from server.ws.session import FRAME_MAX, Authorise, Owner, Session, expiry
 
 VISIT_INTERVAL: Final = 5.0
@@ -34,7 +34,7 @@ ACTIVE = Gauge("websocket_connections_active", "WebSocket connections open now."
 class Sessions:
     """Every open connection. Starts nothing until the first one comes, and nothing is left running after the last."""
 
-    def __init__(self, config: Config, hub: Hub, authorise: Authorise) -> None:
+    def __init__(self, config: Config, hub: Watching, authorise: Authorise) -> None:
         self._config, self._hub, self._authorise = config, hub, authorise
         self._owner = Owner(hub, authorise, self.recheck)
         self._sessions: set[Session] = set()
@@ -133,7 +133,7 @@ class Sessions:
     async def _check(self, subscription: Subscription) -> None:
         checked_at = time.time()
         try:
-            mailbox = await self._authorise(subscription.mailbox_id, subscription.token)
+            mailbox, _ = await self._authorise(subscription.mailbox_id, subscription.token)
         except Refused as refusal:
             if subscription.live:
                 self._revoke(subscription, refusal.word)

@@ -8,9 +8,10 @@ import pytest
 
 from server.model.errors import Refused
 from server.model.message import FOREVER, Mailbox, Stored
+from server.model.query import parse
 from server.store import batch
 from server.store.batch import Item, NoPartition, Shortfall
-from server.store.messages import Filter, MessageStore
+from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import Pools
 from tests.integration.mail import item, mailbox, now, settled
@@ -218,17 +219,17 @@ async def test_search_finds_by_each_condition(pools: Pools, store: MessageStore,
         ],
     )
 
-    async def subjects(**wanted: object) -> list[str]:
-        rows, total = await store.search(box, Filter(**wanted), 10, 0)  # type: ignore[arg-type]
+    async def subjects(query: str) -> list[str]:
+        rows, total = await store.search(box, parse(query), {}, 10, 0)
         assert total == len(rows)
         return [row.subject for row in rows]
 
-    assert await subjects(text="NEEDLE") == ["Greetings"]
-    assert await subjects(text="100%") == ["Invoice 100%"]
-    assert await subjects(text="e_n") == ["Invoice 100%"]
-    assert await subjects(text="pay\\me") == ["Invoice 100%"]
-    assert await subjects(text="%") == ["Invoice 100%"]
-    assert await subjects(sender="example.org", is_read=False) == ["Greetings", "Invoice 100%"]
-    assert await subjects(has_attachment=True) == []
-    assert await subjects(start=now() + timedelta(hours=1)) == []
-    assert await store.search(box, Filter(), 10, 50) == ([], 2)
+    assert await subjects("NEEDLE") == ["Greetings"]
+    assert await subjects("100%") == ["Invoice 100%"]
+    assert await subjects("e_n") == ["Invoice 100%"]
+    assert await subjects("pay\\me") == ["Invoice 100%"]
+    assert await subjects("%") == ["Invoice 100%"]
+    assert await subjects("from:example.org is:unread") == ["Greetings", "Invoice 100%"]
+    assert await subjects("has:attachment") == []
+    assert await subjects(f"after:{now() + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}") == []
+    assert await store.search(box, parse(""), {}, 10, 50) == ([], 2)

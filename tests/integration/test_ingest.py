@@ -8,13 +8,16 @@ import pytest
 
 from server.cache.generations import Generations, Writer
 from server.cache.local import Local
+from server.model.domain import Rules, Target
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint
 from server.model.message import Envelope, Mailbox, Recipient, Stored
 from server.services.coherence import Coherence
+from server.services.domains import ServedDomains
 from server.services.ingest import Ingest
 from server.services.routing import Routes
 from server.services.sandbox import Sandbox
+from server.store.domains import DomainStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
@@ -35,7 +38,9 @@ class Bench:
         self.mailboxes = MailboxStore(pools.mailboxes)
         self.sandbox = Sandbox()
         coherence = Coherence(self.generations, Writer(self.generations, 0), self.told.extend, uncertain=0.5)
-        self.routes = Routes(self.mailboxes, self.local, ["temp.mail"], now)
+        served = ServedDomains(DomainStore(pools.mailboxes), self.local, ["temp.mail"], ttl=60)
+        rules = Rules(plus=True, subdomains=False, administrator="postmaster@temp.mail")
+        self.routes = Routes(self.mailboxes, self.local, served, rules, self.provide, now)
         self.ingest = Ingest(
             pools.messages,
             Partitions(pools.messages, 3600),
@@ -45,8 +50,13 @@ class Bench:
             coherence,
             self.sandbox,
             self.committed.extend,
+            lambda: None,
             now,
         )
+
+    async def provide(self, target: Target) -> bool:
+        """Mail makes no mailboxes here."""
+        return False
 
     def submit(self, *boxes: Mailbox, subject: str = "x", sender: str = "a@b.c") -> "asyncio.Future[list[Stored]]":
         raw = f"Subject: {subject}\r\n\r\ntext\r\n".encode()

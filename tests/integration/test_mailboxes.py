@@ -8,15 +8,20 @@ import pytest
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
 from server.cache.local import Local
+from server.cache.places import Places
 from server.config import Config
 from server.model import ids
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.services.coherence import Coherence
+from server.services.domains import ServedDomains
 from server.services.limits import RateLimits
 from server.services.mailboxes import MailboxService
+from server.services.outbox import Outbox
 from server.services.retention import Retention
 from server.store import batch
+from server.store.deliveries import DeliveryStore
+from server.store.domains import DomainStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
@@ -33,14 +38,25 @@ class Host:
         self.pools, self.config = pools, config
         self.messages = MessageStore(pools.messages, now)
         self.partitions = Partitions(pools.messages, 3600)
-        self.services = [self._worker(column) for column in range(2)]
+        self.coherences = [
+            Coherence(self.generations, Writer(self.generations, column), self.told.extend, 1) for column in range(2)
+        ]
+        self.services = [self._worker(coherence) for coherence in self.coherences]
 
-    def _worker(self, column: int) -> MailboxService:
-        coherence = Coherence(self.generations, Writer(self.generations, column), self.told.extend, 1)
+    def _worker(self, coherence: Coherence) -> MailboxService:
         local = Local(self.generations, 1 << 20, 60)
-        limits = RateLimits(self.config, self.buckets)
-        store = MailboxStore(self.pools.mailboxes)
-        return MailboxService(self.config, store, self.messages, self.partitions, limits, local, coherence, now)
+        return MailboxService(
+            self.config,
+            MailboxStore(self.pools.mailboxes),
+            self.messages,
+            self.partitions,
+            RateLimits(self.config, self.buckets, Places()),
+            ServedDomains(DomainStore(self.pools.mailboxes), local, self.config.domains, self.config.cache_ttl),
+            local,
+            coherence,
+            Outbox(DeliveryStore(self.pools.messages), now, lambda: None),
+            now,
+        )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Partitions: made ahead and on demand by many at once, pruned by every read, dropped whole, mended after a crash."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -12,7 +13,7 @@ from server.config import Config
 from server.model.message import FOREVER
 from server.store import batch
 from server.store.messages import MessageStore, span
-from server.store.partitions import Partitions, aligned, attached, month, parse
+from server.store.partitions import PARENTS, Partitions, aligned, attached, month, parse
 from server.store.pools import Pools
 from server.store.sql import SQL
 from tests.integration.mail import item, now, settled
@@ -69,15 +70,21 @@ async def test_every_read_of_a_mailbox_touches_one_partition(pools: Pools) -> No
         "message_page": await planned(pools, SQL.message_page, box.id, *where, 1 << 62, 50, 0),
         "message_one": await planned(pools, SQL.message_one, box.id, *where, row.seq, row.id),
         "body": await planned(pools, SQL.body, row.body_id, row.body_drop_after),
-        "search": await planned(pools, SQL.search, box.id, *where, None, None, None, None, None, None, None, 20, 0),
+        "search": await planned(
+            pools, SQL.search, box.id, *where, *[None] * 4, ["tag"], [row.id], [True], ["%a%"], [False], 20, 0
+        ),
+        "tags": await planned(pools, SQL.message_tags, box.id, *where, row.seq, row.id),
+        "tag": await planned(pools, SQL.message_tag, box.id, *where, row.seq, row.id, row.id),
+        "untag": await planned(pools, SQL.message_untag, box.id, *where, row.seq, row.id, row.id),
         "mark_read": await planned(pools, SQL.message_mark_read, box.id, *where, row.seq, row.id),
         "delete": await planned(pools, SQL.message_delete, box.id, *where, row.seq, row.id),
     }
     hour = aligned(row.body_drop_after, timedelta(hours=1)).suffix
     for name, plan in plans.items():
-        touched = {word.split(".")[-1] for word in plan.split() if "messages_2" in word or "bodies_2" in word}
-        touched = {t for t in touched if not t.endswith("_idx")}
-        assert touched <= {f"messages_{hour}", f"bodies_{hour}"} | {"m", "b"}, f"{name}\n{plan}"
+        run = [line for line in plan.split("\n") if "never executed" not in line]
+        touched = set(re.findall(r"\b(?:messages|bodies|message_tags)_2\w+", "\n".join(run)))
+        touched = {t for t in touched if not t.endswith(("_idx", "_pkey"))}
+        assert touched <= {f"{parent}_{hour}" for parent in PARENTS}, f"{name}\n{plan}"
         assert touched, f"{name}\n{plan}"
 
 
@@ -100,7 +107,7 @@ async def test_ended_partitions_go_whole_and_others_stay(pools: Pools) -> None:
     box, kept = await settled(store, timedelta(seconds=30)), await settled(store, timedelta(minutes=30))
     await keeper.ensure([(box.expires_at or FOREVER, now()), (kept.expires_at or FOREVER, now()), (FOREVER, now())])
     await batch.write(pools.messages, keeper, 0, [item(box), item(kept)], now())
-    assert len(await keeper.drop_expired(later)) == 2
+    assert len(await keeper.drop_expired(later)) == len(PARENTS)
     assert len(await pools.messages.fetch("SELECT 1 FROM messages.bodies")) == 1
     assert len((await store.page(kept, 10, 0, 1 << 62))[0]) == 1
     assert await keeper.drop_expired(later) == []

@@ -1,6 +1,7 @@
 """Faults of the benchmark itself: wrong percentiles, omitted stalls, load on strangers, mail changed on its way out."""
 
 import math
+import random
 import statistics
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from bench.client_smtp import wire_form
 from bench.corpus_files import compare, compare_names, expectation, samples, split_mbox
 from bench.processes import CpuTime
-from bench.stats import Schedule, histogram, paired_ratio, percentile, summarise
+from bench.stats import Comparison, Schedule, histogram, mann_whitney, paired_ratio, percentile, summarise
 from bench.target import TargetError, http_target, resolve, smtp_target
 
 durations = st.lists(st.floats(min_value=1e-7, max_value=1e4, allow_nan=False), min_size=1, max_size=300)
@@ -219,3 +220,22 @@ def test_differences_of_attachments_have_classes(
     expected: tuple[str, ...], found: tuple[str, ...], verdict: str
 ) -> None:
     assert compare_names(expected, found) == verdict
+
+
+def test_samples_of_one_kind_are_not_told_apart_and_a_shift_is() -> None:
+    dice = random.Random(7)
+    first, second = ([dice.gauss(100, 10) for _ in range(2000)] for _ in range(2))
+    alike = mann_whitney(first, second)
+    assert abs(alike.effect) < 0.06
+    assert alike.p > 0.01
+    shifted = mann_whitney([value + 3 for value in first], second)
+    assert shifted.effect > 0.1
+    assert shifted.p < 1e-6
+    assert mann_whitney(second, first).effect == pytest.approx(-alike.effect)
+
+
+def test_ties_and_extremes_of_a_comparison() -> None:
+    assert mann_whitney([1.0] * 20, [1.0] * 20) == Comparison(0.0, 1.0)
+    assert mann_whitney([2.0] * 20, [1.0] * 20).effect == 1.0
+    with pytest.raises(ValueError, match="20"):
+        mann_whitney([1.0] * 19, [1.0] * 20)

@@ -16,8 +16,9 @@ from server.model import ids
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Stored
-from server.ws import hub as hub_module
-from server.ws.hub import MAILBOXES_A_CALL, PAGE, REPLAY_MAX, Hub, Subscription
+from server.services import hub as hub_module
+from server.services.hub import MAILBOXES_A_CALL, PAGE, REPLAY_MAX, Hub
+from server.services.watching import Subscription
 
 FOREVER = float("inf")
 

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import orjson
@@ -19,10 +20,11 @@ from server.model import ids
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Mailbox, Stored
+from server.services.hub import PAGE, Hub
+from server.services.watching import RECHECK_INTERVAL
 from server.ws import session as session_module
 from server.ws.handshake import Origin, origin_allowed, parse_origin
-from server.ws.hub import PAGE, Hub
-from server.ws.session import PING_INTERVAL, RECHECK_INTERVAL, SILENCE_MAX, WRITE_STALL, Session
+from server.ws.session import PING_INTERVAL, SILENCE_MAX, WRITE_STALL, Session
 from server.ws.sessions import Sessions
 
 
@@ -51,12 +53,12 @@ class Place:
     async def _counts(self, boxes: Sequence[str]) -> Mapping[str, Counts]:
         return {box: Counts(0, 0, 1, None) for box in boxes}
 
-    async def _authorise(self, mailbox_id: str, token: str) -> Mailbox:
+    async def _authorise(self, mailbox_id: str, token: str) -> tuple[Mailbox, float]:
         if self.down:
             raise Unavailable("no database")
         if token != self.token or (self.expires_at is not None and self.expires_at <= datetime.now(UTC)):
             raise Refused("mailbox_not_found")
-        return Mailbox(mailbox_id, "a", "temp.mail", b"", datetime.now(UTC), self.expires_at)
+        return Mailbox(mailbox_id, "a", "temp.mail", b"", datetime.now(UTC), self.expires_at), inf
 
     def commit(self, mailbox_id: str, preview: str = "") -> Stored:
         seq = 1 + sum(row.mailbox_id == mailbox_id for row in self.rows)
@@ -293,7 +295,7 @@ async def test_trouble_with_the_database_is_said_and_the_connection_stays(place:
 async def test_a_fault_of_ours_ends_one_connection_with_1011(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
     async with place.connect() as ws, place.connect() as other:
 
-        async def broken(_: str, __: str) -> Mailbox:
+        async def broken(_: str, __: str) -> tuple[Mailbox, float]:
             raise ValueError("broken, with a secret in its text")
 
         session = next(iter(place.sessions._sessions))

@@ -1,16 +1,44 @@
 -- Records of mailboxes: by id, by address, and ending them.
 
 -- name: mailbox_insert
--- The unique index on the address decides a race for one address.
-INSERT INTO mailboxes.mailboxes (id, local_part, domain, token_hash, user_id, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+-- The record and its address in one statement: the primary key of addresses decides a race for one, against aliases too.
+WITH made AS (
+    INSERT INTO mailboxes.mailboxes (id, local_part, domain, token_hash, user_id, created_at, expires_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+)
+INSERT INTO mailboxes.addresses (local_part, domain, mailbox_id, created_at) VALUES ($2, $3, $1, $6)
 
 -- name: mailbox_by_id
-SELECT id, local_part, domain, token_hash, user_id, created_at, expires_at FROM mailboxes.mailboxes WHERE id = $1
+-- There is always a row: what is not there must not be heard in the time its answer takes.
+SELECT true AS known, id, local_part, domain, token_hash, user_id, created_at, expires_at
+FROM mailboxes.mailboxes WHERE id = $1
+UNION ALL
+SELECT false, $1, 'nobody.at.all', 'nowhere', pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex'), $1,
+    pg_catalog.to_timestamp(0), pg_catalog.to_timestamp(0)
+LIMIT 1
 
 -- name: mailbox_by_address
+-- What RCPT asks: the mailbox an address leads to, be it its own or an alias. One that is switched off leads nowhere.
+SELECT m.id, m.local_part, m.domain, m.token_hash, m.user_id, m.created_at, m.expires_at
+FROM mailboxes.addresses a
+JOIN mailboxes.mailboxes m ON m.id = a.mailbox_id
+WHERE a.local_part = $1 AND a.domain = $2 AND a.is_active
+
+-- name: mailboxes_own
 SELECT id, local_part, domain, token_hash, user_id, created_at, expires_at
-FROM mailboxes.mailboxes WHERE local_part = $1 AND domain = $2
+FROM mailboxes.mailboxes
+WHERE user_id = $1 AND (expires_at IS NULL OR expires_at > $2) AND ($4::uuid IS NULL OR id < $4)
+ORDER BY id DESC LIMIT $3
+
+-- name: mailboxes_own_count
+SELECT count(*) FROM mailboxes.mailboxes WHERE user_id = $1 AND (expires_at IS NULL OR expires_at > $2)
+
+-- name: mailboxes_own_lock
+-- One user's mailboxes are made one at a time: of two that see the last free place one must wait and see it taken.
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1::uuid::text, 0))
+
+-- name: mailbox_addresses
+SELECT local_part, domain FROM mailboxes.addresses WHERE mailbox_id = $1
 
 -- name: mailbox_delete
 DELETE FROM mailboxes.mailboxes WHERE id = $1
@@ -24,12 +52,23 @@ UPDATE mailboxes.mailboxes SET expires_at = greatest(expires_at, $2) WHERE id = 
 RETURNING id, local_part, domain, token_hash, user_id, created_at, expires_at
 
 -- name: mailboxes_expired
--- The sweep of any worker: SKIP LOCKED lets several sweep at once without meeting.
-DELETE FROM mailboxes.mailboxes WHERE id IN (
-    SELECT id FROM mailboxes.mailboxes WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+-- The sweep of any worker: SKIP LOCKED lets several sweep at once without meeting. The addresses go by cascade, which acts
+-- after the statement: its own snapshot still shows them.
+WITH over AS (
+    DELETE FROM mailboxes.mailboxes WHERE id IN (
+        SELECT id FROM mailboxes.mailboxes WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
 )
-RETURNING id, local_part, domain
+SELECT over.id, a.local_part, a.domain FROM over JOIN mailboxes.addresses a ON a.mailbox_id = over.id
+ORDER BY a.alias_id NULLS FIRST
 
 -- name: mailbox_expired_at
--- The same for one address: somebody wants it again before the sweep came by.
-DELETE FROM mailboxes.mailboxes WHERE local_part = $1 AND domain = $2 AND expires_at <= $3 RETURNING id, local_part, domain
+-- The same for whichever mailbox has one address: somebody wants it before the sweep came by.
+WITH over AS (
+    DELETE FROM mailboxes.mailboxes m USING mailboxes.addresses a
+    WHERE a.local_part = $1 AND a.domain = $2 AND m.id = a.mailbox_id AND m.expires_at <= $3
+    RETURNING m.id
+)
+SELECT over.id, a.local_part, a.domain FROM over JOIN mailboxes.addresses a ON a.mailbox_id = over.id
+ORDER BY a.alias_id NULLS FIRST

@@ -91,22 +91,40 @@ SET drop_after = $4, body_id = CASE WHEN body_drop_after < $4 THEN id ELSE body_
 WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
 
 -- name: search
--- Bounded by the session's statement_timeout. ILIKE patterns are escaped by the caller; NULL leaves a condition out. The text
--- of a body is its first 32,768 characters.
+-- Bounded by the session's statement_timeout. One statement for every query: a message is found when no term fails, and NULL
+-- leaves a bound out. $8..$10 are the terms that the row itself answers (kind, value, negated), $11 and $12 those that need the
+-- body as well (pattern, negated), apart so that a query without any is planned without the bodies. Values that are looked for
+-- in text are ILIKE patterns, escaped by the caller. The text of a body is its first 32,768 characters.
 SELECT count(*) OVER () AS found, i.drop_after AS inbox_drop_after, i.total, m.mailbox_id, m.seq, m.id, m.received_at,
     m.body_id, m.body_drop_after, m.size, m.is_read, m.envelope_from, m.sender, m.recipient, m.subject, m.preview, m.details
 FROM messages.inboxes i
 JOIN messages.messages m ON m.mailbox_id = i.mailbox_id
 WHERE i.mailbox_id = $1 AND m.mailbox_id = $1 AND m.drop_after BETWEEN $2 AND $3
-    AND ($4::text IS NULL OR m.sender ILIKE $4 OR m.envelope_from ILIKE $4)
-    AND ($5::text IS NULL OR m.subject ILIKE $5)
-    AND ($6::timestamptz IS NULL OR m.received_at >= $6)
-    AND ($7::timestamptz IS NULL OR m.received_at < $7)
-    AND ($8::boolean IS NULL OR m.is_read = $8)
-    AND ($9::boolean IS NULL OR (m.details -> 'attachments' IS NOT NULL) = $9)
-    AND ($10::text IS NULL OR m.subject ILIKE $10 OR m.sender ILIKE $10 OR m.recipient ILIKE $10
-        OR EXISTS (
-            SELECT 1 FROM messages.bodies b
-            WHERE b.id = m.body_id AND b.drop_after = m.body_drop_after AND b.text ILIKE $10
-        ))
-ORDER BY m.seq DESC LIMIT $11 OFFSET $12
+    AND ($4::timestamptz IS NULL OR m.received_at >= $4)
+    AND ($5::timestamptz IS NULL OR m.received_at < $5)
+    AND ($6::bigint IS NULL OR m.size >= $6)
+    AND ($7::bigint IS NULL OR m.size <= $7)
+    AND (cardinality($8::text[]) = 0 OR NOT EXISTS (
+        SELECT 1 FROM unnest($8::text[], $9::text[], $10::boolean[]) AS term (kind, value, negated)
+        WHERE term.negated = CASE term.kind
+            WHEN 'from' THEN m.sender ILIKE term.value OR m.envelope_from ILIKE term.value
+            WHEN 'to' THEN m.recipient ILIKE term.value OR coalesce(m.details ->> 'cc', '') ILIKE term.value
+            WHEN 'subject' THEN m.subject ILIKE term.value
+            WHEN 'attachment' THEN m.details -> 'attachments' IS NOT NULL
+            WHEN 'read' THEN m.is_read
+            WHEN 'dmarc' THEN coalesce(m.details ->> 'dmarc', 'none') = term.value
+            WHEN 'tag' THEN EXISTS (
+                SELECT 1 FROM messages.message_tags t
+                WHERE t.mailbox_id = $1 AND t.drop_after BETWEEN $2 AND $3 AND t.seq = m.seq AND t.tag_id = term.value::uuid
+            )
+        END
+    ))
+    AND (cardinality($11::text[]) = 0 OR NOT EXISTS (
+        SELECT 1 FROM unnest($11::text[], $12::boolean[]) AS term (value, negated)
+        WHERE term.negated = (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value
+            OR EXISTS (
+                SELECT 1 FROM messages.bodies b
+                WHERE b.id = m.body_id AND b.drop_after = m.body_drop_after AND b.drop_after >= $2 AND b.text ILIKE term.value
+            ))
+    ))
+ORDER BY m.seq DESC LIMIT $13 OFFSET $14

@@ -1,31 +1,15 @@
-"""The frames of the WebSocket contract as ready bytes: ``{type, mailboxId?, data?, error?, timestamp, seq?}``.
+"""What readers are told as it happens, as ready bytes: ``{type, mailboxId?, data?, error?, timestamp, seq?}``.
 
-Lives here: how each frame is spelt, and the shape of what clients send. Must not know: who gets a frame, or when.
+Lives here: how each frame is spelt, for WebSockets and event streams alike. Must not know: who gets one, when, or how.
 A frame is built once and its bytes are shared by everyone who is owed it.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import orjson
 
 from server.model.message import Counts, Stored
-
-Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
-class Incoming(msgspec.Struct, frozen=True, rename="camel"):
-    """Anything a client says. Unknown fields are ignored; ``after`` is the last sequence number the client has seen."""
-
-    type: str
-    mailbox_id: str = ""
-    token: str = ""
-    after: Seq | None = None
-
-
-parse = msgspec.json.Decoder(Incoming).decode
-"""Text of a frame -> Incoming; msgspec.ValidationError for a wrong field, its parent DecodeError for no JSON."""
 
 
 def _frame(kind: str, mailbox_id: str = "", **rest: Any) -> bytes:

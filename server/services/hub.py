@@ -17,15 +17,14 @@ import contextlib
 import time
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from server.metrics import Counter
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Stored
-from server.ws import frames
+from server.services import frames
+from server.services.watching import Subscription
 
 PAGE: Final = 100
 """Rows of one mailbox a fetch brings at most; a full page means that there may be more."""
@@ -56,50 +55,15 @@ ReadCounts = Callable[[Sequence[str]], Awaitable[Mapping[str, Counts]]]
 _T = TypeVar("_T")
 
 
-class Outlet(Protocol):
-    """A connection, as the hub sees it. No method blocks or raises."""
-
-    def push(self, frame: bytes, received_at: datetime | None) -> bool:
-        """Queue a message; False when there is no room, and then ``Hub.release`` is called once there is.
-
-        ``received_at`` is None for a replayed message, whose delay says nothing.
-        """
-
-    def tell(self, frame: bytes) -> None:
-        """Queue a word about the subscription itself; a connection that has no room for it is dropped."""
-
-    def doubt(self, subscription: "Subscription") -> None:
-        """Check the subscription's right again; ``Hub.release`` or ``Hub.unsubscribe`` tells the outcome."""
-
-    def ended(self, subscription: "Subscription") -> None:
-        """The hub has dropped the subscription."""
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """One connection's interest in one mailbox. ``expires_at`` and ``checked_at`` are POSIX seconds."""
-
-    mailbox_id: str
-    token: str = field(repr=False)
-    outlet: Outlet
-    after: int | None
-    expires_at: float
-    checked_at: float
-    last_seq: int | None = None  # everything up to here was handed on or is gone; None until the store was asked
-    replay_to: int = 0
-    held: bool = False
-    live: bool = True
-
-    def wants(self, seq: int) -> bool:
-        return self.last_seq is None or (not self.held and self.last_seq < seq)
-
-
 class Hub:
-    """All subscriptions of one worker. Not thread-safe: everything runs on the worker's loop."""
+    """All subscriptions of one worker; implements watching.Watching. Not thread-safe: everything runs on the worker's
+    loop.
+    """
 
     def __init__(self, fetch: Fetch, next_seqs: NextSeqs, counts: ReadCounts) -> None:
         self._fetch, self._next_seqs, self._counts = fetch, next_seqs, counts
         self._watched: dict[str, list[Subscription]] = {}
+        self._owned: dict[str, set[Subscription]] = {}
         self._joining: set[Subscription] = set()
         self._behind: set[str] = set()
         self._changed: set[str] = set()
@@ -108,6 +72,8 @@ class Hub:
     def subscribe(self, subscription: Subscription) -> None:
         """Watch. Answered through the outlet: ``subscribed``, then gap and missed mail; or an error, and ``ended``."""
         self._watched.setdefault(subscription.mailbox_id, []).append(subscription)
+        if subscription.user_id is not None:
+            self._owned.setdefault(subscription.user_id, set()).add(subscription)
         self._joining.add(subscription)
         self._wake()
 
@@ -121,6 +87,11 @@ class Hub:
         watchers.remove(subscription)
         if not watchers:
             del self._watched[subscription.mailbox_id]
+        if subscription.user_id is not None:
+            owned = self._owned[subscription.user_id]
+            owned.discard(subscription)
+            if not owned:
+                del self._owned[subscription.user_id]
 
     def release(self, subscriptions: Iterable[Subscription]) -> None:
         """There is room again, or the right was confirmed: bring them up to date."""
@@ -133,6 +104,9 @@ class Hub:
     def on_hints(self, hints: Iterable[Hint]) -> None:
         """What the bus brought, or this worker itself just did. Never waits; hints together cost one fetch."""
         for hint in hints:
+            if hint.kind is Kind.ACCOUNT:
+                _doubt(self._owned.get(hint.mailbox_id, ()))
+                continue
             watchers = self._watched.get(hint.mailbox_id)
             if not watchers:
                 continue
@@ -268,7 +242,7 @@ class Hub:
         frame, now = frames.new_mail(row), time.time()
         for watcher in watchers:
             live = row.seq > watcher.replay_to
-            if watcher.expires_at <= now:
+            if watcher.over(now):
                 watcher.held = True
                 watcher.outlet.doubt(watcher)
             elif watcher.outlet.push(frame, row.received_at if live else None):

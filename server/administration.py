@@ -1,0 +1,153 @@
+"""What an operator does to accounts from the command line: the first administrator is made here and nowhere else.
+
+Lives here: ``tempmail admin create | promote | reset-password``, which work on the database alone, running server or
+not. Must not know: HTTP. A running server notices within CACHE_TTL.
+"""
+
+import asyncio
+import secrets
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+
+from server import config as configuration
+from server.config import Config, ConfigError
+from server.model.account import ROLES, Role, User
+from server.model.administration import Actor
+from server.model.errors import Refused
+from server.services import accounts, passwords
+from server.store.administration import AdministrationStore
+from server.store.embedded import running_dsn
+from server.store.pools import Pools
+from server.store.users import UserStore
+
+app = typer.Typer(name="admin", help="Accounts of administrators.", no_args_is_help=True)
+err: Final = Console(stderr=True, highlight=False)
+
+Work = Callable[[UserStore], Awaitable[User]]
+_OPERATOR: Final = Actor(None, "command line", "super", "")
+
+Email = Annotated[str, typer.Argument(help="The account's email address.")]
+Generate = Annotated[bool, typer.Option("--generate", help="Make the password up and print it.")]
+_ROLE_OPTION: Final = typer.Option(help="admin or super: a super user may also change roles, domains and settings.")
+
+
+def database(config: Config) -> Config:
+    """The configuration with the DSN of the running embedded server filled in where none is set. ConfigError."""
+    if not config.embedded:
+        return config
+    dsn = running_dsn(config.data_dir)
+    if dsn is None:
+        raise ConfigError(
+            f"no database: set {configuration.PREFIX}DATABASE_DSN, or start `tempmail serve` (data: {config.data_dir})"
+        )
+    return msgspec.structs.replace(config, database_dsn=dsn)
+
+
+@app.command()
+def create(
+    email: Email,
+    username: Annotated[str | None, typer.Option(help="A name to log in with beside the address.")] = None,
+    role: Annotated[str, _ROLE_OPTION] = "super",
+    generate: Generate = False,
+) -> None:
+    """Make an account of an administrator; the password is asked for, or read from standard input."""
+    wanted = _role(role)
+
+    async def work(store: UserStore) -> User:
+        await store.insert(user, password_hash)
+        return user
+
+    with _explained():
+        user = msgspec.structs.replace(accounts.new_user(email, username, datetime.now(UTC)), role=wanted)
+        password_hash = passwords.hashed(_password(generate))
+        _run("account.create", {"role": wanted}, work)
+    err.print(f"[green]{user.role} {user.email} is made[/green]")
+
+
+@app.command()
+def promote(email: Email, role: Annotated[str, _ROLE_OPTION] = "admin") -> None:
+    """Give an existing account a role (user, admin or super), and let it in again where it was shut out."""
+    wanted = _role(role)
+
+    async def work(store: UserStore) -> User:
+        user = await _found(store, email)
+        await store.set_role(user.id, wanted, datetime.now(UTC))
+        return user
+
+    with _explained():
+        user = _run("account.promote", {"role": wanted}, work)
+    err.print(f"[green]{user.email} is {wanted}[/green]")
+
+
+@app.command()
+def reset_password(email: Email, generate: Generate = False) -> None:
+    """Give an account a new password; every login of it ends."""
+
+    async def work(store: UserStore) -> User:
+        user = await _found(store, email)
+        await store.set_password(user.id, password_hash, datetime.now(UTC))
+        return user
+
+    with _explained():
+        password_hash = passwords.hashed(_password(generate))
+        user = _run("account.reset-password", None, work)
+    err.print(f"[green]{user.email} has a new password[/green]")
+
+
+def _role(text: str) -> Role:
+    for role in ROLES:
+        if role == text:
+            return role
+    raise typer.BadParameter(f"{text} is not one of {', '.join(ROLES)}", param_hint="--role")
+
+
+def _password(generate: bool) -> str:
+    """Made up and printed, typed twice at a terminal, or the first line of standard input."""
+    if generate:
+        password = secrets.token_urlsafe(18)
+        print(password)  # alone on standard output, for scripts
+    elif sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    passwords.check_length(password, configuration.load().password_min_length)
+    return password
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What is refused becomes ConfigError: an operator can mend it."""
+    try:
+        yield
+    except Refused as refused:
+        raise ConfigError(": ".join(filter(None, (refused.word, refused.field, refused.detail)))) from refused
+
+
+async def _found(store: UserStore, email: str) -> User:
+    found = await store.by_name(email.strip().lower())
+    if found is None:
+        raise Refused("user_not_found", f"no account has the name {email}")
+    return found[0]
+
+
+def _run(action: str, after: Mapping[str, str] | None, work: Work) -> User:
+    """``work`` on the database, and its entry in the audit trail."""
+    config = msgspec.structs.replace(database(configuration.load()), workers=1)
+    return asyncio.run(_noted(config, action, after, work))
+
+
+async def _noted(config: Config, action: str, after: Mapping[str, str] | None, work: Work) -> User:
+    pools = await Pools.open(config)
+    try:
+        user = await work(UserStore(pools.users))
+        await AdministrationStore(pools).record(_OPERATOR, action, user.id, None, after, datetime.now(UTC))
+        return user
+    finally:
+        await pools.close()

@@ -1,0 +1,86 @@
+"""Names asked of DNS: addresses for outgoing requests, TXT and MX for the proof that a domain is somebody's.
+
+Lives here: the questions, their deadline and the one kind of failure. Must not know: what an answer is good for.
+
+The servers are asked themselves: no hosts file and no search list, so a name means the same on every host. Answers of
+``addresses`` may be kept for their TTL. ``txt`` and ``mx`` are always asked anew, because whoever has just changed a
+record wants to see it; "no such record" is an answer and not a failure.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import aiodns
+import pycares
+
+from server.metrics import LATENCY, Histogram
+from server.model.errors import Unavailable
+
+DEADLINE: Final = 5.0  # s for one question, all attempts and servers together
+_ATTEMPT: Final = 1.5  # s until a server is asked again
+_TRIES: Final = 2
+_NOTHING: Final = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})
+
+SECONDS: Final = Histogram("tempmail_dns_seconds", "Time to an answer from DNS.", LATENCY, ("type",))
+
+Data = TypeVar("Data")
+
+
+class Resolver:
+    """``servers``: each host or host:port; none means those of the system. To be made inside a running loop."""
+
+    def __init__(self, servers: Sequence[str] = ()) -> None:
+        self._servers = tuple(servers)
+        self._kept = self._channel()
+
+    def _channel(self) -> aiodns.DNSResolver:
+        return aiodns.DNSResolver(self._servers or None, timeout=_ATTEMPT, tries=_TRIES, lookups="b")
+
+    async def addresses(self, host: str) -> list[str]:
+        """Every IPv4 and IPv6 address of ``host`` (ASCII), IPv4 first; [] where it has none. Unavailable."""
+        four, six = await asyncio.gather(
+            _ask(self._kept, host, "A", pycares.ARecordData),
+            _ask(self._kept, host, "AAAA", pycares.AAAARecordData),
+            return_exceptions=True,
+        )
+        if isinstance(four, BaseException) and (isinstance(six, BaseException) or not six):
+            raise four
+        # a server that fails on AAAA alone is common, and no reason not to reach the host
+        return [record.addr for found in (four, six) if not isinstance(found, BaseException) for record in found]
+
+    async def txt(self, name: str) -> list[str]:
+        """The TXT records of ``name``, the strings of each joined; U+FFFD for bytes beyond ASCII. Unavailable."""
+        records = await self._anew(name, "TXT", pycares.TXTRecordData)
+        return [record.data.decode("ascii", "replace") for record in records]
+
+    async def mx(self, name: str) -> list[tuple[int, str]]:
+        """(preference, host in lower case without the final dot) of ``name``, the preferred first. Unavailable."""
+        records = await self._anew(name, "MX", pycares.MXRecordData)
+        return sorted((record.priority, record.exchange.lower().rstrip(".")) for record in records)
+
+    async def _anew(self, name: str, kind: str, shape: type[Data]) -> list[Data]:
+        """Ask through a channel that remembers nothing, not even that there was nothing."""
+        channel = self._channel()
+        try:
+            return await _ask(channel, name, kind, shape)
+        finally:
+            await channel.close()
+
+    async def close(self) -> None:
+        await self._kept.close()
+
+
+async def _ask(channel: aiodns.DNSResolver, name: str, kind: str, shape: type[Data]) -> list[Data]:
+    began = asyncio.get_running_loop().time()
+    try:
+        answer = await asyncio.wait_for(channel.query_dns(name, kind), DEADLINE)
+    except aiodns.error.DNSError as error:
+        if error.args[0] in _NOTHING:
+            return []
+        raise Unavailable(f"DNS: {kind} of a name: {error.args[-1]}") from error
+    except TimeoutError as error:
+        raise Unavailable(f"DNS: {kind} of a name: no answer") from error
+    finally:
+        SECONDS.observe(asyncio.get_running_loop().time() - began, (kind,))
+    return [record.data for record in answer.answer if isinstance(record.data, shape)]

@@ -1,0 +1,139 @@
+"""Waiting for a message: answered as soon as one that matches is there, be it now or later.
+
+Lives here: what matches, and the order in which mail is looked at. Must not know: HTTP.
+
+A waiter watches the mailbox through the hub like any reader, but asks the store what came: a frame does not hold all
+that may be asked for. So a hint that is late or lost costs a waiter time and nothing else, as it does every reader.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from server.model.errors import Refused
+from server.model.message import Mailbox, Stored
+from server.services.contracts import Messages, Wanted
+from server.services.watching import Subscription, Watching
+
+PAGE: Final = 100  # messages looked at in one query
+
+
+class Waiting:
+    """Implements contracts.Waiting."""
+
+    def __init__(self, hub: Watching, messages: Messages) -> None:
+        self._hub, self._messages = hub, messages
+
+    async def first(
+        self,
+        mailbox: Mailbox,
+        wanted: Wanted,
+        after: int | None,
+        timeout: float,
+        reopen: Callable[[], Awaitable[Mailbox]],
+    ) -> Stored | None:
+        """See contracts.Waiting."""
+        search = _Search(self._messages, mailbox, wanted)
+        found = await (search.newest() if after is None else search.later(after))
+        if found is not None or timeout <= 0:
+            return found
+        bell = _Bell()
+        watch = Subscription(mailbox.id, "", bell, None, _end(mailbox), time.time(), user_id=mailbox.user_id)
+        self._hub.subscribe(watch)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._listen(search, bell, watch, reopen)
+        except TimeoutError:
+            return None
+        finally:
+            self._hub.unsubscribe(watch)
+
+    async def _listen(
+        self, search: "_Search", bell: "_Bell", watch: Subscription, reopen: Callable[[], Awaitable[Mailbox]]
+    ) -> Stored:
+        """The bell also rings when the hub has placed the watch: what came between the first look and that is found."""
+        while True:
+            await bell.rung()
+            if bell.doubted:
+                search.mailbox = await reopen()
+                watch.expires_at, bell.doubted = _end(search.mailbox), False
+                self._hub.release([watch])
+            elif not watch.live:
+                raise Refused("mailbox_not_found")
+            found = await search.later(search.reached)
+            if found is not None:
+                return found
+
+
+class _Search:
+    """Looks through a mailbox, no message twice. ``reached``: the highest number that was looked at."""
+
+    def __init__(self, messages: Messages, mailbox: Mailbox, wanted: Wanted) -> None:
+        self._messages, self.mailbox, self._wanted = messages, mailbox, wanted
+        self.reached = 0
+
+    async def newest(self) -> Stored | None:
+        """The newest match of all there is: of two codes it is the later that still holds."""
+        before: int | None = None
+        while True:
+            page, _ = await self._messages.page(self.mailbox, PAGE, 0, before)
+            if before is None and page:
+                self.reached = page[0].seq
+            for stored in page:
+                if matches(self._wanted, stored):
+                    return stored
+            if len(page) < PAGE:
+                return None
+            before = page[-1].seq
+
+    async def later(self, after: int) -> Stored | None:
+        """The oldest match after number ``after``: who goes on from each answer misses none."""
+        self.reached = after
+        while True:
+            page = await self._messages.since(self.mailbox, self.reached, PAGE)
+            for stored in page:
+                self.reached = stored.seq
+                if matches(self._wanted, stored):
+                    return stored
+            if len(page) < PAGE:
+                return None
+
+
+def matches(wanted: Wanted, stored: Stored) -> bool:
+    """Sender (header or envelope) and subject contain what is wanted, in any case, and there is what to extract."""
+    sender, subject = wanted.sender.casefold(), wanted.subject.casefold()
+    if sender not in stored.sender.casefold() and sender not in stored.envelope_from.casefold():
+        return False
+    return subject in stored.subject.casefold() and (wanted.extract is None or bool(wanted.extracted(stored)))
+
+
+class _Bell:
+    """The hub's outlet of one waiter: whatever is said rings, and what it said is asked of the store."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.doubted = False
+
+    async def rung(self) -> None:
+        await self._event.wait()
+        self._event.clear()
+
+    def push(self, frame: bytes, received_at: datetime | None) -> bool:
+        self._event.set()
+        return True
+
+    def tell(self, frame: bytes) -> None:
+        self._event.set()
+
+    def doubt(self, subscription: Subscription) -> None:
+        self.doubted = True
+        self._event.set()
+
+    def ended(self, subscription: Subscription) -> None:
+        self._event.set()
+
+
+def _end(mailbox: Mailbox) -> float:
+    return float("inf") if mailbox.expires_at is None else mailbox.expires_at.timestamp()

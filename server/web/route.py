@@ -1,0 +1,42 @@
+"""What a row of the route table is: who may ask, what is counted and kept, and how its failures look.
+
+Must not know: any resource. A whole API of another shape is one file: its handlers, its struct for failures, its rows.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+
+from server.model.account import Scope
+from server.web.requests import Call
+from server.web.responses import Failed, FailureBody, Reply
+
+Auth = Literal["none", "optional", "mailbox", "user", "admin", "super", "key"]
+"""``none``: anyone. ``optional``: an account if one is presented. ``mailbox``: the mailbox's token, or its owner by
+access token or API key. ``user``, ``admin``, ``super``: an account of at least that role, by access token. ``key``: by
+API key.
+"""
+
+Handler = Callable[[Call], Awaitable[Reply | web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row. ``limit``: counts against the client's rate. ``cache``: the answer depends on mailbox and URL alone.
+
+    ``scope``: what an API key must be allowed for this route; None where no key is taken.
+    ``deadline`` in seconds, after which the client gets 503; None for a connection that is meant to stay.
+    ``failed``: the struct its failures are written as.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    auth: Auth
+    limit: bool
+    cache: bool = False
+    deadline: float | None = 30.0
+    scope: Scope | None = None
+    failed: type[FailureBody] = Failed
