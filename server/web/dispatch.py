@@ -29,7 +29,7 @@ from server.web import caller
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
 from server.web.requests import Call
-from server.web.responses import JSON, Reply, failure, matches, refusal
+from server.web.responses import JSON, Headers, Reply, failure, matches, refusal
 from server.web.routes import Route
 
 REQUESTS: Final = Counter("http_requests_total", "Requests answered.", ("method", "endpoint", "status_code"))
@@ -60,6 +60,8 @@ class Endpoint:
     def __init__(self, route: Route, parts: WebParts, addresses: caller.Addresses, origins: caller.Origins) -> None:
         self._route, self._parts, self._addresses, self._origins = route, parts, addresses, origins
         self._local: Local | None = parts.local if route.cache else None
+        self._limit = parts.limits.request if route.limit else None
+        self._private = route.auth == "mailbox"
         self._query_token = parts.config.query_token
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
 
@@ -70,18 +72,17 @@ class Endpoint:
         accept = headers.get("Accept-Language")
         tongue = "en" if accept is None else language(accept)
         client = self._addresses.client(request)
-        verdict = self._parts.limits.request(client) if self._route.limit else None
-        reply: Reply | web.StreamResponse
+        verdict = self._limit(client) if self._limit is not None else None
+        token = caller.token(request, headers, self._query_token) if self._private else ""
+        response: web.StreamResponse
         if verdict is not None and not verdict.allowed:
-            reply = refusal(tongue, Refused("rate_limited", retry_after=verdict.retry_after))
+            refused = Refused("rate_limited", retry_after=verdict.retry_after)
+            response = self._response(request, refusal(tongue, refused), verdict, tongue)
+        elif token and self._local is not None and (ready := self._local.get((request.raw_path, token, tongue))):
+            response = self._response(request, (200, ready.body, ready.etag, ()), verdict, tongue)
         else:
-            token = caller.token(request, headers, self._query_token) if self._route.auth == "mailbox" else ""
-            ready = self._local.get((request.raw_path, token, tongue)) if token and self._local is not None else None
-            if ready is None:
-                reply = await self._made(Call(request, self._parts, client, tongue, segments), token)
-            else:
-                reply = Reply(200, ready.body, ready.etag)
-        response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
+            reply = await self._made(Call(request, self._parts, client, tongue, segments), token)
+            response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
 
@@ -89,13 +90,9 @@ class Endpoint:
         """What the handler makes of it, within the deadline, or the answer for what went wrong."""
         try:
             async with asyncio.timeout(self._route.deadline):
-                if self._route.auth == "none":
-                    return await self._route.handler(call)
-                return await self._authorised(call, token)
+                return await (self._authorised(call, token) if self._private else self._route.handler(call))
         except Refused as refused:
             return refusal(call.language, refused)
-        except (web.RequestPayloadError, ConnectionError):  # the client broke its body off, or its chunks are no chunks
-            return failure(call.language, "body_invalid")
         except (Unavailable, TimeoutError) as error:
             return self._unavailable(call, error)
         except Exception as error:  # a fault of ours: the client learns that it was, the log where
@@ -132,7 +129,9 @@ class Endpoint:
         log.event(level, message, request_id=request_id, method=route.method, path=route.path, kind=kind, where=where)
         return request_id
 
-    def _response(self, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language) -> web.Response:
+    def _response(
+        self, request: web.Request, reply: tuple[int, bytes, str, Headers], verdict: Verdict | None, tongue: Language
+    ) -> web.Response:
         status, body, tag, extra = reply
         if tag:
             condition = request.headers.get("If-None-Match")
