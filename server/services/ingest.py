@@ -11,6 +11,7 @@ larger, not queues longer. What one mail costs: one parse, one zstd, its share o
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -27,7 +28,7 @@ from server.services.coherence import Coherence, mail
 from server.services.routing import Routes
 from server.services.sandbox import Sandbox, SandboxError
 from server.store import batch
-from server.store.batch import Item, NoPartition, Shortfall
+from server.store.batch import Item, Shortfall
 from server.store.partitions import Partitions
 from server.store.pools import ERRORS, TROUBLE, Database
 
@@ -89,6 +90,7 @@ class Ingest:
         self._routes, self._local, self._coherence = routes, local, coherence
         self._sandbox, self._committed, self._clock = sandbox, committed, clock
         self._pack = zstandard.ZstdCompressor(level=1).compress
+        self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 asking is a system call
         self._queue: list[_Pending] = []
         self._queued_bytes = 0
         self._reading: set[asyncio.Task[None]] = set()
@@ -103,7 +105,7 @@ class Ingest:
 
     def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
         """Queue one message; the future is settled once its fate is certain."""
-        future: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Stored]] = self._loop.create_future()
         if len(self._queue) + len(self._reading) >= MAX_QUEUE or self._queued_bytes >= MAX_QUEUE_BYTES:
             ERRORS.add(("overload", "ingest"))
             future.set_exception(Unavailable("ingest queue is full"))
@@ -189,19 +191,17 @@ class Ingest:
             if not pending:
                 return
             started = time.perf_counter()
+            items = [one.item for one in pending]
             try:
-                items = [one.item for one in pending]
-                written = await batch.write(self._database, self._partitions, self._retention, items, self._clock())
+                written = await batch.write(self._database, self._retention, items, self._clock())
                 COMMIT.observe(time.perf_counter() - started)
                 settled += zip(pending, written, strict=True)
                 return
             except Shortfall as short:
                 pending = self._without(pending, short.room)
-            except NoPartition as missing:
-                await self._partitions.ensure(missing.rows)
             except (*TROUBLE, ValueError) as error:
                 if batch.lacks_partition(error):
-                    self._partitions.forget()
+                    await self._make_partitions(items)
                 elif batch.is_data_fault(error):
                     await self._bisect(pending, settled, error)
                     return
@@ -209,6 +209,12 @@ class Ingest:
                     self._give_up(pending, error)
                     return
         self._give_up(pending, TimeoutError("no room or partition after several attempts"))
+
+    async def _make_partitions(self, items: Sequence[Item]) -> None:
+        """Trouble here is left to the next attempt, which meets it again and gives up for the right reason."""
+        with suppress(Unavailable):
+            wanted = await batch.partitions_wanted(self._database, self._retention, items, self._clock())
+            await self._partitions.ensure(wanted)
 
     def _without(self, pending: list[_Pending], short: Mapping[str, int | None]) -> list[_Pending]:
         """Those that can still be stored: a gone mailbox is dropped from its messages, a full one refuses them."""

@@ -54,19 +54,56 @@ DELETE FROM messages.inboxes WHERE mailbox_id IN (
     SELECT mailbox_id FROM messages.inboxes WHERE drop_after <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 
--- name: inboxes_take
--- One statement locks a batch's inboxes, in mailbox order so that two workers cannot deadlock, counts the mail in and hands
--- out the sequence numbers: an inbox that is gone, over or full is missing from the answer, and the caller rolls back.
-UPDATE messages.inboxes i
-SET next_seq = i.next_seq + batch.n, total = i.total + batch.n, unread = i.unread + batch.fresh, last_activity = $4
-FROM (
-    SELECT locked.mailbox_id, wanted.n, wanted.fresh
-    FROM messages.inboxes locked
-    JOIN unnest($1::uuid[], $2::int[], $3::int[]) AS wanted (mailbox_id, n, fresh) USING (mailbox_id)
-    ORDER BY locked.mailbox_id FOR UPDATE OF locked
-) AS batch
-WHERE i.mailbox_id = batch.mailbox_id AND i.drop_after > $4 AND (i.capacity = 0 OR i.total + batch.n <= i.capacity)
-RETURNING i.mailbox_id, i.next_seq - batch.n AS first_seq, i.drop_after
+-- name: deliver
+-- A whole batch in one statement, and so one round trip: while the event loop is busy with SMTP every further one would wait
+-- its turn, which cost more than the statements themselves. In order: lock the inboxes in mailbox order, so that two workers
+-- cannot deadlock; see whether all of them are there, alive and have room, and do nothing at all if not; count the mail in;
+-- store each body once, to last as long as its longest recipient; store a row for each mailbox. Answers the first sequence
+-- number and the drop_after that each inbox gave, or no row where nothing was done.
+WITH wanted AS (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[]) AS w (mailbox_id, n, fresh)
+), locked AS MATERIALIZED (
+    SELECT i.mailbox_id, i.next_seq,
+        CASE WHEN i.drop_after = 'infinity' THEN $5::timestamptz ELSE i.drop_after END AS drop_after,
+        i.drop_after > $4 AND (i.capacity = 0 OR i.total + w.n <= i.capacity) AS is_open
+    FROM messages.inboxes i JOIN wanted w USING (mailbox_id)
+    ORDER BY i.mailbox_id FOR UPDATE OF i
+), verdict AS (
+    SELECT count(*) FILTER (WHERE is_open) = cardinality($1) AS go FROM locked
+), counted AS (
+    UPDATE messages.inboxes i
+    SET next_seq = i.next_seq + w.n, total = i.total + w.n, unread = i.unread + w.fresh, last_activity = $4
+    FROM wanted w, verdict WHERE go AND i.mailbox_id = w.mailbox_id
+), mails AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $6::uuid[], $7::timestamptz[], $8::int[], $9::bytea[], $10::text[], $11::int[], $12::boolean[], $13::text[], $14::text[],
+        $15::text[], $16::text[], $17::json[]
+    ) WITH ORDINALITY AS m (
+        id, received_at, refs, raw, text, size, is_read, envelope_from, sender, subject, preview, details, nth
+    )
+), arrived AS MATERIALIZED (
+    SELECT r.mail, r.mailbox_id, r.recipient, l.next_seq + r.place AS seq, r.id_head, l.drop_after,
+        max(l.drop_after) OVER (PARTITION BY r.mail) AS body_drop_after
+    FROM unnest($18::int[], $19::uuid[], $20::int[], $21::text[], $22::text[]) AS r (mail, mailbox_id, place, id_head, recipient)
+    JOIN locked l USING (mailbox_id), verdict
+    WHERE go
+), bodies AS (
+    INSERT INTO messages.bodies (id, drop_after, received_at, refs, raw, text)
+    SELECT m.id, a.body_drop_after, m.received_at, m.refs, m.raw, m.text
+    FROM mails m JOIN (SELECT DISTINCT mail, body_drop_after FROM arrived) a ON a.mail = m.nth
+), rows AS (
+    INSERT INTO messages.messages (mailbox_id, seq, id, drop_after, received_at, body_id, body_drop_after, size, is_read,
+        envelope_from, sender, recipient, subject, preview, details)
+    SELECT a.mailbox_id, a.seq, (a.id_head || lpad(to_hex(a.seq), 8, '0'))::uuid, a.drop_after, m.received_at, m.id,
+        a.body_drop_after, m.size, m.is_read, m.envelope_from, m.sender, a.recipient, m.subject, m.preview, m.details
+    FROM arrived a JOIN mails m ON m.nth = a.mail
+)
+SELECT mailbox_id, next_seq AS first_seq, drop_after FROM locked, verdict WHERE go
+
+-- name: inboxes_drop
+-- When a batch's mail may vanish: asked only after a partition was found missing.
+SELECT DISTINCT CASE WHEN drop_after = 'infinity' THEN $2::timestamptz ELSE drop_after END AS drop_after
+FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
 
 -- name: inboxes_room
 -- Why a batch's inboxes were missing above: no row = gone, else how many more messages it takes (negative = without end).
