@@ -36,6 +36,7 @@ MAX_BATCH: Final = 500  # messages in one transaction
 MAX_BATCH_BYTES: Final = 16 << 20  # packed bytes in one transaction
 MAX_QUEUE: Final = 5_000  # messages waiting in one worker; more are answered "try again later"
 MAX_QUEUE_BYTES: Final = 128 << 20
+READ_SLICE: Final = 0.01  # s that reading messages may hold the loop; one message takes 0.02 at the very worst
 PARSE_TIMEOUT: Final = 5.0  # s for a message that is not cheap; then it is stored unread and shown raw
 _ATTEMPTS: Final = 4  # times a batch may be begun again for want of partitions or room
 
@@ -96,6 +97,7 @@ class Ingest:
         self._reading: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
         self._full: set[str] = set()
+        self._arrived: list[tuple[Envelope, bool, asyncio.Future[list[Stored]]]] = []
 
     def route(self, address: str) -> Recipient | None:
         return self._routes.route(address)
@@ -106,20 +108,36 @@ class Ingest:
     def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
         """Queue one message; the future is settled once its fate is certain."""
         future: asyncio.Future[list[Stored]] = self._loop.create_future()
-        if len(self._queue) + len(self._reading) >= MAX_QUEUE or self._queued_bytes >= MAX_QUEUE_BYTES:
+        if len(self._queue) + len(self._reading) + len(self._arrived) >= MAX_QUEUE or self._queued_bytes >= MAX_QUEUE_BYTES:
             ERRORS.add(("overload", "ingest"))
             future.set_exception(Unavailable("ingest queue is full"))
             return future
         if is_cheap(envelope.raw):
-            started = time.perf_counter()
-            read = parse(envelope.raw)
-            PROCESSING.observe(time.perf_counter() - started)
-            self._join(envelope, read, is_read, future)
+            self._arrived.append((envelope, is_read, future))
+            if len(self._arrived) == 1:
+                self._loop.call_soon(self._read_arrived)
         else:
             task = asyncio.create_task(self._read_apart(envelope, is_read, future))
             self._reading.add(task)
             task.add_done_callback(self._reading.discard)
         return future
+
+    def _read_arrived(self) -> None:
+        """Read what this turn of the loop has brought, in one go: that way the parser stays in the processor's caches,
+        which halves its cost. After ``READ_SLICE`` the loop gets its turn.
+        """
+        until = time.perf_counter() + READ_SLICE
+        arrived, done = self._arrived, 0
+        for envelope, is_read, future in arrived:
+            started = time.perf_counter()
+            if started > until:
+                break
+            self._join(envelope, parse(envelope.raw), is_read, future)
+            PROCESSING.observe(time.perf_counter() - started)
+            done += 1
+        self._arrived = arrived[done:]
+        if self._arrived:
+            self._loop.call_soon(self._read_arrived)
 
     async def _read_apart(self, envelope: Envelope, is_read: bool, future: "asyncio.Future[list[Stored]]") -> None:
         """Parse in a process that can be killed; whatever it cannot read in time is stored unread."""
@@ -270,8 +288,9 @@ class Ingest:
 
     async def drain(self) -> None:
         """Wait until everything submitted is settled."""
-        while self._reading or (self._writer is not None and not self._writer.done()):
+        while self._arrived or self._reading or (self._writer is not None and not self._writer.done()):
             await asyncio.gather(*self._reading, *([self._writer] if self._writer else []), return_exceptions=True)
+            await asyncio.sleep(0)  # the turn in which what has arrived is read
 
 
 def _unread(why: str) -> Mail:
