@@ -20,6 +20,10 @@ class Kind(IntEnum):
     UPDATE = 2  # read or deleted: counters moved
     EXPIRED = 3  # the mailbox is gone, by time or by hand
     ADDRESS = 4  # a mailbox was made or extended: what was known of its record is old
+    LOST = 5  # hints of the sender were lost, nobody knows which: what was kept of any mailbox may be old
+
+
+NOBODY = str(uuid.UUID(int=0))
 
 
 class Hint(msgspec.Struct, frozen=True):

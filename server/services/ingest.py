@@ -108,7 +108,10 @@ class Ingest:
     def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
         """Queue one message; the future is settled once its fate is certain."""
         future: asyncio.Future[list[Stored]] = self._loop.create_future()
-        if len(self._queue) + len(self._reading) + len(self._arrived) >= MAX_QUEUE or self._queued_bytes >= MAX_QUEUE_BYTES:
+        if (
+            len(self._queue) + len(self._reading) + len(self._arrived) >= MAX_QUEUE
+            or self._queued_bytes >= MAX_QUEUE_BYTES
+        ):
             ERRORS.add(("overload", "ingest"))
             future.set_exception(Unavailable("ingest queue is full"))
             return future

@@ -58,7 +58,7 @@ class MailboxService:
         self._config, self._mailboxes, self._messages = config, mailboxes, messages
         self._partitions, self._limits, self._local = partitions, limits, local
         self._coherence, self._clock = coherence, clock
-        self._records: OrderedDict[str, tuple[Ticket, datetime, Mailbox]] = OrderedDict()
+        self._records: OrderedDict[str, tuple[Ticket, Mailbox]] = OrderedDict()
 
     async def create(self, prefix: str | None, domain: str | None, ttl: float | None, client: str) -> NewMailbox:
         """A guest's mailbox. Refused: prefix_invalid, domain_not_allowed, duration_invalid, mailbox_exists,
@@ -128,14 +128,13 @@ class MailboxService:
 
     async def record(self, mailbox_id: str) -> Mailbox | None:
         """The mailbox as the primary knows it, from memory while its generation stands."""
-        now = self._clock()
         known = self._records.get(mailbox_id)
-        if known is not None and known[1] > now and self._local.stands(known[0]):
-            return known[2]
+        if known is not None and self._local.current(known[0]):
+            return known[1]
         ticket = self._local.ticket(keys.mailbox(mailbox_id))
         mailbox = await self._mailboxes.by_id(mailbox_id)
         if mailbox is not None and self._local.settled(ticket):
-            self._records[mailbox_id] = (ticket, now + timedelta(seconds=self._config.cache_ttl), mailbox)
+            self._records[mailbox_id] = (ticket, mailbox)
             if len(self._records) > MAX_RECORDS:
                 self._records.popitem(last=False)
         return mailbox
