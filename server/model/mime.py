@@ -26,11 +26,11 @@ CHEAP_BYTES = 1_048_576
 _MAX_ATTACHMENTS = 200
 _EARLIEST_YEAR = 1970
 _LATEST_YEAR = 2100
-_DAY_MINUTES = 1440
+_DAY = timedelta(days=1)
 
 # RFC 5322 section 3.3; obsolete forms are left to the library.
 _DATE = re.compile(
-    rb"(?:[A-Za-z]{3,9}\s*,\s*)?(\d{1,2})\s+([A-Za-z]{3})\s+(\d{4})\s+(\d{1,2}):(\d\d)(?::(\d\d))?\s+([+-])(\d\d)(\d\d)"
+    rb"(?:[A-Za-z]{3,9}\s*,\s*)?(\d{1,2})\s+([A-Za-z]{3})\s+(\d{4})\s+(\d{1,2}):(\d\d)(?::(\d\d))?\s+([+-]\d\d)(\d\d)"
 )
 _MONTHS = {
     month: number
@@ -173,9 +173,13 @@ def _head(raw: bytes) -> tuple[dict[bytes, bytes], int | None, str | None]:
     end, body = found
     block = raw[:end]
     head = mime_parts.fields(block)
-    if end > mime_parts.MAX_HEADERS and mime_text.unfold(block).count(b"\n") > mime_parts.MAX_HEADERS:
+    if end > mime_parts.MAX_HEADERS and _field_count(block) > mime_parts.MAX_HEADERS:
         return head, None, "header count"
     return head, body, None
+
+
+def _field_count(block: bytes) -> int:
+    return block.count(b"\n") - block.count(b"\n ") - block.count(b"\n\t")
 
 
 def _is_plain(head: dict[bytes, bytes], media_type: str) -> bool:
@@ -256,16 +260,16 @@ def _date(value: bytes | None) -> datetime | None:
 
 
 def _rfc5322(match: re.Match[bytes]) -> datetime:
-    day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
-    offset = int(zone_hours) * 60 + int(zone_minutes)
-    if offset > _DAY_MINUTES:
-        raise ValueError("zone beyond a day")
+    day, month, year, hour, minute, second, zone_hours, zone_minutes = match.groups()
     local = datetime(
-        int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59), tzinfo=UTC
+        int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59), 0, UTC
     )
-    if offset == 0:
+    if zone_minutes == b"00" and zone_hours == b"+00":
         return local
-    return local - timedelta(minutes=-offset if sign == b"-" else offset)
+    offset = timedelta(hours=int(zone_hours[1:]), minutes=int(zone_minutes))
+    if offset > _DAY:
+        raise ValueError("zone beyond a day")
+    return local + offset if zone_hours.startswith(b"-") else local - offset
 
 
 def _obsolete(value: bytes) -> datetime | None:

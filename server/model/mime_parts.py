@@ -27,8 +27,7 @@ _MAX_FALSE_BOUNDARIES = 4_000
 _MAX_VALUE = 32_768
 _MAX_STRUCTURED = 8_192
 
-# Most values of Content-Type and Content-Disposition up to this length are few and come again; longer ones hold a
-# boundary or a file name.
+# Most values of Content-Type up to this length are few and come again; longer ones hold a boundary or a file name.
 _REPEATED_VALUE = 64
 # The fields that `mime` and `leaves` look at, folds and all (RFC 5322 section 2.2.3). First letters stand apart because
 # the engine passes over an alternative by its first letter at no cost, but not where case is ignored.
@@ -108,11 +107,10 @@ def fields(block: bytes) -> dict[bytes, bytes]:
     Only the fields that are shown or tell the structure: Subject, From, To, Cc, Reply-To, Date, Message-ID,
     Content-Type, Content-Transfer-Encoding and Content-Disposition.
     """
-    found: dict[bytes, bytes] = {}
-    for name, value in _FIELD.findall(b"\n" + block):
-        name = name.lower()
-        if name not in found:
-            found[name] = (mime_text.unfold(value) if b"\n" in value else value)[:_MAX_VALUE]
+    found: dict[bytes, bytes] = {name.lower(): value for name, value in reversed(_FIELD.findall(b"\n" + block))}
+    for name, value in found.items():
+        if b"\n" in value or len(value) > _MAX_VALUE:
+            found[name] = mime_text.unfold(value)[:_MAX_VALUE]
     return found
 
 
@@ -194,15 +192,8 @@ def transfer_encoding(head: dict[bytes, bytes]) -> str:
 
 
 def _structured(value: bytes) -> tuple[str, Mapping[str, str]]:
-    return _repeated(value) if len(value) <= _REPEATED_VALUE else _token_and_parameters(value)
-
-
-def _token_and_parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
     text = mime_text.decode(value[:_MAX_STRUCTURED]).strip()
     return mime_text.parameters(mime_text.decode_words(text) if "=?" in text else text)
-
-
-_repeated = lru_cache(maxsize=256)(_token_and_parameters)
 
 
 def media_type(value: bytes | None, container: str = "") -> tuple[str, Mapping[str, str]]:
@@ -210,11 +201,18 @@ def media_type(value: bytes | None, container: str = "") -> tuple[str, Mapping[s
     default = "message/rfc822" if container == "multipart/digest" else "text/plain"
     if value is None:
         return default, {}
+    return _repeated_media_type(value) if len(value) <= _REPEATED_VALUE else _media_type(value)
+
+
+def _media_type(value: bytes) -> tuple[str, Mapping[str, str]]:
     content_type, parameters = _structured(value)
     main, slash, _ = content_type.partition("/")
     if slash and main and len(content_type) <= 200 and content_type.isascii() and content_type.isprintable():
         return content_type.replace(" ", ""), parameters
     return "text/plain", parameters
+
+
+_repeated_media_type = lru_cache(maxsize=256)(_media_type)
 
 
 def _split(raw: bytes, start: int, end: int, boundary: str, budget: Budget) -> list[tuple[int, int]]:

@@ -205,7 +205,7 @@ def one_line(text: str, limit: int) -> str:
 def preview(text: str, limit: int) -> str:
     """The beginning of `text` as one line of at most `limit` characters, sought in its first 20 times as many."""
     # White space other than " " is not printable, so what is printable and has no two spaces is folded already.
-    start = text[: limit + 40].replace("\n", " ")
+    start = text[: limit + 40].replace("\n\n", " ").replace("\n", " ")
     folded = start.strip(" ")[:limit] if "  " not in start and start.isprintable() else one_line(start, limit)
     if len(folded) < limit < len(text):
         folded = one_line(text[: 20 * limit], limit)
@@ -235,7 +235,8 @@ def decode_header(value: bytes, limit: int, charset: str = "", *, addresses: boo
     text = value.decode("ascii") if value.isascii() else decode(value, charset)
     if "=?" in text:
         text = decode_words(text, addresses=addresses)
-    return one_line(text, limit)
+    text = " ".join(text.split())
+    return text[:limit] if text.isprintable() else one_line(text, limit)
 
 
 def decode_words(text: str, *, addresses: bool = False) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -14,8 +15,10 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from server import log
+from server.services.contracts import Limits
 from server.web.caller import Addresses, Origins
-from server.web.dispatch import Endpoint
+from server.web.dispatch import Endpoint, limit_headers
+from server.web.hot import Fronted, Hot
 from server.web.messages import INJECTION_MAX
 from server.web.parts import WebParts
 from server.web.requests import Call
@@ -50,6 +53,7 @@ class Api:
     def __init__(self, parts: WebParts) -> None:
         self._root = _Place()
         self._parts, self._origins = parts, Origins(parts.config)
+        self.hot = Hot(parts.local, partial(_admitted, parts.limits))
         self._addresses = Addresses(parts.config.trusted_proxies)
         self._elsewhere = self._endpoint(Route("*", "unmatched", _unmatched, "none", limit=True))
         for path, routes in _by_path(ROUTES).items():
@@ -72,7 +76,7 @@ class Api:
         return endpoint.answer(request, segments)
 
     def _endpoint(self, route: Route) -> Endpoint:
-        return Endpoint(route, self._parts, self._addresses, self._origins)
+        return Endpoint(route, self._parts, self._addresses, self._origins, self.hot)
 
     def _add(self, path: str, routes: Iterable[Route]) -> None:
         place = self._place(path)
@@ -92,6 +96,16 @@ class Api:
             else:
                 place = place.literal.setdefault(segment, _Place())
         return place
+
+
+def _admitted(limits: Limits, client: str) -> bytes | None:
+    """Count a request that is answered before it is parsed; its limit's header lines, None where it may not pass."""
+    verdict = limits.request(client)
+    if verdict is None:
+        return b""
+    if not verdict.allowed:
+        return None
+    return "".join(f"{name}: {value}\r\n" for name, value in limit_headers(verdict).items()).encode()
 
 
 def build(parts: WebParts) -> Api:
@@ -156,8 +170,9 @@ def _server(api: Api) -> web.Server:
     def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         return web.Request(message, payload, protocol, writer, task, loop, client_max_size=INJECTION_MAX)
 
-    return web.Server(
+    return Fronted(
         api,
+        api.hot,
         request_factory=request,
         access_log=None,
         logger=_logger(),
