@@ -132,12 +132,14 @@ def _numeric(text: str, lower: str, classes: bytes, start: int, found: dict[str,
         if start < 0:
             break
         end, code = _candidate(text, start)
-        if code and _keyword_near(lower, max(clear, start - _BEFORE), start, end + _AFTER):
+        if not code or not _stands_free(text, start, end) or _is_year(lower, start, code):
+            pass
+        elif _keyword_near(lower, max(clear, start - _BEFORE), start, end + _AFTER):
             prefix = _PREFIXED.search(text, max(0, start - 5), start) if text[start - 1 : start] == "-" else None
             name = prefix[0] + code if prefix else code
-            if name not in found and _named(text, lower, start, end, code):
+            if name not in found and _named(lower, start, end, code):
                 found[name] = start
-        elif code:
+        else:
             clear = end + _AFTER - _LONGEST_KEYWORD
         start = classes.find(b"000", end)
 
@@ -155,22 +157,26 @@ def _candidate(text: str, start: int) -> tuple[int, str]:
     return match.end(), digits if 4 <= len(digits) <= 8 else ""
 
 
-def _named(text: str, lower: str, start: int, end: int, code: str) -> bool:
-    """Whether the digits stand free and the nearest telling word before them, or after them in the sentence, is of a
-    code and not of an order, a price or a postcode."""
-    if not _stands_free(text, start, end):
-        return False
+def _looks_like_year(code: str) -> bool:
+    return len(code) == 4 and code.startswith(("19", "20"))
+
+
+def _is_year(lower: str, start: int, code: str) -> bool:
+    """Whether digits that look like a year are not led up to as a code is."""
+    return _looks_like_year(code) and not _CUE.search(lower[max(0, start - _CUE_REACH) : start])
+
+
+def _named(lower: str, start: int, end: int, code: str) -> bool:
+    """Whether the nearest telling word before the digits, or after them in the sentence, is of a code and not of an
+    order, a price or a postcode."""
     before = lower[max(0, start - _BEFORE) : start]
-    year = len(code) == 4 and code.startswith(("19", "20"))
-    if year and not _CUE.search(before[-_CUE_REACH:]):
-        return False
     code_word = before.rfind("code")
     if code_word >= 0 and not _OTHER.search(before, max(0, code_word - _LONGEST_OTHER)):
         return True
     word, other = _last(_KEYWORD, before), _last(_OTHER, before)
     if word > other:
         return True
-    if other >= 0 or year:
+    if other >= 0 or _looks_like_year(code):
         return False
     after = re.split(r"[.!?。！？]|\n\n", lower[end : end + _AFTER], maxsplit=1)[0]
     match = _KEYWORD.search(after)

@@ -36,12 +36,13 @@ class _Pool:
 _random = _Pool()
 
 
-def new() -> str:
-    """A UUIDv7 in canonical text form."""
+def new(seq: int | None = None) -> str:
+    """A UUIDv7 in canonical text form; with ``seq`` (< 2**32) its low 32 bits are that number."""
     rand = _random.take()
     value = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (rand >> 68) << 64 | 2 << 62 | rand & (1 << 62) - 1
     text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return text if seq is None else with_seq(text[:28], seq)
 
 
 def head() -> str:

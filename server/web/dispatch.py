@@ -90,6 +90,8 @@ class Endpoint:
         else:
             reply = await self._made(Call(request, self._parts, client, tongue, segments), token)
             response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
+            if token and self._local is not None and response.status == 200:
+                self._learn(request, (request.raw_path, token, tongue), client)
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
 
@@ -158,7 +160,7 @@ class Endpoint:
         return response
 
     def _learn(self, request: web.Request, key: tuple[str, str, Language], client: str) -> None:
-        """Let the next request with this very head be answered before it is parsed: the answer was found kept."""
+        """Let the next request with this very head be answered before it is parsed: the answer is kept."""
         front = front_of(request)
         if front is None or not front.head or request.method != "GET" or request.version != HttpVersion11:
             return
