@@ -49,7 +49,7 @@ _COMMON: Final = re.compile(
     rf"(?:(?i:FROM)|(?i:TO)): ?<([{_ATEXT}]++(?:\.[{_ATEXT}]++)*)@({_LABEL}(?:\.{_LABEL})*)>{_PARAMS}"
 )
 _PATH: Final = re.compile(rf' *<((?:"(?:[^"\\]|\\.)*"|[^"<>\\ ])*)>{_PARAMS}')
-_UNICODE_ATOM: Final = rf"[{_ATEXT}\x80-\U0010ffff]++"
+_UNICODE_ATOM: Final = rf"[\x80-\U0010ffff{_ATEXT}]++"
 _DOT_ATOM: Final = re.compile(rf"{_UNICODE_ATOM}(?:\.{_UNICODE_ATOM})*")
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|[^\x00-\x7f]|\\[ -~])*)"')
 _HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")

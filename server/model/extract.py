@@ -132,14 +132,14 @@ def _numeric(text: str, lower: str, classes: bytes, start: int, found: dict[str,
         if start < 0:
             break
         end, code = _candidate(text, start)
-        if not code or not _stands_free(text, start, end) or _is_year(lower, start, code):
-            pass
-        elif _keyword_near(lower, max(clear, start - _BEFORE), start, end + _AFTER):
+        # A keyword is what costs most to look for.
+        possible = code and _stands_free(text, start, end) and not _is_year(lower, start, code)
+        if possible and _keyword_near(lower, max(clear, start - _BEFORE), start, end + _AFTER):
             prefix = _PREFIXED.search(text, max(0, start - 5), start) if text[start - 1 : start] == "-" else None
             name = prefix[0] + code if prefix else code
             if name not in found and _named(lower, start, end, code):
                 found[name] = start
-        else:
+        elif possible:
             clear = end + _AFTER - _LONGEST_KEYWORD
         start = classes.find(b"000", end)
 
