@@ -32,7 +32,7 @@ from bench.report import write
 from bench.target import Target, TargetError, http_target, smtp_target
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure an installation from outside.")
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 Runs = Annotated[int, typer.Option(min=1, max=50, help="interleaved runs; figures are their medians")]
 Seconds = Annotated[float, typer.Option(min=0.5, max=600, help="length of one run")]

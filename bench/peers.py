@@ -8,10 +8,11 @@ import pwd
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from bench.launch import LaunchError, accepts, free_endpoint, require_program, running
 from bench.peer_servers import READY
@@ -102,7 +103,7 @@ mynetworks = 127.0.0.0/8
 inet_interfaces = loopback-only
 alias_maps =
 alias_database =
-maillog_file =
+maillog_file = {log}
 maillog_file_prefixes = {home}
 virtual_mailbox_domains = {domain}
 virtual_mailbox_base = {home}/mail
@@ -113,7 +114,7 @@ virtual_minimum_uid = 1
 virtual_mailbox_limit = 0
 smtpd_client_connection_count_limit = 0
 smtpd_client_connection_rate_limit = 0
-smtpd_peername_lookup = no
+smtpd_peername_lookup = {lookup}
 message_size_limit = 33554432
 """
 
@@ -128,10 +129,11 @@ trace unix - - n - 0 bounce
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 proxymap unix - - n - - proxymap
+postlog unix-dgram n - n - 1 postlogd
 """
 
 
-def _postfix_home(home: Path, endpoint: Endpoint) -> Path:
+def _postfix_home(home: Path, endpoint: Endpoint, *, tuned: bool) -> Path:
     """Lay out a private Postfix; returns the Maildir it will deliver to."""
     user = pwd.getpwnam("postfix")
     nobody = pwd.getpwnam("nobody")
@@ -143,19 +145,24 @@ def _postfix_home(home: Path, endpoint: Endpoint) -> Path:
     for path in (maildir, *maildir.iterdir()):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
     values = {"home": home, "domain": DOMAIN, "uid": nobody.pw_uid, "gid": nobody.pw_gid}
+    values |= {"log": "", "lookup": "no"} if tuned else {"log": home / "log", "lookup": "yes"}
     (home / "config" / "main.cf").write_text(_MAIN_CF.format(**values))
     (home / "config" / "master.cf").write_text(_MASTER_CF.format(port=endpoint))
     return maildir
 
 
 @contextmanager
-def postfix_maildir(work: Path) -> Iterator[Receiver]:
-    """A private Postfix that delivers to a Maildir: queue file and delivery both synced; needs root."""
+def postfix(work: Path, *, tuned: bool) -> Iterator[Receiver]:
+    """A private Postfix that delivers to a Maildir: queue file and delivery both synced; needs root.
+
+    As it comes it logs every message and looks the client's name up; ``tuned`` it does neither, which no installation
+    that must answer for its mail would do, but which shows what the rest costs.
+    """
     program, master = require_program("postfix", "postfix"), "/usr/lib/postfix/sbin/master"
     if os.geteuid() != 0:
         raise LaunchError("Postfix can only be started by root")
-    endpoint, home = free_endpoint(), work / "postfix"
-    maildir = _postfix_home(home, endpoint)
+    endpoint, home = free_endpoint(), work / ("postfix-tuned" if tuned else "postfix")
+    maildir = _postfix_home(home, endpoint, tuned=tuned)
     checked = subprocess.run(
         [program, "-c", str(home / "config"), "check"], capture_output=True, text=True, timeout=30, check=False
     )
@@ -165,7 +172,7 @@ def postfix_maildir(work: Path) -> Iterator[Receiver]:
     command = [master, "-d", "-c", str(home / "config")]
     with running(command, work / "postfix.log", lambda: accepts(endpoint)) as pid:
         yield Receiver(
-            "postfix-maildir",
+            "postfix-tuned" if tuned else "postfix-maildir",
             endpoint,
             (f"box@{DOMAIN}",),
             (pid,),
@@ -174,7 +181,12 @@ def postfix_maildir(work: Path) -> Iterator[Receiver]:
         )
 
 
-RECEIVERS = {"smtp-sink": smtp_sink, "aiosmtpd-mailbox": aiosmtpd_mailbox, "postfix-maildir": postfix_maildir}
+RECEIVERS: Final[dict[str, Callable[[Path], AbstractContextManager[Receiver]]]] = {
+    "smtp-sink": smtp_sink,
+    "aiosmtpd-mailbox": aiosmtpd_mailbox,
+    "postfix-maildir": partial(postfix, tuned=False),
+    "postfix-tuned": partial(postfix, tuned=True),
+}
 
 
 @contextmanager

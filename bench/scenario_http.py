@@ -21,7 +21,7 @@ from bench.launch import Plan, own_server
 from bench.peers import bare_aiohttp
 from bench.processes import CpuTime, Neighbours, cpu_time
 from bench.report import latency_cells, progress, show_latency, table
-from bench.stats import paired_ratio, summarise
+from bench.stats import cpu_ratio, paired_ratio, summarise
 from bench.target import Endpoint, Target
 
 OURS, BARE = "tempmail", "bare aiohttp"
@@ -115,7 +115,11 @@ def _measure(generators: Generators, side: Side, load: Load, seed: int) -> None:
         side.postgres.append(spent.postgres / len(outcome.latencies) * 1e6)
 
 
-def _account(sides: Sequence[Side]) -> dict[str, Any]:
+def _all_cpu(side: Side) -> list[float]:
+    return [server + postgres for server, postgres in zip(side.cpu, side.postgres, strict=True)]
+
+
+def _account(sides: Sequence[Side], offered: bool) -> dict[str, Any]:
     ours = sides[0]
     account: dict[str, Any] = {}
     for side in sides:
@@ -126,7 +130,8 @@ def _account(sides: Sequence[Side]) -> dict[str, Any]:
             "postgres_cpu_us": statistics.median(side.postgres) if side.postgres else None,
             "neighbours": statistics.median(side.neighbours),
             "latency": asdict(summarise(side.latencies)),
-            "ours_over_this": None if side is ours else paired_ratio(ours.rates, side.rates),
+            "ours_over_this": None if side is ours or offered else paired_ratio(ours.rates, side.rates),
+            "cpu_this_over_ours": None if side is ours else cpu_ratio(_all_cpu(ours), _all_cpu(side)),
         }
     return account
 
@@ -136,7 +141,7 @@ def _show(console: Console, options: Options, sides: Sequence[Side], account: di
     for side in sides:
         entry = account[side.name]
         cpu = [f"{entry[key]:.1f}" if entry[key] else "-" for key in ("server_cpu_us", "postgres_cpu_us")]
-        ratio = "-" if entry["ours_over_this"] is None else f"{entry['ours_over_this']:.2f}"
+        ratios = [f"{entry[key]:.2f}" if entry[key] else "-" for key in ("ours_over_this", "cpu_this_over_ours")]
         rows.append(
             [
                 side.name,
@@ -144,13 +149,13 @@ def _show(console: Console, options: Options, sides: Sequence[Side], account: di
                 *cpu,
                 f"{entry['neighbours']:.2f}",
                 *latency_cells(summarise(side.latencies)),
-                ratio,
+                *ratios,
             ]
         )
     loop = f"{options.rate:,.0f}/s offered, latency from the due time" if options.rate else "closed loop"
     title = f"list of one of {options.mailboxes:,} mailboxes: {loop}, {options.connections} connections, own generator"
-    columns = ["server", "requests/s", "CPU us", "PG us", "others' cores", "p50", "p95", "p99", "max", "ours/this"]
-    console.print(table(title, columns, rows))
+    measures = ["requests/s", "CPU us", "PG us", "others' cores", "p50", "p95", "p99", "max", "rate ratio", "CPU ratio"]
+    console.print(table(title, ["server", *measures], rows))
     show_latency(console, f"{OURS}: latency", sides[0].latencies)
 
 
@@ -184,7 +189,7 @@ def run(console: Console, options: Options, work: Path, target: Target | None) -
                 bar.update(task, description=f"run {number + 1}/{options.runs}: {side.name}")
                 _measure(generators, side, load, number + 2)
                 bar.advance(task)
-    account = _account(sides)
+    account = _account(sides, offered=options.rate > 0)
     _show(console, options, sides, account)
     console.print(f"first read of each mailbox: {cold.rate:,.0f}/s, p95 {summarise(cold.latencies).p95 * 1e3:.2f} ms")
     return {"servers": account, "first_read": {"rate": cold.rate, "latency": asdict(summarise(cold.latencies))}}

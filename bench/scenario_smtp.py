@@ -21,7 +21,7 @@ from bench.launch import Plan, own_server
 from bench.peers import RECEIVERS, Receiver
 from bench.processes import CpuTime, Neighbours, cpu_time
 from bench.report import latency_cells, progress, show_latency, table
-from bench.stats import paired_ratio, summarise
+from bench.stats import cpu_ratio, paired_ratio, summarise
 from bench.target import Target
 
 OURS = "tempmail"
@@ -192,6 +192,10 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
+def _all_cpu(runs: Sequence[Run]) -> list[float]:
+    return [(run.server_cpu or 0.0) + (run.postgres_cpu or 0.0) for run in runs if run.server_cpu is not None]
+
+
 def _account(found: dict[str, tuple[list[Run], list[float]]]) -> dict[str, Any]:
     ours = [run.rate for run in found[OURS][0]] if OURS in found else None
     account: dict[str, Any] = {}
@@ -202,6 +206,9 @@ def _account(found: dict[str, tuple[list[Run], list[float]]]) -> dict[str, Any]:
             "postgres_cpu_us": _median([run.postgres_cpu for run in runs]),
             "ours_over_this": paired_ratio(ours, [run.rate for run in runs]) if ours and name != OURS else None,
             "dot_to_250": asdict(summarise(latencies)) if latencies else None,
+            "cpu_this_over_ours": cpu_ratio(_all_cpu(found[OURS][0]), _all_cpu(runs))
+            if ours and name != OURS
+            else None,
             "neighbours": statistics.median(run.neighbours for run in runs),
             "runs": [asdict(run) for run in runs],
         }
@@ -224,10 +231,11 @@ def _show(
             _figure(entry["neighbours"], ".2f"),
             "all" if entry["runs"][0]["stored"] is not None else "-",
             _figure(entry["ours_over_this"], ".2f"),
+            _figure(entry["cpu_this_over_ours"], ".2f"),
         ]
         rows.append(row)
-    columns = ["receiver", "mails/s", "runs", "CPU us/mail", "PostgreSQL us", "others' cores", "stored", "ours/this"]
-    console.print(table(f"{variant}: {VARIANTS[variant]}", columns, rows))
+    measures = ["mails/s", "runs", "CPU us", "PG us", "others' cores", "stored", "rate ratio", "CPU ratio"]
+    console.print(table(f"{variant}: {VARIANTS[variant]}", ["receiver", *measures], rows))
     timed = {name: latencies for name, (_, latencies) in found.items() if latencies}
     if timed:
         rows = [[name, *latency_cells(summarise(latencies))] for name, latencies in timed.items()]

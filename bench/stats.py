@@ -83,6 +83,16 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
+def cpu_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """How many times more CPU they spend on one operation than we do, by medians; None when either was not measured.
+
+    It moves far less than a wall-clock ratio when other work shares the machine.
+    """
+    if not ours or not theirs or statistics.median(ours) <= 0:
+        return None
+    return statistics.median(theirs) / statistics.median(ours)
+
+
 class Schedule:
     """Send times of an open loop: request ``i`` is due at ``start + i / rate``, earlier ones answered or not.
 

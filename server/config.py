@@ -339,7 +339,7 @@ SETTINGS: Final = (
     Setting("DATABASE_STATEMENT_TIMEOUT", "database_statement_timeout", duration, "5s", "longest a statement may run"),
     Setting("REDIS_URL", "redis_url", _text, "", "redis://host:6379/0 carries events between hosts", secret=True),
     Setting("CACHE_BYTES", "cache_bytes", _integer, "67108864", "ready responses a worker keeps, in bytes"),
-    Setting("CACHE_TTL", "cache_ttl", duration, "5s", "longest a cached answer lives (bounds staleness between hosts)"),
+    Setting("CACHE_TTL", "cache_ttl", duration, "60s", "longest a ready answer lives; 5 s while the bus is down"),
     Setting("WEBSOCKET_MAX", "websocket_max", _integer, "20000", "WebSocket connections of one worker; more get 503"),
     Setting(
         "JWT_SECRET",

@@ -3,7 +3,7 @@
 Lives here: coalescing, bounds, health, and who a payload came from. Must not know: what travels underneath.
 
 A publish that fails is not repeated: readers poll while ``healthy`` is false and now and then anyway, so a lost hint
-costs them seconds. What is refused is counted.
+costs them seconds. That something was lost is said as soon as it can be, so that other hosts forget what they kept.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final
 
 from server.log import event
 from server.metrics import Counter
-from server.model.event import Hint, pack, unpack
+from server.model.event import NOBODY, Hint, Kind, pack, unpack
 
 MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
 RETRY: Final = 1.0  # seconds between attempts to listen again
@@ -59,6 +59,8 @@ class Channel(ABC):
             except Exception as error:
                 LOST.add(n=len(hints))
                 self._fail(error)
+                await asyncio.sleep(RETRY)
+                self._pending.insert(0, Hint(Kind.LOST, NOBODY))
 
     def _fail(self, error: BaseException) -> None:
         if self.healthy:

@@ -11,7 +11,7 @@ from server.model.event import Hint
 
 CHANNEL: Final = "tempmail_hints"
 _PER_PAYLOAD: Final = 230  # hints: 10 + 230 * 25 bytes are 7,680 in base64
-_ALIVE: Final = 10.0  # seconds between proofs that the listening connection still answers
+_ALIVE: Final = 2.0  # seconds between proofs that the listening connection still answers
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, payload) FROM pg_catalog.unnest($2::text[]) AS payload"
 
 
@@ -29,7 +29,7 @@ class PostgresChannel(Channel):
             await connection.execute(_NOTIFY, CHANNEL, payloads, timeout=3)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=5)
+        connection = await asyncpg.connect(self._dsn, timeout=2, command_timeout=2)
         try:
             await connection.add_listener(CHANNEL, self._notified)
             self._connected()

@@ -12,7 +12,7 @@ from server.model.event import Hint
 
 CHANNEL: Final = "tempmail:hints"
 _TIMEOUT: Final = 2.0  # seconds a command may take; a hung Redis is then as good as a dead one
-_ALIVE: Final = 3.0  # seconds of silence after which the listening connection is asked for a sign of life
+_ALIVE: Final = 2.0  # seconds of silence after which the listening connection is asked for a sign of life
 
 
 class RedisChannel(Channel):

@@ -23,10 +23,11 @@ _ENTRY_OVERHEAD = 300  # bytes of Python objects around one entry, measured; cou
 
 
 class Ticket(NamedTuple):
-    """Where the generations stood before something was read."""
+    """Where a generation stood, and when (time.monotonic), before something was read."""
 
     slot: int
     snapshot: bytes
+    taken: float
 
 
 class _Entry(NamedTuple):
@@ -49,11 +50,20 @@ class Local:
         self._generations, self._max, self._ttl = generations, max_bytes, ttl
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._bytes = 0
+        self._horizon = 0.0
+
+    def forget_older(self, seconds: float) -> None:
+        """Use nothing read more than ``seconds`` ago: other hosts may have written without our hearing of it."""
+        self._horizon = max(self._horizon, time.monotonic() - seconds)
+
+    def current(self, ticket: Ticket) -> bool:
+        """Whether what was read after ``ticket`` was taken may still be used: here and as far as other hosts go."""
+        return max(self._horizon, time.monotonic() - self._ttl) <= ticket.taken and self.stands(ticket)
 
     def ticket(self, key: bytes) -> Ticket:
         """Where ``key``'s generation stands now; take it before reading the database."""
         slot = self._generations.slot(key)
-        return Ticket(slot, self._generations.snapshot(slot))
+        return Ticket(slot, self._generations.snapshot(slot), time.monotonic())
 
     def stands(self, ticket: Ticket) -> bool:
         """Whether nothing has been written since ``ticket`` was taken, nor is being written."""
@@ -66,7 +76,7 @@ class Local:
     def get(self, key: Hashable) -> Ready | None:
         entry = self._entries.get(key)
         if entry is not None:
-            if entry.expires > time.monotonic() and self.stands(entry.ticket):
+            if entry.expires > time.monotonic() and self.current(entry.ticket):
                 self._entries.move_to_end(key)
                 HITS.add(("local",))
                 return entry.value
@@ -81,8 +91,8 @@ class Local:
             return
         if key in self._entries:
             self._drop(key)
-        life = self._ttl if lifetime is None else min(self._ttl, lifetime)
-        self._entries[key] = _Entry(ticket, time.monotonic() + life, value)
+        expires = ticket.taken + self._ttl if lifetime is None else time.monotonic() + lifetime
+        self._entries[key] = _Entry(ticket, expires, value)
         self._bytes += size
         while self._bytes > self._max:
             self._drop(next(iter(self._entries)))

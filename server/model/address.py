@@ -44,15 +44,15 @@ class Path(msgspec.Struct, frozen=True):
 
 _ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
 _LABEL: Final = r"(?!-)[A-Za-z0-9-]{1,63}+(?<!-)"
-_PARAMS: Final = r"((?: +[A-Za-z0-9][A-Za-z0-9-]*+(?:=[!-<>-~]++)?)*+) *"
+_PARAMS: Final = r"((?: +[A-Za-z0-9][A-Za-z0-9-]*+(?:=[!-<>-~]++)?)*) *"
 _COMMON: Final = re.compile(
-    rf"(?:(?i:FROM)|(?i:TO)): ?<([{_ATEXT}]++(?:\.[{_ATEXT}]++)*+)@({_LABEL}(?:\.{_LABEL})*+)>{_PARAMS}"
+    rf"(?:(?i:FROM)|(?i:TO)): ?<([{_ATEXT}]++(?:\.[{_ATEXT}]++)*)@({_LABEL}(?:\.{_LABEL})*)>{_PARAMS}"
 )
-_PATH: Final = re.compile(rf' *<((?:"(?:[^"\\]|\\.)*+"|[^"<>\\ ])*+)>{_PARAMS}')
-_UNICODE_ATOM: Final = rf"(?:[{_ATEXT}]|[^\x00-\x7f])++"
-_DOT_ATOM: Final = re.compile(rf"{_UNICODE_ATOM}(?:\.{_UNICODE_ATOM})*+")
-_QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|[^\x00-\x7f]|\\[ -~])*+)"')
-_HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*+")
+_PATH: Final = re.compile(rf' *<((?:"(?:[^"\\]|\\.)*"|[^"<>\\ ])*)>{_PARAMS}')
+_UNICODE_ATOM: Final = rf"[\x80-\U0010ffff{_ATEXT}]++"
+_DOT_ATOM: Final = re.compile(rf"{_UNICODE_ATOM}(?:\.{_UNICODE_ATOM})*")
+_QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|[^\x00-\x7f]|\\[ -~])*)"')
+_HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LITERAL: Final = re.compile(r"\[(IPv6:)?([0-9A-Fa-f:.]{2,45})\]")
 _PAIR: Final = re.compile(r"\\(.)")
 

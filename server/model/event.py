@@ -23,6 +23,10 @@ class Kind(IntEnum):
     ACCOUNT = 5  # an account, its logins or its keys; its id stands in the place of a mailbox's
     DOMAINS = 6  # the set of served domains; no mailbox is meant
     SETTINGS = 7  # what administrators set; no mailbox is meant
+    LOST = 8  # hints of the sender were lost, nobody knows which: what was kept of anything may be old
+
+
+NOBODY = str(uuid.UUID(int=0))
 
 
 class Hint(msgspec.Struct, frozen=True):

@@ -4,23 +4,57 @@ A message's id also carries its sequence number in the low 32 bits of ``rand_b``
 one index over (mailbox, seq) serves look-ups by id too. 42 random bits remain beside the millisecond.
 """
 
+import os
 import re
-import secrets
 import time
 import uuid
 from datetime import datetime
+from typing import Final
 
 _SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_DRAWN: Final = 4000  # random bytes asked of the system at once: the call costs more than all else here
+_EACH: Final = 10
+
+
+class _Pool:
+    """The system's random bytes, drawn in bulk. A forked child draws its own, so that no two processes share any."""
+
+    def __init__(self) -> None:
+        self._bytes, self._used = b"", 0
+        os.register_at_fork(after_in_child=self._empty)
+
+    def _empty(self) -> None:
+        self._bytes, self._used = b"", 0
+
+    def take(self) -> int:
+        """80 random bits."""
+        start = self._used
+        if start >= len(self._bytes):
+            self._bytes, start = os.urandom(_DRAWN), 0
+        self._used = start + _EACH
+        return int.from_bytes(self._bytes[start : start + _EACH], "big")
+
+
+_random = _Pool()
 
 
 def new(seq: int | None = None) -> str:
     """A UUIDv7 in canonical text form; with ``seq`` (< 2**32) its low 32 bits are that number."""
-    rand = secrets.randbits(74)
-    if seq is not None:
-        rand = rand >> 32 << 32 | seq
-    value = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (rand >> 62) << 64 | 2 << 62 | rand & (1 << 62) - 1
+    rand = _random.take()
+    value = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (rand >> 68) << 64 | 2 << 62 | rand & (1 << 62) - 1
     text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return text if seq is None else with_seq(text[:28], seq)
+
+
+def head() -> str:
+    """The first 28 characters of an id, for one that ends in a sequence number (see ``with_seq``)."""
+    return new()[:28]
+
+
+def with_seq(head: str, seq: int) -> str:
+    """The id that begins with ``head`` and whose low 32 bits are ``seq``."""
+    return f"{head}{seq:08x}"
 
 
 def floor(moment: datetime) -> str:

@@ -26,25 +26,11 @@ CHEAP_BYTES = 1_048_576
 _MAX_ATTACHMENTS = 200
 _EARLIEST_YEAR = 1970
 _LATEST_YEAR = 2100
-_DAY_MINUTES = 1440
+_DAY = timedelta(days=1)
 
-_SHOWN_FIELDS = frozenset(
-    (
-        b"subject",
-        b"from",
-        b"to",
-        b"cc",
-        b"reply-to",
-        b"date",
-        b"message-id",
-        b"content-type",
-        b"content-transfer-encoding",
-        b"content-disposition",
-    )
-)
 # RFC 5322 section 3.3; obsolete forms are left to the library.
 _DATE = re.compile(
-    rb"(?:[A-Za-z]{3,9}\s*,\s*)?(\d{1,2})\s+([A-Za-z]{3})\s+(\d{4})\s+(\d{1,2}):(\d\d)(?::(\d\d))?\s+([+-])(\d\d)(\d\d)"
+    rb"(?:[A-Za-z]{3,9}\s*,\s*)?(\d{1,2})\s+([A-Za-z]{3})\s+(\d{4})\s+(\d{1,2}):(\d\d)(?::(\d\d))?\s+([+-]\d\d)(\d\d)"
 )
 _MONTHS = {
     month: number
@@ -100,14 +86,16 @@ class Mail(msgspec.Struct, frozen=True):
     defect: str | None
 
 
-class _Bodies:
-    """The text and html bodies found so far."""
+class _Content:
+    """The bodies and attachments found so far, the charset of the first part and the first bound they broke."""
 
-    __slots__ = ("defect", "html", "text")
+    __slots__ = ("attachments", "charset", "defect", "html", "text")
 
     def __init__(self) -> None:
         self.text = ""
         self.html = ""
+        self.attachments: list[Attachment] = []
+        self.charset = ""
         self.defect: str | None = None
 
 
@@ -118,34 +106,37 @@ def is_cheap(raw: bytes) -> bool:
 
 def parse(raw: bytes) -> Mail:
     """The values of any bytes at all; never raises."""
-    budget = Budget(len(raw))
-    head, body = _head(raw, budget)
-    bodies = _Bodies()
+    head, body, defect = _head(raw)
+    text = html = charset = ""
     attachments: tuple[Attachment, ...] = ()
-    charset = ""
     if body is not None:
-        leaves = list(mime_parts.leaves(raw, head, body, budget))
-        attachments = _sort_out(raw, leaves, bodies)
-        charset = leaves[0].parameters.get("charset", "") if leaves else ""
-    text = bodies.text
-    if bodies.html and (not text or text.isspace()):
-        text = html_to_text(bodies.html)
-    subject = mime_text.decode_header(head.get(b"subject", b""), MAX_SUBJECT, charset)
+        media_type, parameters = mime_parts.media_type(head.get(b"content-type"))
+        if _is_plain(head, media_type) and len(raw) - body <= MAX_TEXT:
+            charset = parameters.get("charset", "")
+            text = _plain_text(raw, body, charset)
+        else:
+            content = _content(raw, head, body)
+            text, html, charset, defect = content.text, content.html, content.charset, content.defect
+            attachments = tuple(content.attachments)
+    if html and (not text or text.isspace()):
+        text = html_to_text(html)
+    decode = mime_text.decode_header
+    subject = decode(head[b"subject"], MAX_SUBJECT, charset) if b"subject" in head else ""
     return Mail(
         subject=subject,
-        sender=_addresses(head, b"from", charset),
-        to=_addresses(head, b"to", charset),
-        cc=_addresses(head, b"cc", charset),
-        reply_to=_addresses(head, b"reply-to", charset),
-        date=_date(head.get(b"date")),
-        message_id=mime_text.decode_header(head.get(b"message-id", b""), MAX_SUBJECT),
+        sender=decode(head[b"from"], MAX_ADDRESSES, charset, addresses=True) if b"from" in head else "",
+        to=decode(head[b"to"], MAX_ADDRESSES, charset, addresses=True) if b"to" in head else "",
+        cc=decode(head[b"cc"], MAX_ADDRESSES, charset, addresses=True) if b"cc" in head else "",
+        reply_to=decode(head[b"reply-to"], MAX_ADDRESSES, charset, addresses=True) if b"reply-to" in head else "",
+        date=_date(head[b"date"]) if b"date" in head else None,
+        message_id=decode(head[b"message-id"], MAX_SUBJECT) if b"message-id" in head else "",
         text=text,
-        html=bodies.html,
+        html=html,
         attachments=attachments,
-        preview=_preview(text),
+        preview=mime_text.preview(text, MAX_PREVIEW),
         codes=extract.codes(subject, text),
-        links=extract.links(text, bodies.html),
-        defect=budget.broken or bodies.defect,
+        links=extract.links(text, html),
+        defect=defect,
     )
 
 
@@ -164,63 +155,67 @@ def headers(raw: bytes) -> list[tuple[str, str]]:
 
 def attachment(raw: bytes, number: str) -> tuple[Attachment, bytes] | None:
     """The part with this number and its decoded bytes (their exact size), None if there is none."""
-    budget = Budget(len(raw))
-    head, body = _head(raw, budget)
+    head, body, _ = _head(raw)
     if body is None:
         return None
-    for leaf in mime_parts.leaves(raw, head, body, budget):
+    for leaf in mime_parts.leaves(raw, head, body, Budget(len(raw))):
         if leaf.number == number:
             data = mime_parts.body(raw, leaf)
             return _attachment(leaf, len(data)), data
     return None
 
 
-def _head(raw: bytes, budget: Budget) -> tuple[dict[bytes, bytes], int | None]:
-    """(first value of each shown field, start of the body or None if the header block is out of bounds)."""
+def _head(raw: bytes) -> tuple[dict[bytes, bytes], int | None, str | None]:
+    """(first value of each shown field, start of the body, None); no start but the broken bound if there is one."""
     found = mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES)
     if found is None:
-        budget.exceed("header bytes")
-        return _shown(raw[: mime_parts.MAX_HEADER_BYTES]), None
-    head = _shown(raw[: found[0]])
-    if (
-        raw.count(b"\n", 0, found[0]) > mime_parts.MAX_HEADERS
-        and _field_count(raw[: found[0]]) > mime_parts.MAX_HEADERS
-    ):
-        budget.exceed("header count")
-        return head, None
-    return head, found[1]
+        return mime_parts.fields(raw[: mime_parts.MAX_HEADER_BYTES]), None, "header bytes"
+    end, body = found
+    block = raw[:end]
+    head = mime_parts.fields(block)
+    if end > mime_parts.MAX_HEADERS and _field_count(block) > mime_parts.MAX_HEADERS:
+        return head, None, "header count"
+    return head, body, None
 
 
 def _field_count(block: bytes) -> int:
-    return mime_text.unfold(block).count(b"\n")
+    return block.count(b"\n") - block.count(b"\n ") - block.count(b"\n\t")
 
 
-def _shown(block: bytes) -> dict[bytes, bytes]:
-    shown: dict[bytes, bytes] = {}
-    for name, value in mime_parts.fields(block):
-        if name in _SHOWN_FIELDS:
-            shown.setdefault(name, value)
-    return shown
+def _is_plain(head: dict[bytes, bytes], media_type: str) -> bool:
+    """Whether the message is one text part as it stands, which is most mail: its bytes are the text."""
+    return (
+        media_type == "text/plain"
+        and b"content-disposition" not in head
+        and mime_parts.transfer_encoding(head) not in mime_parts.ENCODINGS
+    )
 
 
-def _addresses(head: dict[bytes, bytes], name: bytes, charset: str) -> str:
-    value = head.get(name)
-    return mime_text.decode_header(value, MAX_ADDRESSES, charset, addresses=True) if value else ""
+def _plain_text(raw: bytes, body: int, charset: str) -> str:
+    return mime_text.newlines(mime_text.decode(raw[body:], charset))[:MAX_TEXT]
 
 
-def _sort_out(raw: bytes, leaves: list[Leaf], bodies: _Bodies) -> tuple[Attachment, ...]:
+def _content(raw: bytes, head: dict[bytes, bytes], body: int) -> _Content:
     """Each leaf to the text, the html or the attachments."""
-    attachments: list[Attachment] = []
-    for leaf in leaves:
-        if leaf.content_type == "text/plain" and _is_body(leaf, bodies.text):
-            bodies.text = _append(raw, leaf, bodies, bodies.text, MAX_TEXT, "text bytes")
-        elif leaf.content_type == "text/html" and _is_body(leaf, bodies.html):
-            bodies.html = _append(raw, leaf, bodies, bodies.html, MAX_HTML, "html bytes")
-        elif len(attachments) < _MAX_ATTACHMENTS:
-            attachments.append(_attachment(leaf, mime_parts.decoded_size(raw, leaf)))
-        else:
-            bodies.defect = bodies.defect or "parts"
-    return tuple(attachments)
+    budget = Budget(len(raw))
+    content = _Content()
+    for index, leaf in enumerate(mime_parts.leaves(raw, head, body, budget)):
+        if index == 0:
+            content.charset = leaf.parameters.get("charset", "")
+        _sort_out(raw, leaf, content)
+    content.defect = budget.broken or content.defect
+    return content
+
+
+def _sort_out(raw: bytes, leaf: Leaf, content: _Content) -> None:
+    if leaf.content_type == "text/plain" and _is_body(leaf, content.text):
+        content.text = _append(raw, leaf, content, content.text, MAX_TEXT, "text bytes")
+    elif leaf.content_type == "text/html" and _is_body(leaf, content.html):
+        content.html = _append(raw, leaf, content, content.html, MAX_HTML, "html bytes")
+    elif len(content.attachments) < _MAX_ATTACHMENTS:
+        content.attachments.append(_attachment(leaf, mime_parts.decoded_size(raw, leaf)))
+    else:
+        content.defect = content.defect or "parts"
 
 
 def _is_body(leaf: Leaf, body: str) -> bool:
@@ -232,12 +227,12 @@ def _is_body(leaf: Leaf, body: str) -> bool:
     return leaf.container != "multipart/related" and not leaf.filename
 
 
-def _append(raw: bytes, leaf: Leaf, bodies: _Bodies, before: str, limit: int, bound: str) -> str:
+def _append(raw: bytes, leaf: Leaf, content: _Content, before: str, limit: int, bound: str) -> str:
     """`before` and the leaf's text under it, at most `limit` characters."""
     room = limit - len(before)
     data = mime_parts.body(raw, leaf, room + 1) if room > 0 else b""
     if len(data) > room or room <= 0:
-        bodies.defect = bodies.defect or bound
+        content.defect = content.defect or bound
         data = data[:room]
     text = mime_text.newlines(mime_text.decode(data, leaf.parameters.get("charset", "")))[:room]
     return f"{before}\n{text}"[:limit] if before else text
@@ -248,13 +243,6 @@ def _attachment(leaf: Leaf, size: int) -> Attachment:
     if not filename:
         filename = f"part-{leaf.number}{_EXTENSIONS.get(leaf.content_type, '')}"
     return Attachment(leaf.number, filename, leaf.content_type, size)
-
-
-def _preview(text: str) -> str:
-    folded = mime_text.one_line(text[: MAX_PREVIEW + 40], MAX_PREVIEW)
-    if len(folded) < MAX_PREVIEW < len(text):
-        folded = mime_text.one_line(text[: 20 * MAX_PREVIEW], MAX_PREVIEW)
-    return folded
 
 
 def _date(value: bytes | None) -> datetime | None:
@@ -272,14 +260,16 @@ def _date(value: bytes | None) -> datetime | None:
 
 
 def _rfc5322(match: re.Match[bytes]) -> datetime:
-    day, month, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
-    offset = int(zone_hours) * 60 + int(zone_minutes)
-    if offset > _DAY_MINUTES:
-        raise ValueError("zone beyond a day")
+    day, month, year, hour, minute, second, zone_hours, zone_minutes = match.groups()
     local = datetime(
-        int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59), tzinfo=UTC
+        int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59), 0, UTC
     )
-    return local - timedelta(minutes=-offset if sign == b"-" else offset)
+    if zone_minutes == b"00" and zone_hours == b"+00":
+        return local
+    offset = timedelta(hours=int(zone_hours[1:]), minutes=int(zone_minutes))
+    if offset > _DAY:
+        raise ValueError("zone beyond a day")
+    return local + offset if zone_hours.startswith(b"-") else local - offset
 
 
 def _obsolete(value: bytes) -> datetime | None:

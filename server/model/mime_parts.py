@@ -5,7 +5,9 @@ knows which part is shown as what (`mime`). A message/rfc822 part is a leaf: its
 """
 
 import binascii
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -18,12 +20,22 @@ MAX_PARTS = 1_000
 # Of all inner parts together; a part's own block is looked at up to MAX_PART_HEADER bytes.
 MAX_PART_HEADERS = 10_000
 MAX_PART_HEADER = 16_384
+# Content-Transfer-Encodings that change the bytes; any other leaves them as they are (RFC 2045 section 6.4).
+ENCODINGS = frozenset(("base64", "quoted-printable"))
 # Lines that begin like a boundary without being one, over the whole message.
 _MAX_FALSE_BOUNDARIES = 4_000
 _MAX_VALUE = 32_768
 _MAX_STRUCTURED = 8_192
 
-_PART_FIELDS = frozenset((b"content-type", b"content-transfer-encoding", b"content-disposition"))
+# Most values of Content-Type up to this length are few and come again; longer ones hold a boundary or a file name.
+_REPEATED_VALUE = 64
+# The fields that `mime` and `leaves` look at, folds and all (RFC 5322 section 2.2.3). First letters stand apart because
+# the engine passes over an alternative by its first letter at no cost, but not where case is ignored.
+_FIELD = re.compile(
+    rb"\n([Ss](?i:ubject)|[Ff](?i:rom)|[Tt](?i:o)|[Dd](?i:ate)|[Mm](?i:essage-id)|[Rr](?i:eply-to)|"
+    rb"[Cc](?i:ontent-(?:type|transfer-encoding|disposition)|c))"
+    rb"(?:[ \t\r\v\f]|\n[ \t])*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
+)
 
 
 class Budget:
@@ -49,7 +61,7 @@ class Leaf(msgspec.Struct, frozen=True):
 
     number: str
     content_type: str
-    parameters: dict[str, str]
+    parameters: Mapping[str, str]
     disposition: str
     filename: str
     encoding: str
@@ -89,13 +101,17 @@ def header_end(raw: bytes, start: int, end: int, limit: int) -> tuple[int, int] 
     return (end, end) if stop == end else None
 
 
-def fields(head: bytes) -> list[tuple[bytes, bytes]]:
-    """(lower-case name, raw value) of each field of a header block; lines that are no field are passed over."""
-    return [
-        (name.rstrip().lower(), value[:_MAX_VALUE])
-        for name, colon, value in [line.partition(b":") for line in mime_text.unfold(head).split(b"\n")]
-        if colon
-    ]
+def fields(block: bytes) -> dict[bytes, bytes]:
+    """The first raw value of each field by lower-case name, unfolded, at most 32,768 bytes of it.
+
+    Only the fields that are shown or tell the structure: Subject, From, To, Cc, Reply-To, Date, Message-ID,
+    Content-Type, Content-Transfer-Encoding and Content-Disposition.
+    """
+    found: dict[bytes, bytes] = {name.lower(): value for name, value in reversed(_FIELD.findall(b"\n" + block))}
+    for name, value in found.items():
+        if b"\n" in value or len(value) > _MAX_VALUE:
+            found[name] = mime_text.unfold(value)[:_MAX_VALUE]
+    return found
 
 
 def leaves(raw: bytes, head: dict[bytes, bytes], body: int, budget: Budget) -> Iterator[Leaf]:
@@ -122,15 +138,11 @@ def _part_fields(block: bytes, budget: Budget) -> dict[bytes, bytes]:
     if budget.header_lines < 0:
         budget.exceed("header count")
         return {}
-    found: dict[bytes, bytes] = {}
-    for name, value in fields(block):
-        if name in _PART_FIELDS:
-            found.setdefault(name, value)
-    return found
+    return fields(block)
 
 
 def _visit(raw: bytes, head: dict[bytes, bytes], node: _Node, stack: list[_Node], budget: Budget) -> Iterator[Leaf]:
-    content_type, parameters = _content_type(head.get(b"content-type"), node.container)
+    content_type, parameters = media_type(head.get(b"content-type"), node.container)
     if content_type.startswith("multipart/") and "boundary" in parameters:
         if node.depth >= MAX_DEPTH:
             budget.exceed("depth")
@@ -152,19 +164,18 @@ def _children(node: _Node, container: str, ranges: list[tuple[int, int]]) -> lis
     ]
 
 
-def _leaf(head: dict[bytes, bytes], node: _Node, content_type: str, parameters: dict[str, str]) -> Leaf:
+def _leaf(head: dict[bytes, bytes], node: _Node, content_type: str, parameters: Mapping[str, str]) -> Leaf:
     disposition = ""
-    disposition_parameters: dict[str, str] = {}
+    disposition_parameters: Mapping[str, str] = {}
     if b"content-disposition" in head:
-        disposition, disposition_parameters = mime_text.parameters(_structured(head[b"content-disposition"]))
-    encoding = head.get(b"content-transfer-encoding", b"")[:100].strip().lower().decode("ascii", "replace")
+        disposition, disposition_parameters = _structured(head[b"content-disposition"])
     return Leaf(
         number=node.number or "1",
         content_type=content_type,
         parameters=parameters,
         disposition=disposition,
         filename=disposition_parameters.get("filename") or parameters.get("name", ""),
-        encoding=encoding.partition(";")[0].partition(" ")[0],
+        encoding=transfer_encoding(head),
         container=node.container,
         first=node.first,
         start=node.start,
@@ -172,21 +183,36 @@ def _leaf(head: dict[bytes, bytes], node: _Node, content_type: str, parameters: 
     )
 
 
-def _structured(value: bytes) -> str:
+def transfer_encoding(head: dict[bytes, bytes]) -> str:
+    """The lower-case Content-Transfer-Encoding of the entity with these fields, "" if it has none."""
+    value = head.get(b"content-transfer-encoding")
+    if not value:
+        return ""
+    return value[:100].strip().lower().decode("ascii", "replace").partition(";")[0].partition(" ")[0]
+
+
+def _structured(value: bytes) -> tuple[str, Mapping[str, str]]:
     text = mime_text.decode(value[:_MAX_STRUCTURED]).strip()
-    return mime_text.decode_words(text) if "=?" in text else text
+    return mime_text.parameters(mime_text.decode_words(text) if "=?" in text else text)
 
 
-def _content_type(value: bytes | None, container: str) -> tuple[str, dict[str, str]]:
+def media_type(value: bytes | None, container: str = "") -> tuple[str, Mapping[str, str]]:
     """(type/subtype, parameters), RFC 2045 section 5.2 where the field is missing or wrong."""
     default = "message/rfc822" if container == "multipart/digest" else "text/plain"
     if value is None:
         return default, {}
-    content_type, parameters = mime_text.parameters(_structured(value))
+    return _repeated_media_type(value) if len(value) <= _REPEATED_VALUE else _media_type(value)
+
+
+def _media_type(value: bytes) -> tuple[str, Mapping[str, str]]:
+    content_type, parameters = _structured(value)
     main, slash, _ = content_type.partition("/")
     if slash and main and len(content_type) <= 200 and content_type.isascii() and content_type.isprintable():
         return content_type.replace(" ", ""), parameters
     return "text/plain", parameters
+
+
+_repeated_media_type = lru_cache(maxsize=256)(_media_type)
 
 
 def _split(raw: bytes, start: int, end: int, boundary: str, budget: Budget) -> list[tuple[int, int]]:
@@ -239,7 +265,7 @@ def body(raw: bytes, leaf: Leaf, limit: int | None = None) -> bytes:
     end = leaf.end
     if limit is not None:
         # Three encoded bytes for one is the most that base64 or quoted-printable take, but for soft line breaks.
-        end = min(end, leaf.start + (3 * limit if leaf.encoding in ("base64", "quoted-printable") else limit))
+        end = min(end, leaf.start + (3 * limit if leaf.encoding in ENCODINGS else limit))
     data = raw[leaf.start : end]
     if leaf.encoding == "base64":
         data = mime_text.base64_bytes(data)

@@ -9,7 +9,7 @@ import binascii
 import codecs
 import io
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 _SINGLE_BYTE = {
     "windows1252": "cp1252",
@@ -98,7 +98,7 @@ _PARAMETER_LIMIT = 100
 _UNESCAPE = re.compile(r'\\(["\\])')
 
 
-@cache
+@lru_cache(maxsize=512)
 def codec_of(label: str) -> str | None:
     """The Python codec for a charset label, or None when the label is on no list (zlib, rot13, idna, ... are not)."""
     name = _PUNCTUATION.sub("", label[:60].lower())
@@ -202,6 +202,16 @@ def one_line(text: str, limit: int) -> str:
     return text[:limit]
 
 
+def preview(text: str, limit: int) -> str:
+    """The beginning of `text` as one line of at most `limit` characters, sought in its first 20 times as many."""
+    # White space other than " " is not printable, so what is printable and has no two spaces is folded already.
+    start = text[: limit + 40].replace("\n\n", " ").replace("\n", " ")
+    folded = start.strip(" ")[:limit] if "  " not in start and start.isprintable() else one_line(start, limit)
+    if len(folded) < limit < len(text):
+        folded = one_line(text[: 20 * limit], limit)
+    return folded
+
+
 def base64_bytes(data: bytes) -> bytes:
     """Decoded base64 (RFC 2045 section 6.8); what a broken one still holds, never an error."""
     try:
@@ -225,7 +235,8 @@ def decode_header(value: bytes, limit: int, charset: str = "", *, addresses: boo
     text = value.decode("ascii") if value.isascii() else decode(value, charset)
     if "=?" in text:
         text = decode_words(text, addresses=addresses)
-    return one_line(text, limit)
+    text = " ".join(text.split())
+    return text[:limit] if text.isprintable() else one_line(text, limit)
 
 
 def decode_words(text: str, *, addresses: bool = False) -> str:

@@ -107,7 +107,7 @@ _IMPLIED: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 _NAME = re.compile(r"(/?)([a-zA-Z][^\s/>\0]{0,100})")
 # WHATWG HTML sections 13.2.5.32 to 13.2.5.40; possessive, so that no input makes it backtrack.
-_ATTRIBUTE = re.compile(r"[\s/]*+(?:([^\s/>][^\s/>=]*+)(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s>\"'][^\s>]*+)?+)?+)?+")
+_ATTRIBUTE = re.compile(r"[\s/]*+(?:([^\s/>][^\s/>=]*+)(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s>\"'][^\s>]*+)?)?)?")
 
 # A tag ends at the next `<` at the latest: then each character is looked at once, closed or not.
 _BREAK = re.compile(

@@ -161,7 +161,7 @@ class AccountService:
     def recall(self, kind: CredentialKind, secret: str) -> Principal | None:
         """The account behind a credential, if this worker remembers it and nothing has changed; never waits."""
         known = self._known.get((kind, secret))
-        if known is None or not self._local.stands(known.ticket):
+        if known is None or not self._local.current(known.ticket):
             return None
         now = self._clock()
         if known.until <= now:

@@ -84,7 +84,8 @@ class Coherence:
 
     def heard(self, hints: Iterable[Hint]) -> None:
         """Another host wrote: what this host kept of it is old. (A host's own workers share the generations.)"""
-        self._writer.bump({self._generations.slot(keys.mailbox(hint.mailbox_id)) for hint in hints})
+        told = (hint.mailbox_id for hint in hints if hint.kind is not Kind.LOST)
+        self._writer.bump({self._generations.slot(keys.mailbox(mailbox_id)) for mailbox_id in told})
 
 
 def domain_set() -> Hint:

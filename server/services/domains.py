@@ -31,7 +31,7 @@ class ServedDomains:
     def known(self) -> ServedSet | None:
         """The set if memory knows it now, without a query; None says nothing (ask ``current``)."""
         ticket = self._ticket
-        if ticket is None or self._asked + self._ttl < time.monotonic() or not self._local.stands(ticket):
+        if ticket is None or self._asked + self._ttl < time.monotonic() or not self._local.current(ticket):
             return None
         return self._set
 

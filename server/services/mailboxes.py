@@ -67,7 +67,7 @@ class MailboxService:
         self._config, self._mailboxes, self._messages = config, mailboxes, messages
         self._partitions, self._limits, self._domains, self._local = partitions, limits, domains, local
         self._coherence, self._outbox, self._clock = coherence, outbox, clock
-        self._records: OrderedDict[str, tuple[Ticket, datetime, Mailbox]] = OrderedDict()
+        self._records: OrderedDict[str, tuple[Ticket, Mailbox]] = OrderedDict()
 
     def adopt(self, config: Config) -> None:
         """Settings have changed."""
@@ -193,18 +193,16 @@ class MailboxService:
     def _remembered(self, mailbox_id: str) -> Mailbox | None:
         """The record while its generation stands; None says nothing."""
         known = self._records.get(mailbox_id)
-        if known is not None and known[1] > self._clock() and self._local.stands(known[0]):
-            return known[2]
-        return None
+        return known[1] if known is not None and self._local.current(known[0]) else None
 
     async def _record(self, mailbox_id: str, right: Callable[[Mailbox], bool]) -> Mailbox | None:
         """The record as the primary knows it, remembered from here on, if ``right`` says so."""
-        now, ticket = self._clock(), self._local.ticket(keys.mailbox(mailbox_id))
+        ticket = self._local.ticket(keys.mailbox(mailbox_id))
         mailbox = await self._mailboxes.by_id(mailbox_id)
         if mailbox is None or not right(mailbox):
             return None
         if self._local.settled(ticket):
-            self._records[mailbox_id] = (ticket, now + timedelta(seconds=self._config.cache_ttl), mailbox)
+            self._records[mailbox_id] = (ticket, mailbox)
             if len(self._records) > MAX_RECORDS:
                 self._records.popitem(last=False)
         return mailbox

@@ -70,6 +70,7 @@ from server.web.streams import Streams
 from server.ws.sessions import Sessions
 
 READY_TIMEOUT: Final = 3.0  # s a readiness check may take
+STALENESS: Final = 5.0  # s that another host's write may go unseen while the bus is down
 PATIENCE: Final = 45.0  # s a starting worker waits for a database that is not there (yet): it may be restarting itself
 
 
@@ -96,6 +97,7 @@ class Shard:
     def __init__(self, config: Config, context: WorkerContext, board: Board, host: bytes) -> None:
         self._config, self._context, self._board, self._host = config, context, board, host
         self._closing = AsyncExitStack()
+        self._missed = False  # hints may have been lost that nobody has made good yet
 
     async def start(self) -> None:
         """Build bottom up, listen last. Raises Unavailable, or migrate.MigrationError when the schema is not ours."""
@@ -313,6 +315,9 @@ class Shard:
             self._coherence.heard(hints)
         if any(hint.kind is Kind.SETTINGS for hint in hints):
             self._settings.look()
+        if any(hint.kind is Kind.LOST for hint in hints):
+            self._local.forget_older(0 if other_host else STALENESS)
+            self._missed = True
         self._hub.on_hints(hints)
 
     async def _next_seqs(self, mailbox_ids: Sequence[str]) -> dict[str, int]:
@@ -320,15 +325,20 @@ class Shard:
         return {mailbox: count.next_seq for mailbox, count in counts.items()}
 
     async def _poll(self) -> None:
-        """Ask the store what the bus may have lost: at once when it comes back, often while it is away, else seldom."""
-        was_healthy, turns = True, 0
+        """Ask the store what the bus may have lost: at once when it comes back, often while it is away, else seldom.
+
+        While it is away nothing older than ``STALENESS`` is served from memory, and nothing kept until then once it is
+        back: other hosts' writes went unheard. (Workers of this host share the generations and need no bus.)
+        """
+        turns = 0
         while True:
             await asyncio.sleep(1)
             turns += 1
-            healthy = self._bus.healthy
-            if not healthy or not was_healthy or turns % 30 == 0:
+            missed, self._missed = self._missed, not self._bus.healthy
+            if missed or self._missed:
+                self._local.forget_older(STALENESS if self._missed else 0)
+            if missed or self._missed or turns % 30 == 0:
                 await self._hub.poll()
-            was_healthy = healthy
 
     async def readiness(self) -> dict[str, str]:
         """ "ok" or what is wrong, for the database, its schema and the bus."""

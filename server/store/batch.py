@@ -1,10 +1,8 @@
-"""Arriving mail, written a batch at a time: one transaction, two COPYs, one commit.
+"""Arriving mail, written a batch at a time: one statement, which is one transaction, one commit and one round trip;
+a transaction of two where webhooks listen.
 
-Lives here: the transaction, and what it says when it cannot be. Must not know: who waits for which message; committing
+Lives here: the statement's arguments and what its answer means. Must not know: who waits for which message; committing
 in groups, bisecting and answering are services/ingest.py's.
-
-What one batch costs: BEGIN, one UPDATE ... RETURNING for all its inboxes, COPY of bodies, COPY of messages, COMMIT; and
-one COPY more when a webhook listens to mail of one of them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,31 +16,12 @@ from server.model import ids
 from server.model.message import FOREVER, Details, Envelope, Stored, StoredAttachment
 from server.model.mime import Mail
 from server.store.deliveries import Listeners, copy_received
-from server.store.partitions import Partitions
-from server.store.pools import Connection, Database
+from server.store.pools import Database
 from server.store.rows import moment, scrubbed
 from server.store.sql import SQL
 
 TEXT_CHARS: Final = 32_768  # of a body's text kept for search
 
-_BODY_COLUMNS: Final = ("id", "drop_after", "received_at", "refs", "raw", "text")
-_MESSAGE_COLUMNS: Final = (
-    "mailbox_id",
-    "seq",
-    "id",
-    "drop_after",
-    "received_at",
-    "body_id",
-    "body_drop_after",
-    "size",
-    "is_read",
-    "envelope_from",
-    "sender",
-    "recipient",
-    "subject",
-    "preview",
-    "details",
-)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,32 +36,15 @@ class Item(msgspec.Struct):
 
 
 class Shortfall(Exception):
-    """Inboxes that took nothing: mailbox id → room left (see ``inboxes_room``), or None when it is gone."""
+    """Inboxes that took nothing: mailbox id → room left (see ``deliver``), or None when it is gone."""
 
     def __init__(self, room: Mapping[str, int | None]) -> None:
         super().__init__(f"{len(room)} inboxes gone or full")
         self.room = room
 
 
-class NoPartition(Exception):
-    """(drop_after, received_at) pairs for which no partition is known."""
-
-    def __init__(self, rows: Iterable[tuple[datetime, datetime]]) -> None:
-        super().__init__("partitions missing")
-        self.rows = list(rows)
-
-
-class Granted(msgspec.Struct):
-    """What a batch was given of one inbox: the next number to hand out, its end, and who listens to its mail."""
-
-    seq: int
-    drop_after: datetime
-    heard_by: Listeners | None
-
-
 async def write(
     database: Database,
-    partitions: Partitions,
     retention: float,
     items: Sequence[Item],
     now: datetime,
@@ -92,99 +54,149 @@ async def write(
 
     ``recorded`` is called after a commit that left something to deliver to webhooks.
 
-    Raises Shortfall or NoPartition before anything is written, and the driver's own exceptions otherwise: then nothing
-    is known of the commit unless the error is the server's (asyncpg.PostgresError), which means rolled back.
+    Raises Shortfall when nothing was written for want of an inbox, and the driver's own exceptions otherwise: then
+    nothing is known of the commit unless the error is the server's (asyncpg.PostgresError), which means rolled back.
     """
-    async with database.connection() as connection, connection.transaction():
-        granted = await _take(connection, items, now)
-        lifetimes = {one.drop_after for one in granted.values()}
-        dated = {drop: _drop_after(drop, retention, now) for drop in lifetimes}
-        received = {now, min(item.received_at for item in items)}  # a month may have ended while they waited
-        missing = [(d, r) for d in dated.values() for r in received if not partitions.covered(d, r)]
-        if missing:
-            raise NoPartition(missing)
-        written = [_rows(item, granted, dated) for item in items]
-        await connection.copy_records_to_table(
-            "bodies", schema_name="messages", records=[body for body, _ in written], columns=_BODY_COLUMNS
-        )
-        await connection.copy_records_to_table(
-            "messages",
-            schema_name="messages",
-            records=[_record(row, drop) for _, rows in written for row, drop in rows],
-            columns=_MESSAGE_COLUMNS,
-        )
-        heard = {mailbox: one.heard_by for mailbox, one in granted.items() if one.heard_by}
-        if heard:
-            rows = [row for _, rows in written for row, _ in rows if row.mailbox_id in heard]
-            await copy_received(connection, rows, heard, now)
-    if heard:
-        recorded()
-    return [[row for row, _ in rows] for _, rows in written]
+    demand = _demand(items)
+    details = [_details(item.mail, item.envelope) for item in items]
+    mails, rows = _columns(items, details)
+    wanted = list(demand), [n for n, _ in demand.values()], [fresh for _, fresh in demand.values()]
+    arguments = (*wanted, now, _drop_of_endless(retention, now), *mails, *rows)
+    async with database.connection() as connection:
+        given = await connection.fetch(SQL.deliver, *arguments, False)
+        if _went(given):
+            return _stored(items, details, mails, rows, _granted(given))
+        if not _heard_by(given):
+            raise _shortfall(demand, given)
+        async with connection.transaction():
+            given = await connection.fetch(SQL.deliver, *arguments, True)
+            if not _went(given):
+                raise _shortfall(demand, given)
+            stored = _stored(items, details, mails, rows, _granted(given))
+            heard = _heard_by(given)
+            heard_rows = [row for one in stored for row in one if row.mailbox_id in heard]
+            await copy_received(connection, heard_rows, heard, now)
+    recorded()
+    return stored
 
 
-async def _take(connection: Connection, items: Sequence[Item], now: datetime) -> dict[str, Granted]:
-    """Lock and count in, by mailbox id. Raises Shortfall."""
-    demand: dict[str, list[int]] = {}
+def _went(given: Sequence[asyncpg.Record]) -> bool:
+    return bool(given) and bool(given[0]["go"])
+
+
+def _granted(given: Sequence[asyncpg.Record]) -> dict[str, tuple[int, datetime]]:
+    """Mailbox id → the first number it gave, and when its mail may vanish."""
+    return {str(row["mailbox_id"]): (row["first_seq"], moment(row["drop_after"])) for row in given}
+
+
+def _heard_by(given: Sequence[asyncpg.Record]) -> dict[str, Listeners]:
+    """Mailbox id → whose webhooks listen to it, for those that have any."""
+    return {
+        str(row["mailbox_id"]): (str(row["user_id"]), [str(one) for one in row["listeners"]])
+        for row in given
+        if row["listeners"]
+    }
+
+
+def _shortfall(demand: Iterable[str], given: Sequence[asyncpg.Record]) -> Shortfall:
+    room: dict[str, int | None] = dict.fromkeys(demand)
+    return Shortfall(room | {str(row["mailbox_id"]): row["room"] for row in given})
+
+
+async def partitions_wanted(
+    database: Database, retention: float, items: Sequence[Item], now: datetime
+) -> list[tuple[datetime, datetime]]:
+    """(drop_after, received_at) of every partition that ``items`` need."""
+    endless = _drop_of_endless(retention, now)
+    found = await database.fetch(SQL.inboxes_drop, list(_demand(items)), endless)
+    received = {item.received_at for item in items}
+    return [(moment(row["drop_after"]), at) for row in found for at in (min(received), max(received))]
+
+
+def _drop_of_endless(retention: float, now: datetime) -> datetime:
+    """When mail that comes now may vanish from a mailbox without an end: after the retention, or never."""
+    return now + timedelta(seconds=retention) if retention else FOREVER
+
+
+def _demand(items: Sequence[Item]) -> dict[str, tuple[int, int]]:
+    """Mailbox id → how many messages are for it, and how many of them unread."""
+    demand: dict[str, tuple[int, int]] = {}
     for item in items:
         for recipient in item.envelope.recipients:
-            counts = demand.setdefault(recipient.mailbox_id, [0, 0])
-            counts[0] += 1
-            counts[1] += not item.is_read
-    wanted = list(demand)
-    counted = [demand[m][0] for m in wanted], [demand[m][1] for m in wanted]
-    rows = await connection.fetch(SQL.inboxes_take, wanted, *counted, now)
-    granted = {str(row["mailbox_id"]): _granted(row) for row in rows}
-    if len(granted) < len(demand):
-        room: dict[str, int | None] = {m: None for m in wanted if m not in granted}
-        found = await connection.fetch(SQL.inboxes_room, list(room), now)
-        room |= {str(row["mailbox_id"]): row["room"] for row in found}
-        raise Shortfall(room)
-    return granted
+            n, fresh = demand.get(recipient.mailbox_id, (0, 0))
+            demand[recipient.mailbox_id] = (n + 1, fresh + (not item.is_read))
+    return demand
 
 
-def _granted(row: asyncpg.Record) -> Granted:
-    listeners = [str(one) for one in row["listeners"] or ()]
-    return Granted(row["first_seq"], moment(row["drop_after"]), (str(row["user_id"]), listeners) if listeners else None)
+_Columns = list[list[Any]]
 
 
-def _drop_after(drop: datetime, retention: float, now: datetime) -> datetime:
-    """When mail of an inbox that ends at ``drop`` may vanish; one without an end keeps it for the retention, if any."""
-    return drop if drop != FOREVER or not retention else now + timedelta(seconds=retention)
+def _columns(items: Sequence[Item], details: Sequence[Details]) -> tuple[_Columns, _Columns]:
+    """The arguments of ``deliver``: a column a field of the mails, and a column a field of the rows."""
+    mails: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
+    places: dict[str, int] = {}
+    for nth, item in enumerate(items, 1):
+        mail, envelope = item.mail, item.envelope
+        mails.append(_mail_fields(item, details[nth - 1]))
+        for recipient in envelope.recipients:
+            place = places.get(recipient.mailbox_id, 0)
+            places[recipient.mailbox_id] = place + 1
+            shown = scrubbed(mail.to or recipient.address, 2000)
+            rows.append((nth, recipient.mailbox_id, place, ids.head(), shown))
+    return [list(column) for column in zip(*mails, strict=True)], [list(column) for column in zip(*rows, strict=True)]
 
 
-def _rows(
-    item: Item, granted: Mapping[str, Granted], dated: Mapping[datetime, datetime]
-) -> tuple[tuple[Any, ...], list[tuple[Stored, datetime]]]:
-    """The body's record, and the row and drop_after for each mailbox, sequence numbers handed out in arrival order."""
+def _mail_fields(item: Item, details: Details) -> tuple[Any, ...]:
     mail, envelope = item.mail, item.envelope
-    body_id = ids.new()
-    mailboxes = [recipient.mailbox_id for recipient in envelope.recipients]
-    drops = [dated[granted[mailbox].drop_after] for mailbox in mailboxes]
-    body_drop = max(drops)
-    details = _details(mail, envelope)
-    rows = []
-    for recipient, drop in zip(envelope.recipients, drops, strict=True):
-        inbox = granted[recipient.mailbox_id]
-        seq, inbox.seq = inbox.seq, inbox.seq + 1
-        row = Stored(
-            id=ids.new(seq),
-            mailbox_id=recipient.mailbox_id,
-            seq=seq,
-            received_at=item.received_at,
-            envelope_from=scrubbed(envelope.sender, 320),
-            sender=scrubbed(mail.sender, 2000),
-            to=scrubbed(mail.to or recipient.address, 2000),
-            subject=scrubbed(mail.subject, 1000),
-            preview=scrubbed(mail.preview, 300),
-            size=len(envelope.raw),
-            is_read=item.is_read,
-            details=details,
-            body_id=body_id,
-            body_drop_after=body_drop,
+    return (
+        ids.new(),
+        item.received_at,
+        len(envelope.recipients),
+        item.packed,
+        scrubbed(mail.text, TEXT_CHARS),
+        len(envelope.raw),
+        item.is_read,
+        scrubbed(envelope.sender, 320),
+        scrubbed(mail.sender, 2000),
+        scrubbed(mail.subject, 1000),
+        scrubbed(mail.preview, 300),
+        _encode(details).decode(),
+    )
+
+
+def _stored(
+    items: Sequence[Item],
+    details: Sequence[Details],
+    mails: _Columns,
+    rows: _Columns,
+    granted: Mapping[str, tuple[int, datetime]],
+) -> list[list[Stored]]:
+    """What ``deliver`` has made of its arguments, as a reader would find it."""
+    ids_, _, _, _, _, sizes, _, envelope_from, senders, subjects, previews, _ = mails
+    stored: list[list[Stored]] = [[] for _ in items]
+    for nth, mailbox, place, head, shown in zip(*rows, strict=True):
+        item, i = items[nth - 1], nth - 1
+        seq = granted[mailbox][0] + place
+        stored[i].append(
+            Stored(
+                id=ids.with_seq(head, seq),
+                mailbox_id=mailbox,
+                seq=seq,
+                received_at=item.received_at,
+                envelope_from=envelope_from[i],
+                sender=senders[i],
+                to=shown,
+                subject=subjects[i],
+                preview=previews[i],
+                size=sizes[i],
+                is_read=item.is_read,
+                details=details[i],
+                body_id=ids_[i],
+                body_drop_after=max(granted[r.mailbox_id][1] for r in item.envelope.recipients),
+            )
         )
-        rows.append((row, drop))
-    text = scrubbed(mail.text, TEXT_CHARS)
-    return (body_id, body_drop, item.received_at, len(rows), item.packed, text), rows
+    return stored
 
 
 def _details(mail: Mail, envelope: Envelope) -> Details:
@@ -203,26 +215,6 @@ def _details(mail: Mail, envelope: Envelope) -> Details:
         codes=tuple(scrubbed(code, 64) for code in mail.codes),
         links=tuple(scrubbed(link, 2000) for link in mail.links),
         defect=mail.defect,
-    )
-
-
-def _record(row: Stored, drop_after: datetime) -> tuple[Any, ...]:
-    return (
-        row.mailbox_id,
-        row.seq,
-        row.id,
-        drop_after,
-        row.received_at,
-        row.body_id,
-        row.body_drop_after,
-        row.size,
-        row.is_read,
-        row.envelope_from,
-        row.sender,
-        row.to,
-        row.subject,
-        row.preview,
-        _encode(row.details).decode(),
     )
 
 

@@ -83,10 +83,6 @@ class Partitions:
             return month(received) in self._known
         return aligned(drop_after, self._interval) in self._known or aligned(drop_after, _DAY) in self._known
 
-    def forget(self) -> None:
-        """The database refused a row for want of a partition: look again."""
-        self._known.clear()
-
     async def ensure(self, rows: Iterable[tuple[datetime, datetime]]) -> None:
         """Make the partitions that (drop_after, received) rows need. Raises Unavailable."""
         with translated():
@@ -141,20 +137,23 @@ class Partitions:
         """
         with translated():
             async with self._database.connection() as connection:
-                # The lock and the deadline below are the session's; the pool resets both when it takes it back.
                 if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
                     return []
-                await connection.execute(f"SET statement_timeout = {_DETACH_TIMEOUT * 1000}")
-                await _finish_detached(connection)
-                over = sorted(
-                    (parent, old)
-                    for parent, old in await _leaves(connection)
-                    if not old.forever and old.end + GRACE <= now
-                )
-                for parent, old in over:
-                    await _drop(connection, parent, old)
-                    self._known.discard(old)
-                return [f"{parent}_{old.suffix}" for parent, old in over]
+                try:
+                    await connection.execute(f"SET statement_timeout = {_DETACH_TIMEOUT * 1000}")
+                    return await self._drop_all(connection, now)
+                finally:  # both are the session's, and the pool hands it on as it is
+                    await connection.execute("RESET statement_timeout; SELECT pg_advisory_unlock_all()")
+
+    async def _drop_all(self, connection: Connection, now: datetime) -> list[str]:
+        await _finish_detached(connection)
+        over = sorted(
+            (parent, old) for parent, old in await _leaves(connection) if not old.forever and old.end + GRACE <= now
+        )
+        for parent, old in over:
+            await _drop(connection, parent, old)
+            self._known.discard(old)
+        return [f"{parent}_{old.suffix}" for parent, old in over]
 
 
 async def _leaves(connection: Connection) -> set[tuple[str, Range]]:

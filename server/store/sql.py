@@ -1,4 +1,4 @@
-"""Reads queries/*.sql: named statements, so that SQL stands where a database administrator can read it, a file a subject.
+"""Reads queries/*.sql: named statements, so that SQL stands where an administrator can read it, a file a subject.
 
 A statement begins with ``-- name: word``; the comment lines after it say why it is as it is.
 """

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -16,7 +17,8 @@ from aiohttp.http import HttpProcessingError
 from server import log
 from server.model.errors import Refused
 from server.web.caller import Addresses, Origins
-from server.web.dispatch import Endpoint
+from server.web.dispatch import Endpoint, limit_headers
+from server.web.hot import Fronted, Hot
 from server.web.messages import INJECTION_MAX
 from server.web.parts import WebParts
 from server.web.requests import Call
@@ -52,6 +54,7 @@ class Api:
     def __init__(self, parts: WebParts) -> None:
         self._root = _Place()
         self._parts, self._origins = parts, Origins(parts.config)
+        self.hot = Hot(parts.local, partial(_admitted, parts))
         self._addresses = Addresses(parts.config.trusted_proxies)
         self._elsewhere: dict[str, Endpoint] = {}
         self._nowhere = self._unmatched(Failed)
@@ -84,7 +87,7 @@ class Api:
         return self._endpoint(Route("*", "unmatched", _unmatched, "none", limit=True, failed=failed))
 
     def _endpoint(self, route: Route) -> Endpoint:
-        return Endpoint(route, self._parts, self._addresses, self._origins)
+        return Endpoint(route, self._parts, self._addresses, self._origins, self.hot)
 
     def _add(self, path: str, routes: Sequence[Route]) -> None:
         place, failed = self._place(path), routes[0].failed
@@ -104,6 +107,19 @@ class Api:
             else:
                 place = place.literal.setdefault(segment, _Place())
         return place
+
+
+def _admitted(parts: WebParts, client: str) -> bytes | None:
+    """Count a request that is answered before it is parsed; its limit's header lines, None where it may not pass or
+    where settings that may concern it are to be read anew."""
+    if parts.settings.stale():
+        return None
+    verdict = parts.limits.request(client)
+    if verdict is None:
+        return b""
+    if not verdict.allowed:
+        return None
+    return "".join(f"{name}: {value}\r\n" for name, value in limit_headers(verdict).items()).encode()
 
 
 def build(parts: WebParts) -> Api:
@@ -168,8 +184,9 @@ def _server(api: Api) -> web.Server:
     def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         return web.Request(message, payload, protocol, writer, task, loop, client_max_size=INJECTION_MAX)
 
-    return web.Server(
+    return Fronted(
         api,
+        api.hot,
         request_factory=request,
         access_log=None,
         logger=_logger(),

@@ -40,6 +40,10 @@ class Addresses:
             return address
         return self._forwarded(request.headers.getall("X-Forwarded-For"), address)
 
+    def believes(self, request: web.Request) -> bool:
+        """Whether the peer is a proxy whose word on the client's address is taken."""
+        return self._peer(request.remote or "")[1]
+
     def _classified(self, peer: str) -> tuple[str, bool]:
         address = _parsed(peer)
         if address is None:

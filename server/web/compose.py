@@ -5,6 +5,7 @@ Lives here: the injected message's fields, their checks, and the composing. Must
 
 import re
 from email import policy
+from email.errors import MessageError
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid, parseaddr
 from typing import Final
@@ -56,7 +57,7 @@ def compose(injection: Injection, mailbox: str, host: str) -> bytes:
     try:
         for name, value in headers.items():
             message[name.capitalize()] = value
-    except (ValueError, IndexError) as error:  # the library saw structure in it that does not hold, or broke over it
+    except (ValueError, IndexError, MessageError) as error:  # the library saw structure in it that does not hold
         raise Refused("field_invalid", "not a header value", field=name) from error
     message["Date"] = formatdate(usegmt=True)
     message["Message-ID"] = make_msgid(domain=host)

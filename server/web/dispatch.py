@@ -13,9 +13,10 @@ import traceback
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from server import log
@@ -29,6 +30,7 @@ from server.model.message import Mailbox
 from server.web import caller
 from server.web.caller import Credential
 from server.web.gate import Gate
+from server.web.hot import Answer, Hot, Known, front_of
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
 from server.web.requests import Call, Staying
@@ -60,8 +62,11 @@ _WITH_BODY: Final[dict[Language, CIMultiDict[str]]] = {
 class Endpoint:
     """Answers the requests of one route."""
 
-    def __init__(self, route: Route, parts: WebParts, addresses: caller.Addresses, origins: caller.Origins) -> None:
+    def __init__(
+        self, route: Route, parts: WebParts, addresses: caller.Addresses, origins: caller.Origins, hot: Hot
+    ) -> None:
         self._route, self._parts, self._addresses, self._origins = route, parts, addresses, origins
+        self._hot = hot
         self._local: Local | None = parts.local if route.cache else None
         self._gate = Gate(route, parts)
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
@@ -89,6 +94,8 @@ class Endpoint:
                 verdict = call.verdict
             else:
                 reply = Reply(200, ready.body, ready.etag)
+            if self._local is not None and credential.kind == "token" and isinstance(reply, Reply) and reply.etag:
+                self._learn(request, (request.raw_path, credential, tongue), client)
         response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
@@ -162,11 +169,12 @@ class Endpoint:
 
     def _response(self, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language) -> web.Response:
         status, body, tag, extra = reply
-        if tag:
+        if tag and request.method in ("GET", "HEAD"):
             condition = request.headers.get("If-None-Match")
             if condition is not None and matches(condition, tag):
                 status, body, extra = 304, b"", _only_caching(extra)
-        response = web.Response(body=body or None, status=status, headers=_WITH_BODY[tongue] if body else _BODILESS)
+        response = Answer(body=body or None, status=status, headers=_WITH_BODY[tongue] if body else _BODILESS)
+        response.front = front_of(request)
         if tag:
             response.headers["ETag"] = tag
         self._finish(request, response.headers, extra, verdict)
@@ -183,11 +191,28 @@ class Endpoint:
         for name, value in extra:
             headers[name] = value
         if verdict is not None:
-            headers["X-RateLimit-Limit"] = str(verdict.limit)
-            headers["X-RateLimit-Remaining"] = str(verdict.remaining)
-            headers["X-RateLimit-Reset"] = str(math.ceil(time.time() + verdict.reset))
+            headers.extend(limit_headers(verdict))
         if self._origins.open:
             self._origins.admit(request, headers)
+
+    def _learn(self, request: web.Request, key: tuple[str, Credential, Language], client: str) -> None:
+        """Let the next request with this very head be answered before it is parsed: the answer is kept."""
+        front = front_of(request)
+        if front is None or not front.head or request.method != "GET" or request.version != HttpVersion11:
+            return
+        if front.client is None and not self._addresses.believes(request):
+            front.client = client
+        condition = request.headers.get("If-None-Match")
+
+        def rendered(ready: Ready) -> tuple[bytes, bytes]:
+            if condition is not None and matches(condition, ready.etag):
+                return _lines(304, _BODILESS, ready.etag), b""
+            return _lines(200, _WITH_BODY[key[2]], ready.etag, len(ready.body)), ready.body
+
+        self._hot.learn(front.head, Known(key, client, partial(self._count_hot, condition), rendered))
+
+    def _count_hot(self, condition: str | None) -> None:
+        self._count("GET", 200 if condition is None else 304, 0.0)
 
     def _count(self, method: str, status: int, seconds: float) -> None:
         labels = self._labels.get((method, status))
@@ -211,6 +236,24 @@ class Endpoint:
         route = self._route
         taken = round(seconds, 3)
         log.event("warning", "slow request", method=route.method, path=route.path, status=status, seconds=taken)
+
+
+def limit_headers(verdict: Verdict) -> dict[str, str]:
+    """What a client is told of its limit; the reset is a Unix time."""
+    return {
+        "X-RateLimit-Limit": str(verdict.limit),
+        "X-RateLimit-Remaining": str(verdict.remaining),
+        "X-RateLimit-Reset": str(math.ceil(time.time() + verdict.reset)),
+    }
+
+
+def _lines(status: int, headers: CIMultiDict[str], tag: str, length: int | None = None) -> bytes:
+    """The head of a kept answer, as aiohttp would write it, without Date and the empty line."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines.append(f"ETag: {tag}")
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    return "\r\n".join(lines).encode() + b"\r\n"
 
 
 def _only_caching(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

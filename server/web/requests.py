@@ -87,11 +87,14 @@ async def read(request: web.Request, limit: int) -> bytes:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # what counts from here is the answer
     pieces, size = [], 0
-    async for piece in request.content.iter_any():
-        size += len(piece)
-        if size > limit:
-            raise Refused("message_too_big", f"at most {limit} bytes")
-        pieces.append(piece)
+    try:
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            if size > limit:
+                raise Refused("message_too_big", f"at most {limit} bytes")
+            pieces.append(piece)
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise Refused("body_invalid", "the body broke off") from error
     return b"".join(pieces)
 
 

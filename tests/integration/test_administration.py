@@ -111,14 +111,14 @@ async def test_counters_are_the_truth_after_any_work(host: Host) -> None:
         reached = [b for b in dice.sample(boxes, min(5, len(boxes))) if b.expires_at > now()]
         if reached:
             items = [item(box) for box in reached] + [item(*reached)]
-            await batch.write(host.pools.messages, partitions, 0, items, now())
+            await batch.write(host.pools.messages, 0, items, now())
             received += 2 * len(reached)
 
     async def fail() -> None:
         living = [b for b in boxes if b.expires_at > now()][:1]
         if living:
             with pytest.raises(batch.Shortfall):
-                await batch.write(host.pools.messages, partitions, 0, [item(*living, mailbox())], now())
+                await batch.write(host.pools.messages, 0, [item(*living, mailbox())], now())
 
     async def end() -> None:
         await host.mailboxes.take_expired(now(), dice.randrange(1, 5))
@@ -152,7 +152,7 @@ async def test_yesterdays_messages_are_not_todays(host: Host) -> None:
     await partitions.ahead(now(), 7200)
     for day, count in ((now() - timedelta(days=1), 3), (now(), 2)):
         for _ in range(count):
-            await batch.write(host.pools.messages, partitions, 0, [item(box)], day)
+            await batch.write(host.pools.messages, 0, [item(box)], day)
     today, tomorrow = now().date(), (now() + timedelta(days=1)).date()
     assert (await host.store.statistics(today)).messages_today == 2
     assert (await host.store.statistics(tomorrow)).messages_today == 0

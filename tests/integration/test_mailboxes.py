@@ -121,7 +121,7 @@ async def test_deleted_mailbox_is_gone_in_every_worker_at_once(host: Host) -> No
 async def test_extension_moves_the_mail_and_never_shortens(host: Host) -> None:
     made = await host.services[0].establish("longer", "temp.mail", timedelta(hours=2), 0)
     await host.partitions.ahead(now(), 7200)
-    await batch.write(host.pools.messages, host.partitions, 0, [item(made.mailbox)], now())
+    await batch.write(host.pools.messages, 0, [item(made.mailbox)], now())
     extended = await host.services[1].extend(made.mailbox, 20 * 3600)
     assert extended.expires_at is not None
     assert made.mailbox.expires_at is not None

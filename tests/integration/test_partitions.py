@@ -64,7 +64,7 @@ async def test_every_read_of_a_mailbox_touches_one_partition(pools: Pools) -> No
     store, keeper = MessageStore(pools.messages, now), Partitions(pools.messages, 3600)
     await keeper.ahead(now(), 86400)
     box = await settled(store, timedelta(hours=3))
-    [[row]] = await batch.write(pools.messages, keeper, 0, [item(box)], now())
+    [[row]] = await batch.write(pools.messages, 0, [item(box)], now())
     where = span(box.expires_at, now())
     plans = {
         "message_page": await planned(pools, SQL.message_page, box.id, *where, 1 << 62, 50, 0),
@@ -92,7 +92,7 @@ async def test_reads_for_many_mailboxes_prune_while_they_run(pools: Pools) -> No
     store, keeper = MessageStore(pools.messages, now), Partitions(pools.messages, 3600)
     await keeper.ahead(now(), 86400)
     box = await settled(store, timedelta(hours=3))
-    await batch.write(pools.messages, keeper, 0, [item(box)], now())
+    await batch.write(pools.messages, 0, [item(box)], now())
     plan = await planned(pools, SQL.messages_since, [box.id], [0])
     run = [
         line for line in plan.split("\n") if "messages_2" in line and "never executed" not in line and "Scan" in line
@@ -106,7 +106,7 @@ async def test_ended_partitions_go_whole_and_others_stay(pools: Pools) -> None:
     later = now() + timedelta(minutes=10)
     box, kept = await settled(store, timedelta(seconds=30)), await settled(store, timedelta(minutes=30))
     await keeper.ensure([(box.expires_at or FOREVER, now()), (kept.expires_at or FOREVER, now()), (FOREVER, now())])
-    await batch.write(pools.messages, keeper, 0, [item(box), item(kept)], now())
+    await batch.write(pools.messages, 0, [item(box), item(kept)], now())
     assert len(await keeper.drop_expired(later)) == len(PARENTS)
     assert len(await pools.messages.fetch("SELECT 1 FROM messages.bodies")) == 1
     assert len((await store.page(kept, 10, 0, 1 << 62))[0]) == 1
@@ -163,7 +163,7 @@ async def test_delivery_goes_on_while_partitions_come_and_go(pools: Pools, setti
     async def deliver() -> int:
         sent = 0
         while not done.is_set():
-            await batch.write(pools.messages, keeper, 0, [item(box)], now())
+            await batch.write(pools.messages, 0, [item(box)], now())
             sent += 1
         return sent
 

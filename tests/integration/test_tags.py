@@ -30,7 +30,7 @@ async def keeper(pools: Pools) -> Partitions:
 
 
 async def deliver(pools: Pools, keeper: Partitions, *boxes: Mailbox, retention: float = 0) -> list[Stored]:
-    [stored] = await batch.write(pools.messages, keeper, retention, [item(*boxes)], now())
+    [stored] = await batch.write(pools.messages, retention, [item(*boxes)], now())
     return stored
 
 

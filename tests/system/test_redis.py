@@ -12,6 +12,7 @@ import pytest
 import redis
 from websockets.asyncio.client import ClientConnection, connect
 
+from server.store.embedded import running_dsn
 from tests.running import Box, Server
 
 
@@ -100,3 +101,37 @@ async def test_hints_really_travel_over_redis(own_server: Callable[..., Server],
         await server.deliver(box)
         heard = [listener.get_message(timeout=5) for _ in range(2)]
     assert [message["type"] for message in heard if message] == ["message", "message"]
+
+
+async def shows(server: Server, box: Box, subject: str) -> None:
+    """The list, asked again and again and so kept by every worker, comes to show the message."""
+    async with asyncio.timeout(20):
+        while subject not in [item["subject"] for item in await server.messages(box)]:
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.timeout(180)
+async def test_what_one_host_writes_another_shows_with_and_without_redis(
+    own_server: Callable[..., Server], broker: Redis
+) -> None:
+    url = f"redis://127.0.0.1:{broker.port}/0"
+    one = own_server(REDIS_URL=url)
+    dsn = running_dsn(one.folder / "data")
+    assert dsn
+    two = own_server(
+        REDIS_URL=url, DATABASE_DSN=dsn, SERVER_HOST="127.0.0.1", RATE_LIMIT_EXEMPT="127.0.0.0/8", CACHE_TTL="10m"
+    )
+    box = await one.mailbox()
+    for subject in ("over redis", "again over redis"):
+        assert await two.messages(box) is not None
+        await one.deliver(box, subject=subject)
+        await shows(two, box, subject)
+    broker.stop()
+    for subject in ("without redis", "still without redis"):
+        await one.deliver(box, subject=subject)
+        await shows(two, box, subject)
+    broker.start()
+    await asyncio.sleep(3)
+    await one.deliver(box, subject="redis is back")
+    await shows(two, box, "redis is back")
+    assert two.stop() == 0  # before the host whose database it uses

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bench.client_smtp import wire_form
 from bench.corpus_files import compare, compare_names, expectation, samples, split_mbox
 from bench.processes import CpuTime
-from bench.stats import Comparison, Schedule, histogram, mann_whitney, paired_ratio, percentile, summarise
+from bench.stats import Comparison, Schedule, cpu_ratio, histogram, mann_whitney, paired_ratio, percentile, summarise
 from bench.target import TargetError, http_target, resolve, smtp_target
 
 durations = st.lists(st.floats(min_value=1e-7, max_value=1e4, allow_nan=False), min_size=1, max_size=300)
@@ -69,6 +69,12 @@ def test_ratio_refuses_runs_that_do_not_pair_or_did_nothing() -> None:
         paired_ratio([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="nothing"):
         paired_ratio([1.0], [0.0])
+
+
+def test_cpu_ratio_is_unknown_rather_than_wrong() -> None:
+    assert cpu_ratio([10.0, 20.0, 30.0], [40.0]) == 2.0
+    assert cpu_ratio([], [1.0]) is None
+    assert cpu_ratio([0.0], [1.0]) is None
 
 
 def test_a_stall_is_charged_to_every_request_that_fell_due_in_it() -> None:

@@ -146,3 +146,43 @@ def test_repeated_fragment_does_not_make_extraction_slow(unit: str) -> None:
 def test_any_text_yields_bounded_codes_and_links(subject: str, text: str) -> None:
     assert all(4 <= len(code) <= 16 for code in extract.codes(subject, text))
     assert all("://" in link for link in extract.links(text, subject))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "code",
+        "OTP",
+        "pin",
+        "one-time",
+        "password",
+        "2fa",
+        "token",
+        "TAN",
+        "verif",
+        "kennwort",
+        "passwort",
+        "mot de passe",
+        "codigo",
+        "clave",
+        "senha",
+        "codice",
+    ],
+)
+def test_each_word_alone_names_a_code_far_into_a_text(word: str) -> None:
+    filling = "xyz " * 500
+    assert extract.codes("", f"{filling}{word}: 482193\n{filling}") == ("482193",)
+    assert extract.codes("", f"{filling}482193 {word}\n{filling}") == ("482193",)
+
+
+def test_mixed_code_is_found_at_its_full_reach_and_before_the_end() -> None:
+    longest = "ABCDEFGHIJ-K2"
+    for word in ("code", "otp"):
+        for filling in ("", "x" * 3000 + " "):
+            assert extract.codes("", f"{filling}{word}     lautet{' ' * 20}{longest}") == (longest,)
+            assert extract.codes("", f"{filling}{word}: 4 8 2 1 9 3 wrote a note") == ("482193",)
+            assert extract.codes("", f"{filling}note {word}\u00a0“X7K9Q2”") == ("X7K9Q2",)
+
+
+def test_code_after_many_numbers_that_are_none_is_found() -> None:
+    assert extract.codes("", "item 12345 " * 40 + "and more words in between. " * 5 + "Code 482193") == ("482193",)

@@ -3,6 +3,7 @@
 import base64
 import os
 import quopri
+import re
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
@@ -428,3 +429,118 @@ def test_random_bytes_of_any_charset_decode_to_clean_text() -> None:
         text = mime_text.decode(noise, label)
         assert "\0" not in text
         text.encode()
+
+
+FIELD_NAMES = st.sampled_from(
+    [
+        b"Subject",
+        b"From",
+        b"to",
+        b"TO",
+        b"Cc",
+        b"Reply-To",
+        b"dAtE",
+        b"Message-ID",
+        b"Content-Type",
+        b"content-transfer-encoding",
+        b"Content-Disposition",
+        b"Received",
+        b"X-To",
+        b"Tom",
+        b"",
+        b" Subject",
+        b"From me",
+    ]
+)
+FIELD_VALUES = st.one_of(
+    st.sampled_from(
+        [
+            b" Hello",
+            b"a: b",
+            b"=?utf-8?Q?=E2=9C=93?= x",
+            b" \xe2\x9c\x93 \xff",
+            b" a\0b",
+            b"text/plain",
+            b" text/plain; charset=utf-8",
+            b' Text/Plain;\tcharset="iso-2022-jp"',
+            b"text/plain; charset=utf-16; name=a.txt",
+            b"text/html",
+            b"multipart/mixed; boundary=b",
+            b"multipart/mixed",
+            b"nonsense",
+            b" 7bit",
+            b"8BIT ",
+            b" base64",
+            b"quoted-printable",
+            b" inline",
+            b'attachment; filename="a"',
+            b" Mon, 23 Nov 2026 05:00:00 +0100",
+        ]
+    ),
+    st.binary(max_size=12),
+)
+SPACES = st.sampled_from([b"", b"", b"", b" ", b"\t", b"\r", b"\v", b"\r\n ", b"\n\t", b"\r\n \r\n\t"])
+LINE_ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\r\n"])
+FIELDS = st.tuples(FIELD_NAMES, SPACES, st.just(b":"), SPACES, FIELD_VALUES, SPACES, FIELD_VALUES, LINE_ENDS).map(
+    b"".join
+)
+BODIES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                b"\r\n",
+                b"\n",
+                b"\r",
+                b"\0",
+                b"\xe2\x9c\x93",
+                b"\xff",
+                b"--b",
+                b"Subject: x\r\n",
+                b"\r\n\r\n",
+                b"code: 1234 ",
+                b"  ",
+                b"=41",
+                b"QUJD",
+                b"http://a.b/",
+                b"\x1b$B!!",
+            ]
+        ),
+        st.binary(max_size=10),
+    ),
+    max_size=12,
+).map(b"".join)
+MAILS = st.tuples(
+    st.lists(FIELDS, max_size=8).map(b"".join), st.sampled_from([b"", b"\r\n", b"\n", b"\r\n\r\n"]), BODIES
+).map(b"".join)
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(MAILS)
+def test_plain_mail_read_directly_is_what_the_part_tree_gives(raw: bytes) -> None:
+    direct = parse(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mime, "_is_plain", lambda head, media_type: False)
+        assert mime.parse(raw) == direct
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.one_of(MAILS, st.lists(FIELDS, max_size=8).map(b"".join), st.binary(max_size=60)))
+def test_fields_found_in_one_pass_are_those_found_line_by_line(block: bytes) -> None:
+    shown = b"subject from to cc reply-to date message-id content-type content-transfer-encoding content-disposition"
+    expected: dict[bytes, bytes] = {}
+    for line in re.sub(rb"\r?\n(?=[ \t])", b"", block).split(b"\n"):
+        name, colon, value = line.partition(b":")
+        if colon and name.rstrip().lower() in shown.split():
+            expected.setdefault(name.rstrip().lower(), value)
+    assert mime_parts.fields(block) == expected
+
+
+@given(st.text(alphabet=st.sampled_from("ab \n\r\t\u00a0\u2028\x1b\x1f✓"), max_size=400))
+def test_preview_is_the_beginning_folded(text: str) -> None:
+    start = mime_text.one_line(text[:240], 200)
+    expected = mime_text.one_line(text[:4000], 200) if len(start) < 200 < len(text) else start
+    assert mime_text.preview(text, 200) == expected
+
+
+def test_field_is_cut_where_its_value_is_too_long() -> None:
+    assert len(mime_parts.fields(b"To: " + b"x" * 50_000)[b"to"]) == 32_768

@@ -19,38 +19,70 @@ DELETE FROM messages.inboxes WHERE mailbox_id IN (
     SELECT mailbox_id FROM messages.inboxes WHERE drop_after <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 
--- name: inboxes_take
--- One statement locks a batch's inboxes, in mailbox order so that two workers cannot deadlock, counts the mail in and hands
--- out the sequence numbers: an inbox that is gone, over or full is missing from the answer, and the caller rolls back. Who
--- listens to mail of an owned mailbox is decided here too, by the database: no worker's memory can be behind. The batch is
--- counted in as well, in the row of this connection, so that batches do not wait for one another.
-WITH taken AS (
-UPDATE messages.inboxes i
-SET next_seq = i.next_seq + batch.n, total = i.total + batch.n, unread = i.unread + batch.fresh, last_activity = $4
-FROM (
-    SELECT locked.mailbox_id, wanted.n, wanted.fresh
-    FROM messages.inboxes locked
-    JOIN unnest($1::uuid[], $2::int[], $3::int[]) AS wanted (mailbox_id, n, fresh) USING (mailbox_id)
-    ORDER BY locked.mailbox_id FOR UPDATE OF locked
-) AS batch
-WHERE i.mailbox_id = batch.mailbox_id AND i.drop_after > $4 AND (i.capacity = 0 OR i.total + batch.n <= i.capacity)
-RETURNING i.mailbox_id, i.next_seq - batch.n AS first_seq, i.drop_after, i.user_id,
-    CASE WHEN i.user_id IS NOT NULL THEN ARRAY(
-        SELECT l.webhook_id FROM messages.listeners l WHERE l.user_id = i.user_id AND 'mail.received' = ANY(l.events)
-    ) END AS listeners, batch.n
-), counted AS (
+-- name: deliver
+-- A whole batch in one statement, and so one round trip: while the event loop is busy with SMTP every further one would wait
+-- its turn, which cost more than the statements themselves. In order: lock the inboxes in mailbox order, so that two workers
+-- cannot deadlock; see whether all of them are there, alive and have room, and do nothing at all if not; count the mail in;
+-- store each body once, to last as long as its longest recipient; store a row for each mailbox. It goes if all inboxes are
+-- there, alive and have room, and, unless $23 allows it, no webhook listens to them: the caller then repeats it in a
+-- transaction with their deliveries. Who listens is decided here, by the database: no worker's memory can be behind. Answers
+-- for each inbox what it gave (first sequence number, drop_after) or why not (room: NULL when over, negative = without end).
+WITH wanted AS (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[]) AS w (mailbox_id, n, fresh)
+), locked AS MATERIALIZED (
+    SELECT i.mailbox_id, i.next_seq,
+        CASE WHEN i.drop_after = 'infinity' THEN $5::timestamptz ELSE i.drop_after END AS drop_after,
+        i.drop_after > $4 AND (i.capacity = 0 OR i.total + w.n <= i.capacity) AS is_open,
+        CASE WHEN i.drop_after > $4 THEN CASE WHEN i.capacity = 0 THEN -1 ELSE greatest(i.capacity - i.total, 0) END END AS room,
+        i.user_id, CASE WHEN i.user_id IS NOT NULL THEN ARRAY(
+            SELECT l.webhook_id FROM messages.listeners l WHERE l.user_id = i.user_id AND 'mail.received' = ANY(l.events)
+        ) END AS listeners
+    FROM messages.inboxes i JOIN wanted w USING (mailbox_id)
+    ORDER BY i.mailbox_id FOR UPDATE OF i
+), verdict AS (
+    SELECT count(*) FILTER (WHERE is_open) = cardinality($1)
+        AND ($23 OR coalesce(sum(cardinality(listeners)), 0) = 0) AS go
+    FROM locked
+), tallied AS (
     UPDATE messages.counters c
     SET received = c.received + new.n, day = greatest(c.day, new.day),
         today = CASE WHEN c.day < new.day THEN new.n ELSE c.today + new.n END
-    FROM (SELECT coalesce(sum(n), 0) AS n, ($4::timestamptz AT TIME ZONE 'UTC')::date AS day FROM taken) AS new
-    WHERE c.shard = pg_backend_pid() & 255
+    FROM (SELECT coalesce(sum(n), 0) AS n, ($4::timestamptz AT TIME ZONE 'UTC')::date AS day FROM wanted) AS new, verdict
+    WHERE go AND c.shard = pg_backend_pid() & 255
+), counted AS (
+    UPDATE messages.inboxes i
+    SET next_seq = i.next_seq + w.n, total = i.total + w.n, unread = i.unread + w.fresh, last_activity = $4
+    FROM wanted w, verdict WHERE go AND i.mailbox_id = w.mailbox_id
+), mails AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $6::uuid[], $7::timestamptz[], $8::int[], $9::bytea[], $10::text[], $11::int[], $12::boolean[], $13::text[], $14::text[],
+        $15::text[], $16::text[], $17::json[]
+    ) WITH ORDINALITY AS m (
+        id, received_at, refs, raw, text, size, is_read, envelope_from, sender, subject, preview, details, nth
+    )
+), arrived AS MATERIALIZED (
+    SELECT r.mail, r.mailbox_id, r.recipient, l.next_seq + r.place AS seq, r.id_head, l.drop_after,
+        max(l.drop_after) OVER (PARTITION BY r.mail) AS body_drop_after
+    FROM unnest($18::int[], $19::uuid[], $20::int[], $21::text[], $22::text[]) AS r (mail, mailbox_id, place, id_head, recipient)
+    JOIN locked l USING (mailbox_id), verdict
+    WHERE go
+), bodies AS (
+    INSERT INTO messages.bodies (id, drop_after, received_at, refs, raw, text)
+    SELECT m.id, a.body_drop_after, m.received_at, m.refs, m.raw, m.text
+    FROM mails m JOIN (SELECT DISTINCT mail, body_drop_after FROM arrived) a ON a.mail = m.nth
+), rows AS (
+    INSERT INTO messages.messages (mailbox_id, seq, id, drop_after, received_at, body_id, body_drop_after, size, is_read,
+        envelope_from, sender, recipient, subject, preview, details)
+    SELECT a.mailbox_id, a.seq, (a.id_head || lpad(to_hex(a.seq), 8, '0'))::uuid, a.drop_after, m.received_at, m.id,
+        a.body_drop_after, m.size, m.is_read, m.envelope_from, m.sender, a.recipient, m.subject, m.preview, m.details
+    FROM arrived a JOIN mails m ON m.nth = a.mail
 )
-SELECT mailbox_id, first_seq, drop_after, user_id, listeners FROM taken
+SELECT mailbox_id, next_seq AS first_seq, drop_after, room, user_id, listeners, go FROM locked, verdict
 
--- name: inboxes_room
--- Why a batch's inboxes were missing above: no row = gone, else how many more messages it takes (negative = without end).
-SELECT mailbox_id, CASE WHEN capacity = 0 THEN -1 ELSE greatest(capacity - total, 0) END AS room
-FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[]) AND drop_after > $2
+-- name: inboxes_drop
+-- When a batch's mail may vanish: asked only after a partition was found missing.
+SELECT DISTINCT CASE WHEN drop_after = 'infinity' THEN $2::timestamptz ELSE drop_after END AS drop_after
+FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
 
 -- name: inbox_lock
 -- Deletion and extension take the lock that deliveries take.

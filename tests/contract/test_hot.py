@@ -1,0 +1,161 @@
+"""Requests answered before they are parsed: never another's answer, never a stale one, never out of turn."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+
+from tests.running import Box, Server
+
+
+class Wire:
+    """One raw connection, and what came back on it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def open(cls, server: Server) -> "Wire":
+        host, port = server.http.removeprefix("http://").split(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self._writer.write(piece)
+            await asyncio.sleep(0.02)
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        async with asyncio.timeout(10):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+            headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+            status = int(head.split(" ")[1])
+            length = 0 if status in (204, 304) else int(headers["Content-Length"])
+            return status, headers, await self._reader.readexactly(length)
+
+    async def ask(self, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
+        await self.send(*pieces)
+        return await self.answer()
+
+    async def silent(self) -> bool:
+        """Nothing more has come."""
+        try:
+            return await asyncio.wait_for(self._reader.read(1), 0.3) == b""
+        except TimeoutError:
+            return True
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def head(box: Box, path: str = "", extra: str = "", token: str = "") -> bytes:
+    authorization = f"Authorization: Bearer {token or box.token}\r\n"
+    return f"GET /v1/mailboxes/{box.id}/messages{path} HTTP/1.1\r\nHost: x\r\n{authorization}{extra}\r\n".encode()
+
+
+async def hot_answers(server: Server) -> float:
+    async with aiohttp.ClientSession() as client, client.get(f"{server.http}/metrics") as response:
+        found = re.search(r"^tempmail_hot_answers_total (\S+)", await response.text(), re.M)
+        return float(found[1]) if found else 0.0
+
+
+@pytest.fixture
+async def one(own_server: Callable[..., Server]) -> AsyncIterator[tuple[Server, Box, Wire]]:
+    """A server of one worker, a mailbox with a message, and a connection on which its list is answered unparsed."""
+    server = own_server(WORKERS="1", RATE_LIMIT_BURST="1000")
+    box = await server.mailbox()
+    await server.deliver(box, subject="first")
+    wire = await Wire.open(server)
+    for _ in range(3):
+        assert (await wire.ask(head(box)))[0] == 200
+    assert await hot_answers(server) >= 1
+    yield server, box, wire
+    wire.close()
+
+
+async def test_it_is_the_same_answer_but_for_the_date(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    before = await hot_answers(server)
+    hot = await wire.ask(head(box))
+    assert await hot_answers(server) == before + 1
+    slow = await (await Wire.open(server)).ask(head(box))
+    assert hot[0] == slow[0]
+    assert hot[2] == slow[2]
+    assert {k: v for k, v in hot[1].items() if k != "Date"} == {k: v for k, v in slow[1].items() if k != "Date"}
+    assert hot[1]["Date"]
+
+
+async def test_a_write_is_seen_by_the_next_request(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    for n in range(20):
+        await server.deliver(box, subject=f"number {n}")
+        for _ in range(3):
+            assert f"number {n}".encode() in (await wire.ask(head(box)))[2]
+
+
+async def test_another_token_never_finds_it(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    other = await server.mailbox()
+    for token in (other.token, box.token[:-1], box.token + "x", "x" * 43):
+        assert (await wire.ask(head(box, token=token)))[0] == 404
+    assert (await wire.ask(head(box)))[0] == 200
+
+
+async def test_rotated_token_opens_nothing_more(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    async with (
+        aiohttp.ClientSession() as client,
+        client.post(f"{server.http}/v1/mailboxes/{box.id}/token", headers=box.auth) as response,
+    ):
+        assert response.status == 200
+    assert (await wire.ask(head(box)))[0] == 404
+
+
+async def test_pieces_pairs_and_bodies_are_answered_in_turn(one: tuple[Server, Box, Wire]) -> None:
+    server, box, _ = one
+    whole = head(box)
+    post = f"POST /v1/mailboxes/{box.id}/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {len(whole)}\r\n\r\n".encode()
+    cases: list[tuple[list[bytes], list[int]]] = [
+        ([whole[:20], whole[20:], whole], [200, 200]),
+        ([whole[:20], whole[20:] + whole[:30], whole[30:], whole], [200, 200, 200]),
+        ([whole + whole, whole], [200, 200, 200]),
+        ([whole, whole, whole], [200, 200, 200]),
+        ([post, whole, whole], [401, 200]),  # the first is the POST's body, though it looks like a known head
+        ([whole, post + whole, whole], [200, 401, 200]),
+    ]
+    for pieces, statuses in cases:
+        wire = await Wire.open(server)
+        await wire.send(*pieces)
+        assert [(await wire.answer())[0] for _ in statuses] == statuses, pieces
+        assert await wire.silent()
+        wire.close()
+
+
+async def test_not_modified_is_answered_and_ends_with_the_next_message(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    tag = (await wire.ask(head(box)))[1]["ETag"]
+    conditional = head(box, extra=f"If-None-Match: {tag}\r\n")
+    for _ in range(4):
+        status, headers, body = await wire.ask(conditional)
+        assert (status, headers["ETag"], body) == (304, tag, b"")
+    await server.deliver(box, subject="new")
+    status, headers, body = await wire.ask(conditional)
+    assert status == 200
+    assert b"new" in body
+    assert headers["ETag"] != tag
+
+
+async def test_limit_counts_what_is_never_parsed(own_server: Callable[..., Server]) -> None:
+    server = own_server(
+        WORKERS="1", RATE_LIMIT_EXEMPT="10.0.0.0/8", RATE_LIMIT_REQUESTS_PER_MINUTE="60", RATE_LIMIT_BURST="20"
+    )
+    box = await server.mailbox()
+    wire = await Wire.open(server)
+    answers = [await wire.ask(head(box)) for _ in range(30)]
+    assert 429 in [status for status, _, _ in answers]
+    remaining = [
+        int(headers["X-RateLimit-Remaining"]) for _, headers, _ in answers if "X-RateLimit-Remaining" in headers
+    ]
+    assert remaining[:10] == sorted(remaining[:10], reverse=True)
+    assert remaining[0] > remaining[9]
