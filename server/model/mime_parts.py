@@ -34,7 +34,7 @@ _REPEATED_VALUE = 64
 _FIELD = re.compile(
     rb"\n([Ss](?i:ubject)|[Ff](?i:rom)|[Tt](?i:o)|[Dd](?i:ate)|[Mm](?i:essage-id)|[Rr](?i:eply-to)|"
     rb"[Cc](?i:ontent-(?:type|transfer-encoding|disposition)|c))"
-    rb"(?:[ \t\r\v\f]|\n[ \t])*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
+    rb"(?:[ \t\r\v\f]|\n[ \t])*:([^\n]*(?:\n[ \t][^\n]*)*)"
 )
 
 

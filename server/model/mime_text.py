@@ -92,7 +92,9 @@ _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]{0,2000})\?=")
 _PHRASE_SPECIALS = re.compile(r'[,<>@;:"\\()\[\]]')
 # RFC 2045 section 5.1, white space allowed for a missing semicolon. Two quoted strings cannot overlap, so an unclosed
 # one is scanned once.
-_PARAMETER = re.compile(r'(?:;|(?<![;\s])\s)\s*+([^\s=;"]{1,64}+)\s*+=\s*+("(?:[^"\\]|\\.)*+"|[^;]*+)', re.DOTALL)
+_PARAMETER = re.compile(
+    r'(?:;|(?<![;\s])\s)\s*+([^\s=;"]{1,64}+)\s*+=\s*+("[^"\\]*+(?:\\.[^"\\]*+)*"|[^;]*+)', re.DOTALL
+)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PARAMETER_LIMIT = 100
 _UNESCAPE = re.compile(r'\\(["\\])')
