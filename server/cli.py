@@ -46,7 +46,7 @@ err: Final = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run a command; what an operator can mend is one line on stderr and exit status 2."""
     try:
-        app()
+        app(prog_name="tempmail")
     except (ConfigError, EmbeddedError, migrations.MigrationError, Unavailable) as error:
         err.print(f"[red]tempmail:[/red] {error}", markup=True, soft_wrap=True)
         raise SystemExit(2) from None

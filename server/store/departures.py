@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from server.store.messages import end_inboxes
 from server.store.pools import Pools, affected
 from server.store.sql import SQL
 
@@ -29,9 +30,10 @@ class DepartureStore:
             found.setdefault(str(row["mailbox_id"]), []).append(f"{row['local_part']}@{row['domain']}")
         return found
 
-    async def end(self, mailbox_ids: Sequence[str]) -> None:
+    async def end(self, mailbox_ids: Sequence[str], now: datetime) -> None:
         await self._pools.mailboxes.execute(SQL.mailboxes_delete, list(mailbox_ids))
-        await self._pools.messages.execute(SQL.inbox_delete, list(mailbox_ids))
+        async with self._pools.messages.transaction() as connection:
+            await end_inboxes(connection, mailbox_ids, now)
 
     async def silence(self, user_id: str) -> None:
         """No webhook of the account is told anything any more."""

@@ -20,6 +20,9 @@ class ServedRow(NamedTuple):
     configured: bool
 
 
+_CONFIGURING = 0x646F6D61  # pg_advisory_xact_lock key
+
+
 class DomainStore:
     """All reads go to the primary: a domain proved a moment ago must take mail now."""
 
@@ -113,10 +116,12 @@ class DomainStore:
 
     async def configure(self, names: Sequence[str], now: datetime) -> None:
         """Make ``names`` verified system domains, and no other that only the settings vouched for."""
-        await self._database.execute(SQL.domains_displace, names)
-        await self._database.execute(SQL.domains_retire, names)
         identities, tokens = [ids.new() for _ in names], [new_verify_token() for _ in names]
-        await self._database.execute(SQL.domains_configure, identities, names, tokens, now)
+        async with self._database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _CONFIGURING)  # every worker does this at boot
+            await connection.execute(SQL.domains_displace, names)
+            await connection.execute(SQL.domains_retire, names)
+            await connection.execute(SQL.domains_configure, identities, names, tokens, now)
 
     async def take_due(self, now: datetime, before: datetime, limit: int) -> list[Domain]:
         """Users' verified domains last checked before ``before``, marked as checked now: each is handed out once."""

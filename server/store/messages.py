@@ -198,7 +198,7 @@ class MessageStore:
     async def end(self, addresses: Mapping[str, str], reason: Literal["deleted", "expired"]) -> None:
         """Delete the inboxes of mailboxes that are no more (id → address), telling their users' webhooks."""
         async with self._database.transaction() as connection:
-            for row in await connection.fetch(SQL.inbox_delete, list(addresses)):
+            for row in await end_inboxes(connection, list(addresses), self._clock()):
                 if row["user_id"] is not None:
                     mailbox_id = str(row["mailbox_id"])
                     gone = {"mailboxId": mailbox_id, "address": addresses[mailbox_id], "reason": reason}
@@ -231,6 +231,18 @@ def _which(message_id: str) -> tuple[int, str]:
     if not ids.valid(message_id):
         raise Refused("message_not_found")
     return ids.seq_of(message_id), message_id
+
+
+async def end_inboxes(connection: Connection, mailbox_ids: Sequence[str], now: datetime) -> list[asyncpg.Record]:
+    """Delete the inboxes, and the mail of those without an end, whose partition would keep it; the inboxes' rows."""
+    ended = await connection.fetch(SQL.inbox_delete, mailbox_ids)
+    for row in ended:
+        if row["endless"]:
+            where = span(None, now)
+            gone = await connection.fetch(SQL.message_delete_all, row["mailbox_id"], *where)
+            await connection.execute(SQL.message_tags_delete_all, row["mailbox_id"], *where)
+            await _release(connection, [(one["body_id"], rows.moment(one["body_drop_after"])) for one in gone])
+    return ended
 
 
 def _columns(terms: Sequence[Term], tags: Mapping[str, str]) -> tuple[Sequence[str] | Sequence[bool], ...]:

@@ -13,6 +13,7 @@ from server.config import Config
 from server.model import ids
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
+from server.model.message import FOREVER
 from server.services.coherence import Coherence
 from server.services.domains import ServedDomains
 from server.services.limits import RateLimits
@@ -192,3 +193,13 @@ async def test_what_cannot_be_made_is_refused_by_word(
         await host.services[0].create(prefix, domain, ttl, "192.0.2.1")
     assert refused.value.word == word
     assert refused.value.field
+
+
+async def test_mail_of_a_mailbox_without_an_end_is_off_the_disk_with_it(host: Host) -> None:
+    made = await host.services[0].establish("endless", "temp.mail", None, 0)
+    other = await host.services[0].establish("another", "temp.mail", None, 0)
+    await host.partitions.ensure([(FOREVER, now())])
+    await batch.write(host.pools.messages, 0, [item(made.mailbox, other.mailbox), item(made.mailbox)], now())
+    await host.services[0].delete(made.mailbox)
+    assert len(await host.pools.messages.fetch("SELECT 1 FROM messages.messages")) == 1
+    assert [row["refs"] for row in await host.pools.messages.fetch("SELECT refs FROM messages.bodies")] == [1]

@@ -62,9 +62,11 @@ UPDATE mailboxes.domains SET is_default = false WHERE is_default AND id <> $1
 UPDATE mailboxes.domains SET is_default = true WHERE id = $1 AND status = 'verified' AND is_active AND user_id IS NULL
 
 -- name: domain_delete
--- Not while mailboxes live there; a claim that was never proved has none.
+-- Not while mailboxes live there, or aliases of mailboxes elsewhere: who proves the domain next must not find mail led to
+-- somebody else. A claim that was never proved has none.
 DELETE FROM mailboxes.domains d WHERE d.id = $1 AND NOT (d.status = 'verified' AND (
-    SELECT coalesce(sum(c.living), 0) > 0 FROM mailboxes.counters c WHERE c.domain = d.name
+    (SELECT coalesce(sum(c.living), 0) > 0 FROM mailboxes.counters c WHERE c.domain = d.name)
+    OR EXISTS (SELECT 1 FROM mailboxes.addresses a WHERE a.domain = d.name AND a.alias_id IS NOT NULL)
 ))
 
 -- name: domains_displace

@@ -10,8 +10,10 @@ SELECT total, unread, next_seq, last_activity, drop_after FROM messages.inboxes 
 SELECT mailbox_id, total, unread, next_seq, last_activity FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
 
 -- name: inbox_delete
--- Its messages and bodies stay in their partition until that goes: they cannot be reached without this row.
-DELETE FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[]) RETURNING mailbox_id, user_id
+-- Its messages and bodies stay in their partition until that goes: they cannot be reached without this row. The partition
+-- of mail without an end never goes, so the caller deletes what such an inbox held.
+DELETE FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
+RETURNING mailbox_id, user_id, drop_after = 'infinity' AS endless
 
 -- name: inboxes_expired
 -- Orphans only (a mailbox that was never finished): a deleted or swept mailbox takes its inbox along.
