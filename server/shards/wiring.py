@@ -121,7 +121,7 @@ class Shard:
         rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
         routes = Routes(self._mailbox_store, local, self._served, rules, self._provide, now)
         self._ingest = Ingest(
-            pools.messages,
+            pools.arrivals,
             self._partitions,
             config.retention,
             routes,

@@ -42,7 +42,7 @@ class Bench:
         rules = Rules(plus=True, subdomains=False, administrator="postmaster@temp.mail")
         self.routes = Routes(self.mailboxes, self.local, served, rules, self.provide, now)
         self.ingest = Ingest(
-            pools.messages,
+            pools.arrivals,
             Partitions(pools.messages, 3600),
             0,
             self.routes,
@@ -155,7 +155,7 @@ async def test_lost_database_is_try_again_and_nothing_cached_meanwhile(bench: Be
     await asyncio.gather(bench.submit(box))
     name = await bench.pools.messages.fetchrow("SELECT current_database() AS name")
     assert name
-    bench.pools.messages.pool.terminate()
+    bench.pools.arrivals.pool.terminate()
     with pytest.raises(Unavailable):
         await bench.submit(box)
     ticket = bench.local.ticket(box.id.encode())
