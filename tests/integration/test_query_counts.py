@@ -126,6 +126,7 @@ class Counted:
         await shard.start()
         closing.push_async_callback(shard.drain, 5.0)
         await self._listen(shard._pools.users.pool)
+        await self._listen(shard._pools.arrivals.pool)
         return f"http://127.0.0.1:{sockets.http.getsockname()[1]}"
 
     async def _listen(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
