@@ -66,8 +66,10 @@ def create(
 
     with _explained():
         user = msgspec.structs.replace(accounts.new_user(email, username, datetime.now(UTC)), role=wanted)
-        password_hash = passwords.hashed(_password(generate))
+        password = _password(generate)
+        password_hash = passwords.hashed(password)
         _run("account.create", {"role": wanted}, work)
+    _show(password, generate)
     err.print(f"[green]{user.role} {user.email} is made[/green]")
 
 
@@ -96,8 +98,10 @@ def reset_password(email: Email, generate: Generate = False) -> None:
         return user
 
     with _explained():
-        password_hash = passwords.hashed(_password(generate))
+        password = _password(generate)
+        password_hash = passwords.hashed(password)
         user = _run("account.reset-password", None, work)
+    _show(password, generate)
     err.print(f"[green]{user.email} has a new password[/green]")
 
 
@@ -108,11 +112,16 @@ def _role(text: str) -> Role:
     raise typer.BadParameter(f"{text} is not one of {', '.join(ROLES)}", param_hint="--role")
 
 
+def _show(password: str, generated: bool) -> None:
+    """A made-up password, once it is in force: alone on standard output, for scripts."""
+    if generated:
+        print(password)
+
+
 def _password(generate: bool) -> str:
-    """Made up and printed, typed twice at a terminal, or the first line of standard input."""
+    """Made up, typed twice at a terminal, or the first line of standard input."""
     if generate:
         password = secrets.token_urlsafe(18)
-        print(password)  # alone on standard output, for scripts
     elif sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:

@@ -4,6 +4,7 @@ Lives here: what an operator types and reads. Must not know: how anything below 
 """
 
 import asyncio
+import os
 import secrets
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from typing import Annotated, Final
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from server import administration, log
 from server import config as configuration
@@ -25,6 +27,7 @@ from server.model.errors import Unavailable
 from server.services import tokens
 from server.shards import worker
 from server.shards.sockets import SlotSockets
+from server.smtp import certificate
 from server.store import migrate as migrations
 from server.store.embedded import EmbeddedError, EmbeddedPostgres
 from server.store.partitions import Partitions, attached
@@ -48,7 +51,7 @@ def main() -> None:
     try:
         app(prog_name="tempmail")
     except (ConfigError, EmbeddedError, migrations.MigrationError, Unavailable) as error:
-        err.print(f"[red]tempmail:[/red] {error}", markup=True, soft_wrap=True)
+        err.print(f"[red]tempmail:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(2) from None
 
 
@@ -63,6 +66,10 @@ def serve(
     """
     config = configuration.load(overrides={"WORKERS": str(workers)} if workers else {})
     log.configure(config.log_level)
+    for name in configuration.without_effect(os.environ):
+        err.print(f"[yellow]tempmail:[/yellow] {name} has no effect in this release", soft_wrap=True)
+    if config.smtp_tls_key:
+        certificate.context(config)  # one that cannot be used is said here, before anything is started
     board = Board(config.workers + SPARE_COLUMNS)
     host = secrets.token_bytes(8)
     postgres = _embedded(config) if config.embedded else None
@@ -190,7 +197,8 @@ _SIZES: Final = (
 def check_config() -> None:
     """Read every setting as [bold]serve[/bold] would and show it, with what it is for; secrets are not shown."""
     config = configuration.load()
-    table = Table("setting", "value", "what it is for")
+    table = Table(Column("setting", no_wrap=True), Column("value", overflow="fold"), Column("what it is for"))
     for name, value, why in configuration.shown(config):
-        table.add_row(configuration.PREFIX + name, value, why)
-    Console().print(table)
+        table.add_row(configuration.PREFIX + name, escape(value), escape(why))
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)

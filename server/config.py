@@ -126,7 +126,40 @@ def _text(value: str) -> str:
 
 
 def _integer(value: str) -> int:
+    if not re.fullmatch(r"\s*-?\d{1,18}\s*", value):
+        raise ValueError(f"{value!r} is not a whole number")
     return int(value)
+
+
+def _port(value: str) -> int:
+    if not 0 <= _integer(value) <= 65535:
+        raise ValueError(f"{value} is not between 0 and 65535")
+    return int(value)
+
+
+def _host_name(value: str) -> str:
+    name = value.strip().rstrip(".")
+    if len(name) > 253 or not re.fullmatch(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", name):
+        raise ValueError(f"{value!r} is not a host name such as mx.example.net")
+    return name
+
+
+def _dsn(value: str) -> str:
+    value = value.strip()
+    if value and not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must look like postgresql://user:password@host/database")
+    return value
+
+
+def _name_servers(value: str) -> tuple[str, ...]:
+    """``address`` or ``address:port``, IPv6 in brackets where a port follows."""
+    for item in _names(value):
+        address = re.fullmatch(r"\[([^\]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.*:.*:.*)", item)
+        try:
+            ipaddress.ip_address(next(filter(None, address.groups())) if address else item)
+        except ValueError:
+            raise ValueError(f"{item!r} is not an address such as 192.0.2.53 or 192.0.2.53:5353") from None
+    return _names(value)
 
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -211,9 +244,9 @@ class Setting(msgspec.Struct, frozen=True):
 
 SETTINGS: Final = (
     Setting("SERVER_HOST", "", _text, "0.0.0.0", "address the HTTP API listens on", "127.0.0.1"),
-    Setting("SERVER_PORT", "", _integer, "8080", "port of the HTTP API; 0 picks a free one"),
+    Setting("SERVER_PORT", "", _port, "8080", "port of the HTTP API; 0 picks a free one"),
     Setting("SMTP_BIND_ADDR", "smtp", _address, ":25", "where mail comes in", "127.0.0.1:2525"),
-    Setting("SMTP_DOMAIN", "smtp_domain", _text, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
+    Setting("SMTP_DOMAIN", "smtp_domain", _host_name, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
     Setting(
         "SMTP_MAX_CONNECTIONS", "smtp_max_connections", _integer, "1000", "SMTP sessions of this node; more get 421"
     ),
@@ -273,7 +306,9 @@ SETTINGS: Final = (
         "72h",
         "how far the log of webhook deliveries goes back; what is still waiting then is given up",
     ),
-    Setting("DNS_SERVERS", "dns_servers", _names, "", "host:port of the name servers to ask; empty = the system's"),
+    Setting(
+        "DNS_SERVERS", "dns_servers", _name_servers, "", "host:port of the name servers to ask; empty = the system's"
+    ),
     Setting("MAILBOX_DEFAULT_TTL", "mailbox_default_ttl", duration, "1h", "life of a mailbox that names none"),
     Setting("MAILBOX_MAX_TTL", "mailbox_max_ttl", duration, "24h", "longest life a guest may ask for"),
     Setting(
@@ -323,15 +358,15 @@ SETTINGS: Final = (
     Setting(
         "DATABASE_DSN",
         "database_dsn",
-        _text,
+        _dsn,
         "",
         "PostgreSQL >= 15; empty starts one of our own",
         aliases=("DATABASE_MASTER_DSN",),
         secret=True,
     ),
-    Setting("DATABASE_USERS_DSN", "database_users_dsn", _text, "", "own server for users", secret=True),
-    Setting("DATABASE_MAILBOXES_DSN", "database_mailboxes_dsn", _text, "", "own server for mailboxes", secret=True),
-    Setting("DATABASE_MESSAGES_DSN", "database_messages_dsn", _text, "", "own server for messages", secret=True),
+    Setting("DATABASE_USERS_DSN", "database_users_dsn", _dsn, "", "own server for users", secret=True),
+    Setting("DATABASE_MAILBOXES_DSN", "database_mailboxes_dsn", _dsn, "", "own server for mailboxes", secret=True),
+    Setting("DATABASE_MESSAGES_DSN", "database_messages_dsn", _dsn, "", "own server for messages", secret=True),
     Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", _integer, "100", "connections of this node, all workers"),
     Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", _integer, "20", "connections of this node kept when idle"),
     Setting("DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed"),
@@ -372,6 +407,21 @@ SETTINGS: Final = (
     Setting("DATA_DIR", "data_dir", Path, "var", "embedded data and generated secrets"),
 )
 
+NOT_YET: Final = frozenset(
+    {
+        *(
+            "DATABASE_SLAVE_DSNS",
+            "DATABASE_REPLICA_DSNS",
+            "DATABASE_USERS_REPLICA_DSNS",
+            "DATABASE_MAILBOXES_REPLICA_DSNS",
+        ),
+        *("DATABASE_MESSAGES_REPLICA_DSNS", "REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_DB", "REDIS_CLUSTER_NODES"),
+        *("RABBITMQ_URL", "INGEST_MODE", "ROLES", "SMTP_WRITE_TIMEOUT"),
+    }
+)
+"""What environments of the older service may hold and this release passes over, with a warning: they must not keep it
+from starting. (For Redis give REDIS_URL.)"""
+
 
 def _read_file(path: str) -> dict[str, str]:
     try:
@@ -382,7 +432,7 @@ def _read_file(path: str) -> dict[str, str]:
     values: dict[str, str] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            raise ConfigError(f"configuration file {path}: [{key}] is a table; settings stand at the top level")
+            raise ConfigError(f"configuration file {path}: {key} is a table; settings stand at the top level")
         values[key.upper()] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return values
 
@@ -392,10 +442,15 @@ def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
     given = _read_file(file) if file else {}
     given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
     canonical = {alias: s.name for s in SETTINGS for alias in (s.name, *s.aliases)}
-    unknown = sorted(set(given) - set(canonical))
+    unknown = sorted(set(given) - set(canonical) - NOT_YET)
     if unknown:
         raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}; `tempmail check-config` lists those there are")
-    return {canonical[name]: value for name, value in given.items()}
+    return {canonical[name]: value for name, value in given.items() if name not in NOT_YET}
+
+
+def without_effect(env: Mapping[str, str]) -> list[str]:
+    """Settings of the older service that are given and that this release does not have."""
+    return sorted(PREFIX + name for name in NOT_YET if PREFIX + name in env)
 
 
 def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | None = None) -> Config:
@@ -428,7 +483,7 @@ def _checked(config: Config) -> Config:
     if config.admin_mailbox and config.admin_mailbox.rpartition("@")[2] not in config.domains:
         raise ConfigError(f"{PREFIX}ADMIN_MAILBOX: {config.admin_mailbox} is not under one of MAILBOX_ALLOWED_DOMAINS")
     if not 1 <= config.workers <= 64:
-        raise ConfigError(f"{PREFIX}WORKERS: {config.workers} is not between 1 and 64")
+        raise ConfigError(f"{PREFIX}WORKERS: {config.workers} is not between 0 (one a core) and 64")
     if config.partition_interval < 60 or 86400 % config.partition_interval:
         raise ConfigError(f"{PREFIX}PARTITION_INTERVAL: must divide a day evenly and be a minute or more")
     if config.smtp_tls_cert and config.smtp_tls_cert != "self-signed" and not config.smtp_tls_key:

@@ -108,7 +108,7 @@ class MailboxService:
 
     def _life(self, ttl: float, most: float) -> timedelta:
         if not MIN_TTL <= ttl <= most:
-            raise Refused("duration_invalid", f"from 1 minute to {timedelta(seconds=most)}", field="expiresIn")
+            raise Refused("duration_invalid", f"from 1 minute to {most / 3600:g} hours", field="expiresIn")
         return timedelta(seconds=ttl)
 
     async def establish(

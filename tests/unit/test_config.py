@@ -55,6 +55,11 @@ def test_old_names_still_work_and_domains_move_apart() -> None:
         ("PARTITION_INTERVAL", "7h"),
         ("SMTP_TLS_KEY", ""),
         ("REDIS_URL", "localhost:6379"),
+        ("SERVER_PORT", "99999"),
+        ("SERVER_PORT", "-5"),
+        ("SMTP_DOMAIN", "a b"),
+        ("DNS_SERVERS", "foo:bar"),
+        ("DATABASE_DSN", "garbage"),
         ("DATABASE_MAX_OPEN_CONNS", "2"),
     ],
 )
@@ -92,3 +97,14 @@ def test_durations_add_up(number: int, unit: str) -> None:
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     with suppress(ValueError):
         assert config.duration(text) >= 0
+
+
+def test_environment_of_the_older_service_does_not_keep_it_from_starting() -> None:
+    given = {"TEMPMAIL_REDIS_ADDRESS": "redis:6379", "TEMPMAIL_ROLES": "all", "TEMPMAIL_SMTP_DOMAIN": "mx.test"}
+    assert config.load(given).smtp_domain == "mx.test"
+    assert config.without_effect(given) == ["TEMPMAIL_REDIS_ADDRESS", "TEMPMAIL_ROLES"]
+
+
+def test_name_servers_are_addresses_with_or_without_a_port() -> None:
+    given = "192.0.2.53,192.0.2.53:5353,[2001:db8::53]:5353,2001:db8::53"
+    assert load(DNS_SERVERS=given).dns_servers == tuple(given.split(","))
