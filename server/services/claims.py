@@ -100,10 +100,8 @@ class DomainClaims:
         name = domain_name(name)
         if await self._store.is_proved(name):
             raise Refused("domain_exists", field="domain")
-        if await self._store.count_of_user(user.id) >= MAX_CLAIMS:
-            raise Refused("quota_reached", f"at most {MAX_CLAIMS} domains")
         claimed = self._new(name, user.id, created_by=user.id, mode=mode)
-        await self._store.insert(claimed)
+        await self._store.insert_claim(claimed, user.id, MAX_CLAIMS)
         return claimed
 
     async def own(self, user: User) -> list[Domain]:

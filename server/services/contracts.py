@@ -320,6 +320,9 @@ class Limits(Protocol):
     def enter(self, user: User, client: str) -> int | None:
         """Take one of an account's concurrent requests; give it back with ``leave``. Refused rate_limited."""
 
+    def searching(self, mailbox_id: str) -> int:
+        """Take one of a mailbox's searches at a time; give it back with ``leave``. Refused rate_limited."""
+
     def leave(self, place: int | None) -> None: ...
 
 

@@ -16,6 +16,8 @@ from server.model.errors import Refused
 HITS = Counter("tempmail_rate_limit_hits_total", "Requests counted against a limit.", ("type",))
 BLOCKS = Counter("tempmail_rate_limit_blocks_total", "Requests refused by a limit.", ("type",))
 
+EXTENSIONS: Final = 10  # of one mailbox in an hour
+SEARCHES: Final = 2  # of one mailbox at a time; a search may read all of its text
 _DAY: Final = 86_400.0
 _HOUR: Final = 3_600.0
 _REMEMBERED: Final = 10_000
@@ -167,6 +169,21 @@ class RateLimits:
             BLOCKS.add(("mailbox",))
             detail = f"a guest may make {limit} mailboxes a day; use one you have, or sign in"
             raise Refused("too_many_mailboxes", detail, retry_after=verdict.retry_after)
+
+    def extend_mailbox(self, mailbox_id: str) -> None:
+        """An extension copies the mailbox's mail, so each mailbox has few of them. Refused rate_limited."""
+        verdict = self._buckets.take(b"x" + mailbox_id.encode(), limit=EXTENSIONS, period=_HOUR)
+        if not verdict.allowed:
+            BLOCKS.add(("extend",))
+            raise Refused("rate_limited", f"{EXTENSIONS} extensions an hour", retry_after=verdict.retry_after)
+
+    def searching(self, mailbox_id: str) -> int:
+        """Take one of a mailbox's searches at a time; give it back with ``leave``. Refused rate_limited."""
+        place = self._places.take(b"s" + mailbox_id.encode(), SEARCHES)
+        if place is None:
+            BLOCKS.add(("search",))
+            raise Refused("rate_limited", f"at most {SEARCHES} searches of a mailbox at once", retry_after=1.0)
+        return place
 
 
 def _subscriber(client: str) -> bytes:

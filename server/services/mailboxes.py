@@ -226,6 +226,7 @@ class MailboxService:
         expires = _to_millisecond(self._clock() + self._life(ttl, most))
         if expires <= mailbox.expires_at:
             return mailbox
+        self._limits.extend_mailbox(mailbox.id)
         await self._partitions.ensure([(expires, self._clock())])
         with self._coherence.writing([mailbox.id], [mailbox.address]):
             await self._messages.move(mailbox.id, expires)

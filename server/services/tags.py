@@ -94,7 +94,10 @@ class TagService:
         return found, counts.get(tag_id, 0)
 
     async def attach(self, user_id: str, mailbox: Mailbox, message_id: str, tag_id: str) -> Tag:
-        """Again is no error. Refused: tag_not_found, message_not_found."""
+        """Again is no error. Refused: tag_not_found, message_not_found; permission_denied for the administrators' mail,
+        because a tag would go on showing it to whoever is none any more."""
+        if mailbox.user_id != user_id:
+            raise Refused("permission_denied", "only messages of your own mailboxes carry tags")
         tag = await self.one(user_id, tag_id)
         with self._coherence.writing([mailbox.id]):
             await self._messages.tag(mailbox, message_id, tag_id)

@@ -9,7 +9,7 @@ import asyncpg
 from server.model import ids
 from server.model.domain import Domain, Mode, Served, new_verify_token
 from server.model.errors import Refused
-from server.store.pools import Database, affected, translated
+from server.store.pools import Connection, Database, affected, translated
 from server.store.rows import scrubbed
 from server.store.sql import SQL
 
@@ -21,6 +21,7 @@ class ServedRow(NamedTuple):
 
 
 _CONFIGURING = 0x646F6D61  # pg_advisory_xact_lock key
+_CLAIMING = 0x636C
 
 
 class DomainStore:
@@ -37,22 +38,17 @@ class DomainStore:
 
     async def insert(self, domain: Domain) -> None:
         """Refused domain_exists when its owner has it already, or somebody proved it."""
-        await self._unique(
-            SQL.domain_insert,
-            domain.id,
-            domain.name,
-            domain.user_id,
-            domain.mode,
-            domain.status,
-            domain.method,
-            domain.verify_token,
-            domain.created_at,
-            domain.created_by,
-            domain.verified_at,
-            domain.last_check_at,
-            list(domain.mx_records),
-            scrubbed(domain.notes, 500),
-        )
+        with translated():
+            async with self._database.connection() as connection:
+                await _insert(connection, domain)
+
+    async def insert_claim(self, domain: Domain, user_id: str, most: int) -> None:
+        """The same for a user's claim, of which there may be ``most``. Refused quota_reached as well."""
+        async with self._database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _CLAIMING, user_id)
+            if await connection.fetchval(SQL.domains_count_of_user, user_id) >= most:
+                raise Refused("quota_reached", f"at most {most} domains")
+            await _insert(connection, domain)
 
     async def _unique(self, sql: str, *args: object) -> None:
         with translated():
@@ -78,9 +74,6 @@ class DomainStore:
 
     async def of_system(self, limit: int) -> list[Domain]:
         return [_domain(row) for row in await self._database.fetch(SQL.domains_of_system, limit)]
-
-    async def count_of_user(self, user_id: str) -> int:
-        return await self._count(SQL.domains_count_of_user, user_id)
 
     async def record_check(self, domain: Domain) -> None:
         """Keep what a check found. Refused domain_exists when somebody else proved the name first."""
@@ -160,3 +153,25 @@ def _domain(row: asyncpg.Record) -> Domain:
         notes=row["notes"],
         mailbox_count=int(row["mailbox_count"]),
     )
+
+
+async def _insert(connection: Connection, domain: Domain) -> None:
+    try:
+        await connection.execute(
+            SQL.domain_insert,
+            domain.id,
+            domain.name,
+            domain.user_id,
+            domain.mode,
+            domain.status,
+            domain.method,
+            domain.verify_token,
+            domain.created_at,
+            domain.created_by,
+            domain.verified_at,
+            domain.last_check_at,
+            list(domain.mx_records),
+            scrubbed(domain.notes, 500),
+        )
+    except asyncpg.UniqueViolationError:
+        raise Refused("domain_exists") from None

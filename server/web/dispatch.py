@@ -78,6 +78,9 @@ class Endpoint:
         accept = headers.get("Accept-Language")
         tongue = "en" if accept is None else language(accept)
         client = self._addresses.client(request)
+        front = front_of(request)
+        if front is not None and not front.asked:
+            front.asked, front.client = True, None if self._addresses.believes(request) else client
         if self._parts.settings.stale():
             await self._parts.settings.refresh()
         credential = self._gate.presented(request, headers)
@@ -131,7 +134,9 @@ class Endpoint:
         ticket = self._local.ticket(keys.mailbox(call.segments[0]))  # before anything is read: see cache/local
         await self._gate.admit(call, credential)
         reply = await self._handled(call)
-        if isinstance(reply, Reply) and reply.status == 200 and reply.etag:
+        # the right to a mailbox without an owner hangs on the account's role, which the mailbox's generation knows not
+        lasting = call.principal is None or call.mailbox.user_id is not None
+        if lasting and isinstance(reply, Reply) and reply.status == 200 and reply.etag:
             key = (call.request.raw_path, credential, call.language)
             self._local.put(key, ticket, Ready(reply.body, reply.etag), _time_left(call.mailbox))
         return reply
@@ -200,8 +205,6 @@ class Endpoint:
         front = front_of(request)
         if front is None or not front.head or request.method != "GET" or request.version != HttpVersion11:
             return
-        if front.client is None and not self._addresses.believes(request):
-            front.client = client
         condition = request.headers.get("If-None-Match")
 
         def rendered(ready: Ready) -> tuple[bytes, bytes]:

@@ -222,12 +222,19 @@ async def events(call: Call) -> web.StreamResponse:
         async with call.parts.streams.place(call.client):
             response = await call.stay.begin(_HEADERS)
             if transport is not None:  # None: gone while we answered
-                stream = EventStream(call.parts.hub, call.stay.reopen, call.mailbox, after, _until(call))
+                stream = EventStream(call.parts.hub, call.stay.reopen, _watched(call), after, _until(call))
                 await stream.run(response, transport)
     except Unavailable:
         if response is None:
             raise
     return response  # one cut short because the worker stops ends like any other: the client comes back
+
+
+def _watched(call: Call) -> Mailbox:
+    """The mailbox as the hub is to watch it: under the account that acts, whose changes put the right in doubt."""
+    if call.principal is None:
+        return call.mailbox
+    return msgspec.structs.replace(call.mailbox, user_id=call.user.id)
 
 
 def _until(call: Call) -> float:
@@ -267,7 +274,7 @@ async def wait(call: Call) -> Reply:
     wanted = Wanted(SENDER.of(call), SUBJECT.of(call), "code" if extract == "code" else "link" if extract else None)
     after, timeout = AFTER.of(call), TIMEOUT.of(call)
     async with call.parts.streams.place(call.client):
-        coming = call.parts.waiting.first(call.mailbox, wanted, after, timeout, call.stay.reopen)
+        coming = call.parts.waiting.first(_watched(call), wanted, after, timeout, call.stay.reopen)
         stored = await _while_there(call.request, coming)
     if stored is None:
         return NO_CONTENT

@@ -101,7 +101,7 @@ class Front(asyncio.Protocol):
     two requests at once) never again on this connection: only aiohttp's parser knows where the next request begins.
     """
 
-    __slots__ = ("_hot", "_inner", "_loop", "_passed", "_state", "_transport", "client", "head")
+    __slots__ = ("_hot", "_inner", "_loop", "_passed", "_state", "_transport", "asked", "client", "head")
 
     def __init__(self, inner: RequestHandler, hot: Hot, loop: asyncio.AbstractEventLoop) -> None:
         self._inner, self._hot, self._loop = inner, hot, loop
@@ -109,6 +109,7 @@ class Front(asyncio.Protocol):
         self._state = _IDLE
         self._passed = 0.0  # so that a connection's first request always goes to aiohttp, which finds out whose it is
         self.head = b""
+        self.asked = False  # whether it is known whose requests these are
         self.client: str | None = None  # whose requests these are; None: a proxy's, whose heads say whose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -118,7 +119,7 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._state == _IDLE:
             now = self._loop.time()
-            if now - self._passed < PASS_EVERY:
+            if self.asked and now - self._passed < PASS_EVERY:
                 answer = self._hot.answer(data, self.client)
                 if answer is not None:
                     assert self._transport is not None

@@ -1,6 +1,8 @@
 """Messages of a mailbox: listed, searched, opened, taken apart, injected, marked, deleted."""
 
+import asyncio
 import re
+from functools import partial
 from typing import Final
 
 from msgspec import UNSET
@@ -10,7 +12,7 @@ from server.model.errors import Refused
 from server.model.filenames import content_disposition, safe_content_type
 from server.services.contracts import SearchQuery
 from server.web import requests
-from server.web.compose import Injection, compose, envelope_sender
+from server.web.compose import Injection, check_size, compose, envelope_sender, is_large
 from server.web.description import describe
 from server.web.objects import Message, MessageList, SearchResult, Summary
 from server.web.query import Cursor, Flag, Moment, Number, Text
@@ -84,7 +86,11 @@ async def search(call: Call) -> Reply:
         page_size=_PAGE_SIZE.of(call),
     )
     user_id = call.principal.user.id if call.principal else None
-    found, total = await call.parts.messages.search(call.mailbox, query, user_id)
+    place = call.parts.limits.searching(call.mailbox.id)
+    try:
+        found, total = await call.parts.messages.search(call.mailbox, query, user_id)
+    finally:
+        call.parts.limits.leave(place)
     pages = -(-total // query.page_size)
     result = SearchResult([Summary.of(one) for one in found], total, query.page, query.page_size, pages)
     reply = ok(call.language, result)
@@ -105,7 +111,9 @@ async def inject(call: Call) -> Reply:
     """Store a message as if SMTP had brought it; the answer is the message as a reader will find it."""
     injection = await requests.body(call.request, Injection, limit=INJECTION_MAX)
     sender = envelope_sender(injection)
-    raw = compose(injection, call.mailbox.address, call.parts.config.smtp_domain)
+    check_size(injection, call.parts.settings.current.smtp_max_message_bytes)
+    composing = partial(compose, injection, call.mailbox.address, call.parts.config.smtp_domain)
+    raw = await asyncio.to_thread(composing) if is_large(injection) else composing()
     stored = await call.parts.messages.inject(call.mailbox, raw, sender, is_read=injection.is_read)
     content = await call.parts.messages.read(call.mailbox, stored.id)
     return created(call.language, Message.opened(content, untouched=False))
