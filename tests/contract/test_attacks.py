@@ -16,9 +16,7 @@ from tests.running import Server
 async def test_extensions_cannot_fill_the_disk(server: Server) -> None:
     box = await server.mailbox(expiresIn="5m")
     path = f"/v1/mailboxes/{box.id}"
-    statuses = [
-        (await ask(server, "PATCH", path, box, json={"expiresIn": f"{310 + n}s"})).status for n in range(14)
-    ]
+    statuses = [(await ask(server, "PATCH", path, box, json={"expiresIn": f"{310 + n}s"})).status for n in range(14)]
     assert statuses[0] == 200
     assert statuses[-1] == 429
 
