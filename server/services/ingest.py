@@ -170,7 +170,7 @@ class Ingest:
                 await self._commit(pending)
             except Exception as error:  # the loop must outlive any fault: nobody would take mail otherwise
                 ERRORS.add((type(error).__name__, "ingest"))
-                event("error", "batch failed", reason=repr(error))
+                event("error", "batch failed", reason=_kind(error))
                 for one in pending:
                     one.refuse(Unavailable("batch failed"))
 
@@ -271,7 +271,7 @@ class Ingest:
             await self._store(pending[middle:], settled)
             return
         one = pending[0]
-        event("error", "message could not be stored as read", reason=repr(error), size=len(one.item.envelope.raw))
+        event("error", "message could not be stored as read", reason=_kind(error), size=len(one.item.envelope.raw))
         if one.stripped:
             self._give_up(pending, error)
             return
@@ -285,7 +285,7 @@ class Ingest:
         if not pending:
             return
         ERRORS.add((type(error).__name__, "ingest"))
-        event("error", "commit failed", reason=repr(error), messages=len(pending))
+        event("error", "commit failed", reason=_kind(error), messages=len(pending))
         for one in pending:
             one.lost = True
             one.refuse(Unavailable(f"commit failed: {type(error).__name__}"))
@@ -295,6 +295,11 @@ class Ingest:
         while self._arrived or self._reading or (self._writer is not None and not self._writer.done()):
             await asyncio.gather(*self._reading, *([self._writer] if self._writer else []), return_exceptions=True)
             await asyncio.sleep(0)  # the turn in which what has arrived is read
+
+
+def _kind(error: BaseException) -> str:
+    """What may be logged of an error: not its text, which may quote the mail it was about."""
+    return " ".join(filter(None, (type(error).__name__, getattr(error, "sqlstate", ""))))
 
 
 def _unread(why: str) -> Mail:

@@ -84,7 +84,8 @@ class Shared:
         now = self.loop.time()
         if now - self._told.get(stage, -1.0) >= 1.0:
             self._told[stage] = now
-            log.event("error", "smtp trouble", stage=stage, error=type(error).__name__, reason=str(error))
+            # not its text, which may quote an address or a mail
+            log.event("error", "smtp trouble", stage=stage, error=type(error).__name__)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` and keep it alive until it is done (the loop itself only remembers tasks weakly)."""

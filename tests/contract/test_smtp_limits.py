@@ -55,7 +55,9 @@ async def test_trouble_is_4xx_without_its_text_and_the_session_goes_on(
         place.delivery.trouble.clear()
         client.write(b"RSET\r\n" + ENVELOPE.partition(b"\r\n")[2] + MAIL)
         assert [reply[:3] for reply in await client.replies(5)] == ["250", "250", "250", "354", "250"]
-    assert SECRET in capfd.readouterr().err
+    logged = capfd.readouterr().err
+    assert type(error).__name__ in logged
+    assert SECRET not in logged  # an error's text may quote an address or a mail
 
 
 @pytest.mark.parametrize(
