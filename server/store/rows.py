@@ -1,6 +1,6 @@
 """How rows become values and values rows, and the one place where text is scrubbed before PostgreSQL sees it.
 
-PostgreSQL refuses NUL in text and UTF-8 refuses lone surrogates; one such value would fail the COPY of a whole batch,
+PostgreSQL refuses NUL in text and UTF-8 refuses lone surrogates; one such value would fail a whole batch,
 so everything that came from outside passes ``scrubbed`` here, whatever its parser promised.
 """
 
