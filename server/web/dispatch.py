@@ -34,7 +34,7 @@ from server.web.hot import Answer, Hot, Known, front_of
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
 from server.web.requests import Call, Staying
-from server.web.responses import JSON, Reply, failure, matches, refusal
+from server.web.responses import JSON, Headers, Reply, failure, matches, refusal
 from server.web.route import Route
 
 REQUESTS: Final = Counter("http_requests_total", "Requests answered.", ("method", "endpoint", "status_code"))
@@ -52,6 +52,7 @@ _ALWAYS: Final = {
     "Cache-Control": "private, no-store",
     "Vary": "Accept-Language, Authorization, Cookie, X-API-Key, X-Mailbox-Token, Origin",
 }
+_SHARED_VARY: Final = "Accept-Language, Origin"
 _BODILESS: Final = CIMultiDict(_ALWAYS)
 _WITH_BODY: Final[dict[Language, CIMultiDict[str]]] = {
     "en": CIMultiDict(_ALWAYS | {"Content-Type": JSON, "Content-Language": "en"}),
@@ -69,6 +70,7 @@ class Endpoint:
         self._hot = hot
         self._local: Local | None = parts.local if route.cache else None
         self._gate = Gate(route, parts)
+        self._shared = _shared(route.shared)
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
 
     async def answer(self, request: web.Request, segments: Sequence[str]) -> web.StreamResponse:
@@ -174,6 +176,8 @@ class Endpoint:
 
     def _response(self, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language) -> web.Response:
         status, body, tag, extra = reply
+        if status == 200 and self._shared:
+            extra = (*self._shared, *extra)  # what the handler says of caches goes over it
         if tag and request.method in ("GET", "HEAD"):
             condition = request.headers.get("If-None-Match")
             if condition is not None and matches(condition, tag):
@@ -239,6 +243,14 @@ class Endpoint:
         route = self._route
         taken = round(seconds, 3)
         log.event("warning", "slow request", method=route.method, path=route.path, status=status, seconds=taken)
+
+
+def _shared(seconds: int) -> Headers:
+    """What lets a shared cache keep an answer (RFC 9111) and serve it while it asks for a fresh one (RFC 5861)."""
+    if not seconds:
+        return ()
+    control = f"public, max-age={seconds}, stale-while-revalidate={12 * seconds}"
+    return ("Cache-Control", control), ("Vary", _SHARED_VARY)
 
 
 def limit_headers(verdict: Verdict) -> dict[str, str]:

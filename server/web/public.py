@@ -14,7 +14,6 @@ from server.web.responses import Reply, ok
 
 _DAY: Final = 86400.0
 _LISTED: Final = 1_000  # domains; the operator's own come first
-_SHARED: Final = (("Cache-Control", "public, max-age=60"), ("Vary", "Accept-Language, Origin"))
 
 
 class Domains(msgspec.Struct):
@@ -44,13 +43,13 @@ class Configuration(msgspec.Struct, rename="camel"):
 @describe("List the domains served", gives=Domains)
 async def domains(call: Call) -> Reply:
     named = (await call.parts.domains.served()).public[:_LISTED]
-    return ok(call.language, Domains(named, len(named)))._replace(headers=_SHARED)
+    return ok(call.language, Domains(named, len(named)))
 
 
 @describe("Show what this server offers", gives=Configuration)
 async def configuration(call: Call) -> Reply:
     served = await call.parts.domains.served()
-    return ok(call.language, _described(call.parts.settings.current, served))._replace(headers=_SHARED)
+    return ok(call.language, _described(call.parts.settings.current, served))
 
 
 def _described(config: Config, served: ServedSet) -> Configuration:

@@ -29,6 +29,8 @@ class Route:
     ``scope``: what an API key must be allowed for this route; None where no key is taken.
     ``deadline`` in seconds, after which the client gets 503; None for a connection that is meant to stay.
     ``failed``: the struct its failures are written as.
+    ``shared``: seconds for which anyone's cache may keep its 200, and twelve times as long while it asks for a fresh
+    one; 0: none may. Only for what is the same for whoever asks.
     """
 
     method: str
@@ -40,3 +42,4 @@ class Route:
     deadline: float | None = 30.0
     scope: Scope | None = None
     failed: type[FailureBody] = Failed
+    shared: int = 0

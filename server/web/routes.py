@@ -65,6 +65,9 @@ _MESSAGES: Final = _BOX + "/messages"
 _MESSAGE: Final = _MESSAGES + "/{mid}"
 _WEBHOOK: Final = "/v1/webhooks/{id}"
 
+_BRIEFLY: Final = 5  # s: what an operator changes is seen everywhere at once, and no crowd of readers is felt
+_RELEASE: Final = 300  # s: changes with a release
+
 ROUTES: Final = (
     Route("GET", _MESSAGES, messages.page, "mailbox", limit=True, cache=True, scope="mail:read"),
     Route("POST", _MESSAGES, messages.inject, "mailbox", limit=True, scope="mail:write"),
@@ -143,15 +146,15 @@ ROUTES: Final = (
     Route("GET", _BOX + "/wait", events.wait, "mailbox", limit=True, deadline=None, scope="mail:read"),
     Route("GET", _BOX + "/events", events.events, "mailbox", limit=True, deadline=None, scope="mail:read"),
     Route("GET", "/v1/ws", websocket, "none", limit=True, deadline=None),
-    Route("GET", "/v1/public/domains", public.domains, "none", limit=True),
-    Route("GET", "/v1/public/config", public.configuration, "none", limit=True),
+    Route("GET", "/v1/public/domains", public.domains, "none", limit=True, shared=_BRIEFLY),
+    Route("GET", "/v1/public/config", public.configuration, "none", limit=True, shared=_BRIEFLY),
     Route("GET", "/health", ops.health, "none", limit=False),
     Route("GET", "/health/live", ops.health, "none", limit=False),
     Route("GET", "/health/ready", ops.ready, "none", limit=False, deadline=5.0),
     Route("GET", "/metrics", ops.metrics, "none", limit=False),
-    Route("GET", "/", ops.welcome, "none", limit=True),
-    Route("GET", "/openapi.json", description, "none", limit=True),
-    Route("GET", "/docs", pages.docs, "none", limit=True),
-    Route("GET", "/static/{file}", pages.static, "none", limit=True),
+    Route("GET", "/", ops.welcome, "none", limit=True, shared=_RELEASE),
+    Route("GET", "/openapi.json", description, "none", limit=True, shared=_RELEASE),
+    Route("GET", "/docs", pages.docs, "none", limit=True, shared=_RELEASE),
+    Route("GET", "/static/{file}", pages.static, "none", limit=True, shared=_RELEASE),
     *compat.ROUTES,
 )

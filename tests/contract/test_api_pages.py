@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from server.web.routes import ROUTES
 from tests.contract.transcript import ask
 from tests.running import Server
 
@@ -12,9 +13,20 @@ async def test_the_page_brings_everything_it_needs_from_here(server: Server) -> 
     page = await ask(server, "GET", "/docs")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     wanted = re.findall(r'(?:src|href)="(/[^"#]*)"', page.body.decode())
-    assert "/static/docs.js" in wanted
+    assert any(re.fullmatch(r"/static/docs\.[0-9a-f]{16}\.js", path) for path in wanted)
     for path in wanted:
         assert (await ask(server, "GET", path)).status == 200, path
+
+
+async def test_a_file_named_by_its_content_may_be_kept_for_ever_and_is_the_plain_one(server: Server) -> None:
+    page = await ask(server, "GET", "/docs")
+    for path in re.findall(r'(?:src|href)="(/static/[^"#]*)"', page.body.decode()):
+        named = await ask(server, "GET", path)
+        plain = await ask(server, "GET", re.sub(r"\.[0-9a-f]{16}\.", ".", path))
+        assert named.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert "immutable" not in plain.headers["Cache-Control"]
+        assert named.body == plain.body
+        assert (await ask(server, "GET", re.sub(r"\.[0-9a-f]{16}\.", ".0123456789abcdef.", path))).status == 404
 
 
 @pytest.mark.parametrize(
@@ -29,7 +41,7 @@ async def test_the_page_brings_everything_it_needs_from_here(server: Server) -> 
 async def test_files_may_be_kept_and_asked_for_again(server: Server, path: str, kind: str) -> None:
     first = await ask(server, "GET", path)
     assert (first.status, first.headers["Content-Type"]) == (200, kind)
-    assert first.headers["Cache-Control"] == "public, max-age=300"
+    assert first.headers["Cache-Control"] == "public, max-age=300, stale-while-revalidate=3600"
     assert "Authorization" not in first.headers["Vary"]
     assert first.headers["X-Content-Type-Options"] == "nosniff"
     again = await ask(server, "GET", path, headers={"If-None-Match": first.headers["ETag"]})
@@ -50,3 +62,19 @@ async def test_a_page_may_load_nothing_from_elsewhere_and_be_framed_by_nobody(se
 )
 async def test_no_other_file_can_be_had(server: Server, name: str) -> None:
     assert (await ask(server, "GET", f"/static/{name}")).status == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/public/domains", "/v1/public/config"])
+async def test_what_an_operator_changes_may_be_kept_for_seconds_a_refusal_never(server: Server, path: str) -> None:
+    answer = await ask(server, "GET", path)
+    assert answer.headers["Cache-Control"] == "public, max-age=5, stale-while-revalidate=60"
+    assert answer.headers["Vary"] == "Accept-Language, Origin"
+    for refused in (await ask(server, "POST", path), await ask(server, "GET", path + "/x")):
+        assert refused.status in (404, 405)
+        assert refused.headers["Cache-Control"] == "private, no-store"
+
+
+def test_only_what_is_the_same_for_everybody_may_be_kept_by_others() -> None:
+    shared = {route.path for route in ROUTES if route.shared}
+    assert shared == {"/", "/docs", "/openapi.json", "/static/{file}", "/v1/public/config", "/v1/public/domains"}
+    assert all(route.auth == "none" and route.method == "GET" for route in ROUTES if route.shared)
