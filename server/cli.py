@@ -58,13 +58,23 @@ def main() -> None:
 @app.command()
 def serve(
     workers: Annotated[int, typer.Option(help="Worker processes; 0 is one for each core.", min=0, max=64)] = 0,
+    roles: Annotated[
+        str, typer.Option(help="What this node does, instead of TEMPMAIL_ROLES: smtp,web for example")
+    ] = "",
 ) -> None:
     """Start the server and stay in the foreground until Ctrl-C.
 
     With TEMPMAIL_DATABASE_DSN set it uses that PostgreSQL (15 or newer; run [bold]tempmail migrate[/bold] first).
     Without it, it starts one of its own under TEMPMAIL_DATA_DIR and migrates it: nothing needs to be installed.
+
+    A node does everything, or what [bold]--roles[/bold] names, on one database with others: [bold]smtp[/bold] takes
+    mail, [bold]web[/bold] answers requests, [bold]push[/bold] holds WebSockets, event streams and waits,
+    [bold]webhooks[/bold] delivers to webhooks, [bold]sweeper[/bold] ends mailboxes and drops partitions (some node
+    must), [bold]ingest[/bold] stores what SMTP nodes queued (TEMPMAIL_INGEST_MODE=queue). Each answers /health and
+    /metrics.
     """
-    config = configuration.load(overrides={"WORKERS": str(workers)} if workers else {})
+    given = {"WORKERS": str(workers) if workers else "", "ROLES": roles}
+    config = configuration.load(overrides={name: value for name, value in given.items() if value})
     log.configure(config.log_level)
     for name in configuration.without_effect(os.environ):
         err.print(f"[yellow]tempmail:[/yellow] {name} has no effect in this release", soft_wrap=True)
@@ -113,10 +123,16 @@ def _stop_embedded(postgres: EmbeddedPostgres) -> None:
 
 
 def _welcome(config: Config, sockets: SlotSockets) -> None:
-    http, smtp = _shown(sockets.http.getsockname()), _shown(sockets.smtp.getsockname())
+    http = _shown(sockets.http.getsockname())
     err.print(f"\n[bold green]tempmail is ready[/bold green] ({config.workers} workers). Ctrl-C stops it.")
     err.print(f"  HTTP  http://{http}" if not http.startswith("unix:") else f"  HTTP  {http}", soft_wrap=True)
-    err.print(f"  SMTP  {smtp}   for {', '.join(config.domains)}", soft_wrap=True)
+    if sockets.smtp:
+        smtp = _shown(sockets.smtp.getsockname())
+        err.print(f"  SMTP  {smtp}   for {', '.join(config.domains)}", soft_wrap=True)
+    if config.roles != configuration.everything(config.ingest_mode):
+        err.print(f"  Roles {', '.join(config.roles)}", soft_wrap=True)
+    if "web" not in config.roles:
+        return
     err.print("Make the first mailbox:")
     target = f"http://{http}" if not http.startswith("unix:") else f"--unix-socket {http[5:]} http://localhost"
     err.print(f"  [bold]curl -X POST {target}/v1/mailboxes[/bold]\n", soft_wrap=True)

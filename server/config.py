@@ -21,6 +21,10 @@ PREFIX: Final = "TEMPMAIL_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+ROLES: Final = ("smtp", "web", "push", "webhooks", "sweeper", "ingest")
+"""What a node may do: take mail; answer requests; hold WebSockets, event streams and waits; deliver to webhooks; end
+mailboxes and drop partitions; store what SMTP nodes queued. ``shards/roles.py`` says which parts that starts."""
+
 
 class ConfigError(ValueError):
     """A setting is unknown, malformed or contradicts another; the text names it and says what would be right."""
@@ -102,6 +106,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     password_min_length: int
     login_max_attempts: int
     workers: int
+    roles: tuple[str, ...]
+    ingest_mode: str
+    rabbitmq_url: str
+    rabbitmq_queue: str
+    rabbitmq_max_messages: int
+    rabbitmq_max_bytes: int
     drain_deadline: float
     data_dir: Path
 
@@ -187,6 +197,12 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(item for item in (part.strip() for part in value.split(",")) if item)
 
 
+def _queue_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value.strip()):
+        raise ValueError(f"{value!r} is not a name of letters, digits, dots, dashes and underscores")
+    return value.strip()
+
+
 def _domains(value: str) -> tuple[str, ...]:
     names = tuple(name.lower().rstrip(".") for name in _names(value))
     for name in names:
@@ -200,6 +216,14 @@ def _mailbox(value: str) -> str:
     if address and not re.fullmatch(r"[a-z0-9]+(?:[._-][a-z0-9]+)*@[a-z0-9.-]+", address):
         raise ValueError(f"{address!r} is not an address such as postmaster@temp.mail")
     return address
+
+
+def _roles(value: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.lower() for name in _names(value)))
+    unknown = [name for name in names if name not in (*ROLES, "all")]
+    if unknown or not names:
+        raise ValueError(f"{', '.join(unknown) or 'nothing'!r}: give all, or some of {', '.join(ROLES)}")
+    return ("all",) if "all" in names else names
 
 
 def _durations(value: str) -> tuple[float, ...]:
@@ -403,6 +427,38 @@ SETTINGS: Final = (
         "event streams and waiting requests of one worker; more get 503, and one client may hold a tenth",
     ),
     Setting("WORKERS", "workers", _integer, "0", "worker processes; 0 = one a core"),
+    Setting(
+        "ROLES",
+        "roles",
+        _roles,
+        "all",
+        f"what this node does: all, or some of {', '.join(ROLES)}; /health and /metrics it always answers",
+    ),
+    Setting(
+        "INGEST_MODE",
+        "ingest_mode",
+        _one_of("direct", "queue"),
+        "direct",
+        "direct: SMTP stores mail before 250; queue: RabbitMQ keeps it before 250, and nodes with role ingest store it",
+    ),
+    Setting(
+        "RABBITMQ_URL", "rabbitmq_url", _text, "", "amqp://user:password@host:5672/ for INGEST_MODE=queue", secret=True
+    ),
+    Setting("RABBITMQ_QUEUE", "rabbitmq_queue", _queue_name, "tempmail.mail", "name that its queues begin with"),
+    Setting(
+        "RABBITMQ_MAX_MESSAGES",
+        "rabbitmq_max_messages",
+        _integer,
+        "1000000",
+        "messages a queue holds; more get 451. Fixed when the queue is made",
+    ),
+    Setting(
+        "RABBITMQ_MAX_BYTES",
+        "rabbitmq_max_bytes",
+        _integer,
+        "8589934592",
+        "bytes a queue holds; more get 451. Fixed when the queue is made",
+    ),
     Setting("DRAIN_DEADLINE", "drain_deadline", duration, "30s", "a stopping worker's time to finish what it began"),
     Setting("DATA_DIR", "data_dir", Path, "var", "embedded data and generated secrets"),
 )
@@ -416,7 +472,7 @@ NOT_YET: Final = frozenset(
             "DATABASE_MAILBOXES_REPLICA_DSNS",
         ),
         *("DATABASE_MESSAGES_REPLICA_DSNS", "REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_DB", "REDIS_CLUSTER_NODES"),
-        *("RABBITMQ_URL", "INGEST_MODE", "ROLES", "SMTP_WRITE_TIMEOUT"),
+        "SMTP_WRITE_TIMEOUT",
     }
 )
 """What environments of the older service may hold and this release passes over, with a warning: they must not keep it
@@ -473,7 +529,14 @@ def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | No
     host, port = values.pop("SERVER_HOST"), values.pop("SERVER_PORT")
     values["http"] = Address(path=host.removeprefix("unix:")) if host.startswith("unix:") else Address(host, port)
     values["workers"] = values["workers"] or len(os.sched_getaffinity(0))
+    if values["roles"] == ("all",):
+        values["roles"] = everything(values["ingest_mode"])
     return _checked(Config(**values))
+
+
+def everything(mode: str) -> tuple[str, ...]:
+    """The roles that ``all`` stands for: without a queue nobody takes from one."""
+    return tuple(role for role in ROLES if role != "ingest" or mode == "queue")
 
 
 def _checked(config: Config) -> Config:
@@ -506,7 +569,22 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}LOGIN_MAX_ATTEMPTS: at least 1")
     if config.redis_url and not config.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError(f"{PREFIX}REDIS_URL: must begin with redis://, rediss:// or unix://")
+    _check_queue(config)
     return config
+
+
+def _check_queue(config: Config) -> None:
+    if config.ingest_mode == "direct":
+        if "ingest" in config.roles:
+            raise ConfigError(f"{PREFIX}ROLES: ingest stores what was queued; it needs {PREFIX}INGEST_MODE=queue")
+        return
+    if {"smtp", "ingest"} & set(config.roles) and not config.rabbitmq_url:
+        raise ConfigError(f"{PREFIX}RABBITMQ_URL: needed with {PREFIX}INGEST_MODE=queue, such as amqp://user:pw@host/")
+    if config.rabbitmq_url and not config.rabbitmq_url.startswith(("amqp://", "amqps://")):
+        raise ConfigError(f"{PREFIX}RABBITMQ_URL: must begin with amqp:// or amqps://")
+    for name in ("max_messages", "max_bytes"):
+        if getattr(config, f"rabbitmq_{name}") < 1:
+            raise ConfigError(f"{PREFIX}RABBITMQ_{name.upper()}: at least 1")
 
 
 def environment() -> dict[str, str]:

@@ -48,6 +48,7 @@ class Server:
             "DATA_DIR": str(folder / "data"),
             "WORKERS": "2",
         } | settings
+        self._takes_mail = {"all", "smtp"} & set(self._settings.get("ROLES", "all").split(","))
         self.process: subprocess.Popen[bytes] | None = None
         self.http = ""
         self.smtp = ("", 0)
@@ -69,8 +70,8 @@ class Server:
         while time.monotonic() < deadline:
             text = self.log_path.read_bytes()[offset:].decode("utf-8", "replace")
             http, smtp = re.search(r"HTTP  (http://\S+)", text), re.search(r"SMTP  (\S+):(\d+)", text)
-            if http and smtp:
-                self.http, self.smtp = http[1], (smtp[1], int(smtp[2]))
+            if "tempmail is ready" in text and http and (smtp or not self._takes_mail):
+                self.http, self.smtp = http[1], (smtp[1], int(smtp[2])) if smtp else ("", 0)
                 return self
             if self.process.poll() is not None:
                 break

@@ -64,12 +64,16 @@ class Deliverer:
         self._crowded = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(
+    def obey(
         self,
         disable: Callable[[str, str, str], Awaitable[None]],
         narrow: Callable[[str], Awaitable[None]],
     ) -> None:
+        """Whom to tell what was learned while delivering: needed for a single delivery too."""
         self._disable, self._narrow = disable, narrow
+
+    def start(self) -> None:
+        """Begin to empty the outbox; without it only what is asked for is delivered."""
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._expire())]
 
     def wake(self) -> None:

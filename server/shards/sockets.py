@@ -1,4 +1,5 @@
-"""Listening sockets, one HTTP and one SMTP socket per worker slot, bound before the fork and kept across workers.
+"""Listening sockets, one HTTP and, where mail is taken, one SMTP socket per worker slot, bound before the fork and kept
+across workers.
 
 Lives here: binding, and what to tell the administrator when it fails.
 Must not know: who accepts on them. Whoever does must pass ``backlog=BACKLOG`` on: listening again with a smaller number
@@ -32,16 +33,19 @@ class SlotSockets:
     """The listening, non-blocking sockets of one slot."""
 
     http: socket.socket
-    smtp: socket.socket
+    smtp: socket.socket | None = None
+
+    def _both(self) -> list[socket.socket]:
+        return [self.http, self.smtp] if self.smtp else [self.http]
 
     def close(self) -> None:
         """Drop this process's copies."""
-        self.http.close()
-        self.smtp.close()
+        for sock in self._both():
+            sock.close()
 
     def withdraw(self) -> None:
         """Close for good: the paths of unix sockets go too."""
-        for sock in (self.http, self.smtp):
+        for sock in self._both():
             _withdraw(sock)
 
 
@@ -58,11 +62,14 @@ class _Endpoint:
 
 
 def bind_slots(config: Config, count: int) -> list[SlotSockets]:
-    """Bind ``count`` pairs for ``config.http`` and ``config.smtp``; port 0 is chosen once and shared by all slots.
+    """Bind ``count`` sockets for ``config.http``, and as many for ``config.smtp`` where the node takes mail; port 0 is
+    chosen once and shared by all slots.
 
     A unix socket's path gets ``.N`` appended, N the slot, when there are several. ConfigError names setting and remedy.
     """
     http = _bind(_Endpoint(config.http, "SERVER_HOST", "SERVER_PORT"), count)
+    if "smtp" not in config.roles:
+        return [SlotSockets(sock) for sock in http]
     try:
         smtp = _bind(_Endpoint(config.smtp, "SMTP_BIND_ADDR", "SMTP_BIND_ADDR"), count)
     except ConfigError:

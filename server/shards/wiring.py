@@ -51,6 +51,7 @@ from server.services.settings import Settings
 from server.services.tags import TagService
 from server.services.waiting import Waiting
 from server.services.webhooks import WebhookService
+from server.shards import roles
 from server.shards.context import WorkerContext
 from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
@@ -98,6 +99,7 @@ class Shard:
 
     def __init__(self, config: Config, context: WorkerContext, board: Board, host: bytes) -> None:
         self._config, self._context, self._board, self._host = config, context, board, host
+        self._does = roles.parts(config)
         self._closing = AsyncExitStack()
         self._missed = False  # hints may have been lost that nobody has made good yet
 
@@ -158,7 +160,9 @@ class Shard:
         self._deliverer = deliverer = Deliverer(config, deliveries, webhooks, outbound, now)
         self._outbox = Outbox(deliveries, now, deliverer.wake)
         self._webhooks = WebhookService(webhooks, deliveries, deliverer, outbound, now)
-        deliverer.start(self._webhooks.disable, self._webhooks.narrow)
+        deliverer.obey(self._webhooks.disable, self._webhooks.narrow)
+        if self._does.webhooks:
+            deliverer.start()
         self._closing.push_async_callback(deliverer.close)
 
     async def _provide(self, target: Target) -> bool:
@@ -209,19 +213,23 @@ class Shard:
         )
         owner = UserStore(self._pools.users).by_id
         self._provision = Provision(config, self._mailboxes, DomainStore(self._pools.mailboxes), owner)
-        self._domains.start()
-        self._closing.push_async_callback(self._domains.close)
         self._build_readers()
         self._build_administration()
-        retention = Retention(config, self._mailboxes, self._message_store, self._partitions, now)
         await self._partitions.ahead(now(), config.mailbox_max_ttl)
-        retention.start()
-        self._closing.push_async_callback(retention.close)
+        if self._does.sweeper:
+            self._start_sweeping()
         self._vitals = Vitals(self._pools, first=self._context.slot == 0)
         self._vitals.start()
         self._closing.push_async_callback(self._vitals.close)
         self._poller = asyncio.create_task(self._poll())
         self._publish = publisher(self._context.column, self._board.publish, snapshot)
+
+    def _start_sweeping(self) -> None:
+        retention = Retention(self._config, self._mailboxes, self._message_store, self._partitions, now)
+        self._domains.start()
+        retention.start()
+        self._closing.push_async_callback(self._domains.close)
+        self._closing.push_async_callback(retention.close)
 
     def _build_readers(self) -> None:
         """What an open mailbox is for: its messages, its further addresses, its owner's tags."""
@@ -235,8 +243,9 @@ class Shard:
 
     def _build_administration(self) -> None:
         departures = Departures(DepartureStore(self._pools), self._coherence, now)
-        departures.start()
-        self._closing.push_async_callback(departures.close)
+        if self._does.api or self._does.sweeper:
+            departures.start()
+            self._closing.push_async_callback(departures.close)
         users = UserStore(self._pools.users)
         self._administration = AdministrationService(
             self._administration_store, users, self._coherence, departures.hurry, now
@@ -258,16 +267,19 @@ class Shard:
         users = UserStore(self._pools.users)
         self._accounts = AccountService(self._config, users, hasher, self._limits, self._local, self._coherence, now)
         self._keys = KeyService(users, self._coherence, self._accounts.used, now)
-        self._keys.start()
-        self._closing.push_async_callback(self._keys.close)
+        if self._does.api or self._does.push:
+            self._keys.start()
+            self._closing.push_async_callback(self._keys.close)
 
     async def _listen(self) -> None:
         self._sessions = Sessions(self._config, self._hub, self._open)
         self._streams = Streams(self._config.streams_max, self._limits.exempt)
-        self._smtp = Listener(self._config, self._ingest, self._context.sockets.smtp)
+        sock = self._context.sockets.smtp
+        self._smtp = Listener(self._config, self._ingest, sock) if sock else None
         await self._follow_settings()
         parts = WebParts(
             config=self._config,
+            served=self._does.served,
             settings=self._settings,
             administration=self._administration,
             accounts=self._accounts,
@@ -288,12 +300,14 @@ class Shard:
             websocket=self._sessions.handle,
         )
         self._web = await app.serve(app.build(parts), self._context.sockets.http, self._config.drain_deadline / 2)
-        await self._smtp.start()
+        if self._smtp:
+            await self._smtp.start()
 
     async def _follow_settings(self) -> None:
         """Whoever keeps settings is told of those in force, now and whenever administrators change them."""
         for part in (self._limits, self._accounts, self._mailboxes, self._messages, self._aliases, self._smtp):
-            self._settings.on_change(part.adopt)
+            if part is not None:
+                self._settings.on_change(part.adopt)
         await self._settings.load()
 
     def tick(self) -> None:
@@ -359,7 +373,8 @@ class Shard:
     async def drain(self, deadline: float) -> None:
         """Stop listening; finish SMTP transactions and requests, send WebSockets away, commit what was accepted."""
         self._streams.drain()
-        await asyncio.gather(self._smtp.drain(deadline), self._web.close(), self._sessions.drain(deadline))
+        mail = [self._smtp.drain(deadline)] if self._smtp else []
+        await asyncio.gather(*mail, self._web.close(), self._sessions.drain(deadline))
         await self._ingest.drain()
 
     async def close(self) -> None:

@@ -58,7 +58,7 @@ class Api:
         self._addresses = Addresses(parts.config.trusted_proxies)
         self._elsewhere: dict[str, Endpoint] = {}
         self._nowhere = self._unmatched(Failed)
-        for path, routes in _by_path(ROUTES).items():
+        for path, routes in _by_path(route for route in ROUTES if route.part in parts.served).items():
             self._add(path, routes)
             self._elsewhere[path.split("/")[1]] = self._unmatched(routes[0].failed)
 
@@ -123,7 +123,8 @@ def _admitted(parts: WebParts, client: str) -> bytes | None:
 
 
 def build(parts: WebParts) -> Api:
-    """The application of ``ROUTES``: HEAD goes with GET, OPTIONS with every path; else 405, and 404 elsewhere."""
+    """The application of those ``ROUTES`` that this node serves: HEAD goes with GET, OPTIONS with every path; else 405,
+    and 404 elsewhere."""
     return Api(parts)
 
 

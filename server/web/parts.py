@@ -30,13 +30,14 @@ from server.web.streams import Streams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebParts:
-    """Everything a handler may use.
+    """Everything a handler may use. ``served``: which rows of the route table this node answers.
 
     ``readiness`` answers {"database" | "migrations" | "bus": "ok" or what is wrong}; ``metrics`` the exposition of all
     workers; ``websocket`` takes a request over once it has passed the limits (``request["client"]`` is its address).
     """
 
     config: Config
+    served: frozenset[str]
     settings: Settings
     administration: Administration
     accounts: Accounts

@@ -19,6 +19,9 @@ access token or API key. ``user``, ``admin``, ``super``: an account of at least 
 API key.
 """
 
+Part = Literal["ops", "api", "push"]
+"""Which of a node's roles a row belongs to: ``ops`` is answered by every node."""
+
 Handler = Callable[[Call], Awaitable[Reply | web.StreamResponse]]
 
 
@@ -28,7 +31,7 @@ class Route:
 
     ``scope``: what an API key must be allowed for this route; None where no key is taken.
     ``deadline`` in seconds, after which the client gets 503; None for a connection that is meant to stay.
-    ``failed``: the struct its failures are written as.
+    ``failed``: the struct its failures are written as. ``part``: nodes without it answer 404.
     ``shared``: seconds for which anyone's cache may keep its 200, and twelve times as long while it asks for a fresh
     one; 0: none may. Only for what is the same for whoever asks.
     """
@@ -43,3 +46,4 @@ class Route:
     scope: Scope | None = None
     failed: type[FailureBody] = Failed
     shared: int = 0
+    part: Part = "api"

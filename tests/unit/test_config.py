@@ -61,6 +61,11 @@ def test_old_names_still_work_and_domains_move_apart() -> None:
         ("DNS_SERVERS", "foo:bar"),
         ("DATABASE_DSN", "garbage"),
         ("DATABASE_MAX_OPEN_CONNS", "2"),
+        ("ROLES", "smpt"),
+        ("ROLES", ""),
+        ("ROLES", "smtp,ingest"),
+        ("INGEST_MODE", "rabbit"),
+        ("RABBITMQ_QUEUE", "a b"),
     ],
 )
 def test_bad_value_is_refused_by_name(name: str, value: str) -> None:
@@ -99,10 +104,34 @@ def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
         assert config.duration(text) >= 0
 
 
+def test_roles_are_all_or_some_and_only_a_queue_has_takers() -> None:
+    queue = {"INGEST_MODE": "queue", "RABBITMQ_URL": "amqp://broker/"}
+    assert load().roles == ("smtp", "web", "push", "webhooks", "sweeper")
+    assert load(**queue).roles == config.ROLES
+    assert load(ROLES="web, smtp,web").roles == ("web", "smtp")
+    assert load(ROLES="ingest", **queue).roles == ("ingest",)
+
+
+@pytest.mark.parametrize("roles", ["all", "smtp", "ingest"])
+def test_queue_mode_without_a_broker_is_refused(roles: str) -> None:
+    with pytest.raises(ConfigError, match="TEMPMAIL_RABBITMQ_URL"):
+        load(INGEST_MODE="queue", ROLES=roles)
+    with pytest.raises(ConfigError, match="TEMPMAIL_RABBITMQ_URL"):
+        load(INGEST_MODE="queue", ROLES=roles, RABBITMQ_URL="http://broker")
+
+
+def test_web_node_beside_a_queue_needs_no_broker() -> None:
+    assert load(INGEST_MODE="queue", ROLES="web,push").rabbitmq_url == ""
+
+
 def test_environment_of_the_older_service_does_not_keep_it_from_starting() -> None:
-    given = {"TEMPMAIL_REDIS_ADDRESS": "redis:6379", "TEMPMAIL_ROLES": "all", "TEMPMAIL_SMTP_DOMAIN": "mx.test"}
+    given = {
+        "TEMPMAIL_REDIS_ADDRESS": "redis:6379",
+        "TEMPMAIL_SMTP_WRITE_TIMEOUT": "9s",
+        "TEMPMAIL_SMTP_DOMAIN": "mx.test",
+    }
     assert config.load(given).smtp_domain == "mx.test"
-    assert config.without_effect(given) == ["TEMPMAIL_REDIS_ADDRESS", "TEMPMAIL_ROLES"]
+    assert config.without_effect(given) == ["TEMPMAIL_REDIS_ADDRESS", "TEMPMAIL_SMTP_WRITE_TIMEOUT"]
 
 
 def test_name_servers_are_addresses_with_or_without_a_port() -> None:
