@@ -64,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     plus_addressing: bool
     subdomain_mailboxes: bool
     dns_servers: tuple[str, ...]
+    mail_authentication: bool
     webhook_allowed_networks: tuple[Network, ...]
     webhook_retry_delays: tuple[float, ...]
     webhook_retention: float
@@ -332,6 +333,14 @@ SETTINGS: Final = (
     ),
     Setting(
         "DNS_SERVERS", "dns_servers", _name_servers, "", "host:port of the name servers to ask; empty = the system's"
+    ),
+    Setting(
+        "MAIL_AUTHENTICATION",
+        "mail_authentication",
+        _boolean,
+        "true",
+        "ask DNS for SPF, DKIM and DMARC of arriving mail, after it was accepted; off asks nothing",
+        "false",
     ),
     Setting("MAILBOX_DEFAULT_TTL", "mailbox_default_ttl", duration, "1h", "life of a mailbox that names none"),
     Setting("MAILBOX_MAX_TTL", "mailbox_max_ttl", duration, "24h", "longest life a guest may ask for"),

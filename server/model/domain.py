@@ -135,6 +135,11 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()  # some 10,000 rules: read when first asked
 
 
+def organisation(name: str) -> str:
+    """The name one label below the public suffix: whom ``name`` belongs to (RFC 7489 section 3.2)."""
+    return _suffixes().privatesuffix(name) or name
+
+
 def to_ascii(name: str) -> str:
     """``name`` in lower case with its international labels as A-labels, unchanged where it cannot be a domain."""
     name = name.strip().rstrip(".").lower()

@@ -51,13 +51,15 @@ class Recipient(msgspec.Struct, frozen=True):
 
 class Envelope(msgspec.Struct):
     """One message as SMTP handed it over: who, to whom, and the bytes (CRLF lines, dots unstuffed, trace header in
-    front).
+    front). ``client`` and ``helo``: its address and what it called itself, where a client brought it.
     """
 
     sender: str
     recipients: list[Recipient]
     raw: bytes
     tls: bool = False
+    client: str = ""
+    helo: str = ""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -91,7 +93,9 @@ class StoredAttachment(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What only some readers need of a message, kept as one JSON value beside its row."""
+    """What only some readers need of a message, kept as one JSON value beside its row. ``spf``, ``dkim`` and ``dmarc``
+    are joined to it later, once DNS has answered (services/authentication.py).
+    """
 
     cc: str = ""
     reply_to: str = ""
@@ -100,6 +104,9 @@ class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     has_html: bool = False
     has_text: bool = False
     tls: bool = False
+    spf: str = "none"
+    dkim: str = "none"
+    dmarc: str = "none"
     attachments: tuple[StoredAttachment, ...] = ()
     codes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ record wants to see it; "no such record" is an answer and not a failure.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import aiodns
 import pycares
@@ -25,6 +25,7 @@ _NOTHING: Final = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENOD
 SECONDS: Final = Histogram("tempmail_dns_seconds", "Time to an answer from DNS.", LATENCY, ("type",))
 
 Data = TypeVar("Data")
+Kind = Literal["A", "AAAA", "MX", "PTR", "TXT"]
 
 
 class Resolver:
@@ -58,6 +59,22 @@ class Resolver:
         """(preference, host in lower case without the final dot) of ``name``, the preferred first. Unavailable."""
         records = await self._anew(name, "MX", pycares.MXRecordData)
         return sorted((record.priority, record.exchange.lower().rstrip(".")) for record in records)
+
+    async def records(self, name: str, kind: Kind) -> list[str]:
+        """The records of ``name`` as texts, kept for their TTL as ``addresses`` are; MX hosts by preference.
+        Unavailable.
+        """
+        if kind == "TXT":
+            texts = await _ask(self._kept, name, kind, pycares.TXTRecordData)
+            return [record.data.decode("ascii", "replace") for record in texts]
+        if kind == "MX":
+            hosts = await _ask(self._kept, name, kind, pycares.MXRecordData)
+            return [host.exchange for host in sorted(hosts, key=lambda host: host.priority)]
+        if kind == "PTR":
+            return [record.dname for record in await _ask(self._kept, name, kind, pycares.PTRRecordData)]
+        if kind == "A":
+            return [record.addr for record in await _ask(self._kept, name, kind, pycares.ARecordData)]
+        return [record.addr for record in await _ask(self._kept, name, kind, pycares.AAAARecordData)]
 
     async def _anew(self, name: str, kind: str, shape: type[Data]) -> list[Data]:
         """Ask through a channel that remembers nothing, not even that there was nothing."""

@@ -28,8 +28,10 @@ from server.model.message import Mailbox, Stored
 from server.services.accounts import AccountService
 from server.services.administration import AdministrationService
 from server.services.aliases import AliasService
+from server.services.authentication import Authentication
 from server.services.claims import DomainClaims
 from server.services.coherence import Coherence
+from server.services.contracts import Delivery
 from server.services.deliverer import Deliverer
 from server.services.departures import Departures
 from server.services.domains import ServedDomains
@@ -275,7 +277,7 @@ class Shard:
         self._sessions = Sessions(self._config, self._hub, self._open)
         self._streams = Streams(self._config.streams_max, self._limits.exempt)
         sock = self._context.sockets.smtp
-        self._smtp = Listener(self._config, self._ingest, sock) if sock else None
+        self._smtp = Listener(self._config, self._arriving(), sock) if sock else None
         await self._follow_settings()
         parts = WebParts(
             config=self._config,
@@ -302,6 +304,15 @@ class Shard:
         self._web = await app.serve(app.build(parts), self._context.sockets.http, self._config.drain_deadline / 2)
         if self._smtp:
             await self._smtp.start()
+
+    def _arriving(self) -> Delivery:
+        """Where SMTP hands its mail: the commit, or what checks it after the commit."""
+        if not self._config.mail_authentication:
+            return self._ingest
+        asking = self._resolver.records
+        authentication = Authentication(self._ingest, asking, self._message_store, self._coherence)
+        self._closing.push_async_callback(authentication.close)
+        return authentication
 
     async def _follow_settings(self) -> None:
         """Whoever keeps settings is told of those in force, now and whenever administrators change them."""

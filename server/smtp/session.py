@@ -451,9 +451,11 @@ class Session(Base):
             self._say(data.refusal)
             return
         recipients = list(transaction.recipients.values())
-        future = self._shared.delivery.submit(
-            Envelope(transaction.sender, recipients, raw, self.session.ssl is not None)
+        client = self.session
+        envelope = Envelope(
+            transaction.sender, recipients, raw, client.ssl is not None, client.peer or "", client.host_name or ""
         )
+        future = self._shared.delivery.submit(envelope)
         BYTES.add(n=len(raw))
         self._hold |= BUSY
         future.add_done_callback(self._committed)

@@ -129,6 +129,15 @@ class MessageStore:
         await self.one(mailbox, message_id)
         return False
 
+    async def authenticated(self, stored: Sequence[Stored], results: Mapping[str, str]) -> None:
+        """Join the results to the details of a message's rows; those that have gone are passed over."""
+        ends = await self._database.fetch(SQL.inboxes_end, [one.mailbox_id for one in stored])
+        where = {str(row["mailbox_id"]): span(rows.moment(row["drop_after"]), self._clock()) for row in ends}
+        for one in set(where.values()):
+            here = [row for row in stored if where.get(row.mailbox_id) == one]
+            which = [row.mailbox_id for row in here], [row.seq for row in here], [row.id for row in here]
+            await self._database.execute(SQL.messages_authenticated, *which, *one, written(results))
+
     async def delete(self, mailbox: Mailbox, message_id: str) -> None:
         """Refused message_not_found."""
         if not await self._delete(mailbox, SQL.message_delete, SQL.message_tags_delete, *_which(message_id)):

@@ -53,8 +53,13 @@ class MailboxObject(msgspec.Struct, rename="camel"):
 
 
 class Authentication(msgspec.Struct):
-    """What is known of where a message came from."""
+    """What is known of where a message came from: results of SPF, DKIM and DMARC in the words of RFC 8601 section 2.7,
+    "none" too until they are known (moments after the message) and where checking is switched off.
+    """
 
+    spf: str
+    dkim: str
+    dmarc: str
     tls: bool
 
 
@@ -113,7 +118,7 @@ class Summary(msgspec.Struct, rename="camel"):
             has_attachments=bool(details.attachments),
             codes=details.codes,
             links=details.links,
-            auth=Authentication(details.tls),
+            auth=Authentication(details.spf, details.dkim, details.dmarc, details.tls),
             attachments=details.attachments or UNSET,
         )
 

@@ -77,6 +77,9 @@ async def test_every_read_of_a_mailbox_touches_one_partition(pools: Pools) -> No
         "tag": await planned(pools, SQL.message_tag, box.id, *where, row.seq, row.id, row.id),
         "untag": await planned(pools, SQL.message_untag, box.id, *where, row.seq, row.id, row.id),
         "mark_read": await planned(pools, SQL.message_mark_read, box.id, *where, row.seq, row.id),
+        "authenticated": await planned(
+            pools, SQL.messages_authenticated, [box.id], [row.seq], [row.id], *where, '{"dmarc": "pass"}'
+        ),
         "delete": await planned(pools, SQL.message_delete, box.id, *where, row.seq, row.id),
     }
     hour = aligned(row.body_drop_after, timedelta(hours=1)).suffix

@@ -9,6 +9,9 @@ SELECT total, unread, next_seq, last_activity, drop_after FROM messages.inboxes 
 -- name: inboxes_counts
 SELECT mailbox_id, total, unread, next_seq, last_activity FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
 
+-- name: inboxes_end
+SELECT mailbox_id, drop_after FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
+
 -- name: inbox_delete
 -- Its messages and bodies stay in their partition until that goes: they cannot be reached without this row. The partition
 -- of mail without an end never goes, so the caller deletes what such an inbox held.

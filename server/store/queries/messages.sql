@@ -51,6 +51,14 @@ SELECT raw FROM messages.bodies WHERE id = $1 AND drop_after = $2 LIMIT 1
 UPDATE messages.messages SET is_read = true
 WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq = $4 AND id = $5 AND NOT is_read
 
+-- name: messages_authenticated
+-- What was found out about a message after it was stored. Takes no lock on the inboxes, which arriving mail waits for: a row
+-- that is just being moved elsewhere is an error, and stays as it is.
+UPDATE messages.messages m
+SET details = (m.details::jsonb || $6::jsonb)::json
+FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS stored (mailbox_id, seq, id)
+WHERE m.mailbox_id = stored.mailbox_id AND m.seq = stored.seq AND m.id = stored.id AND m.drop_after BETWEEN $4 AND $5
+
 -- name: message_delete
 DELETE FROM messages.messages
 WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq = $4 AND id = $5

@@ -1,0 +1,98 @@
+"""Whose name a message bears, and that no head, signature or record a stranger writes breaks the reader."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.model.authenticity import Policy, aligned, claims, policy, verify
+
+
+@pytest.mark.parametrize(
+    ("head", "author"),
+    [
+        ("From: a@example.org", "example.org"),
+        ("FROM : Alice <a@Example.ORG.>", "example.org"),
+        ('From: "bank@bank.example" <a@evil.example>', "evil.example"),
+        ("From: =?utf-8?q?bank@bank.example?= <a@evil.example>", "evil.example"),
+        ("From: (bank@bank.example) a@evil.example", "evil.example"),
+        ("From: Alice\r\n\t<a@b.example>", "b.example"),
+        ("From: a@müller.example", "xn--mller-kva.example"),
+        ("From: bank@bank.example <a@evil.example>", None),
+        ("From: <a@b.example> <c@d.example>", None),
+        ("From: a@b.example, c@d.example", None),
+        ("From: alice@example.org)<bob@evil.example>", None),
+        ("From: a@b@c.example", None),
+        ("From: undisclosed", None),
+        ("From:", None),
+        ("From: a@b.example\r\nSubject: x\r\nfrom: c@d.example", None),
+        ("Subject: From: a@b.example", ""),
+        ("X-From: a@b.example", ""),
+    ],
+)
+def test_the_author_is_the_one_address_of_the_one_from(head: str, author: str | None) -> None:
+    assert claims(f"{head}\r\n\r\nFrom: body@body.example\r\n".encode()).author == author
+
+
+def test_names_of_keys_are_read_from_folded_signatures() -> None:
+    head = (
+        b"DKIM-Signature: v=1; a=rsa-sha256; d=Example.org;\r\n\ts=sel;\r\n h=from; b=aa\r\n"
+        b"dkim-signature: d=nothing.example\r\nDKIM-Signature: garbage\r\nFrom: a@b.example\r\n\r\n"
+    )
+    assert claims(head).keys == ("sel._domainkey.example.org", "", "")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [b"DKIM-Signature: " + b"\r\n ;" * 20_000, b"From: " + b"(" * 90_000, b"From: " + b'"' * 90_000, b"f" * 10_000_000],
+)
+def test_hostile_heads_cost_little(field: bytes) -> None:
+    began = time.process_time()
+    claims(field + b"\r\n\r\n")
+    assert time.process_time() - began < 5  # quadratic ones take minutes
+
+
+@given(st.binary(max_size=400), st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_no_signature_breaks_the_reader(tags: bytes, body: bytes) -> None:
+    raw = b"DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=s; h=from; " + tags + b"\r\nFrom: a@b\r\n\r\n" + body
+    found = claims(raw)
+    keys: dict[str, str | None] = {"s._domainkey.a.example": "v=DKIM1; p=" + tags.decode("latin-1")}
+    assert all(proof.verdict in ("fail", "permerror") for proof in verify(raw, len(found.keys), keys))
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        (["v=DMARC1; p=none"], Policy()),
+        (["v=DMARC1;p=reject;adkim=s;aspf=S"], Policy(True, True)),
+        (["v = DMARC1 ; p = quarantine; adkim=r"], Policy()),
+        (["v=spf1 -all", "v=DMARC1; p=none"], Policy()),
+        (["v=DMARC1; p=none", "v=DMARC1; p=reject"], None),
+        (["v=DMARC1; p=perhaps"], None),
+        (["v=DMARC1"], None),
+        (["p=none; v=DMARC1"], None),
+        (["v=DMARC11; p=none"], None),
+        ([], None),
+    ],
+)
+def test_a_policy_is_one_record_or_none(records: list[str], expected: Policy | None) -> None:
+    assert policy(records) == expected
+
+
+@pytest.mark.parametrize(
+    ("domain", "author", "relaxed", "strict"),
+    [
+        ("example.org", "example.org", True, True),
+        ("mail.example.org", "example.org", True, False),
+        ("example.org", "news.example.org", True, False),
+        ("a.co.uk", "b.co.uk", False, False),
+        ("evilexample.org", "example.org", False, False),
+        ("", "example.org", False, False),
+        ("co.uk", "a.co.uk", False, False),
+    ],
+)
+def test_alignment_follows_organisations_not_endings(domain: str, author: str, relaxed: bool, strict: bool) -> None:
+    assert aligned(domain, author, strict=False) is relaxed
+    assert aligned(domain, author, strict=True) is strict
