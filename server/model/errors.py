@@ -69,3 +69,7 @@ class Unavailable(Exception):
 
     The text is for the log; no client is ever shown it.
     """
+
+
+class Unstorable(Unavailable):
+    """The fault lies in this one message, which cannot even be stored as bare bytes: it will fail again."""

@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 _SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -60,6 +60,11 @@ def with_seq(head: str, seq: int) -> str:
 def floor(moment: datetime) -> str:
     """What every id made before ``moment`` is less than, and none made after it."""
     return str(uuid.UUID(int=int(moment.timestamp() * 1000) << 80))
+
+
+def made_at(made: str) -> datetime:
+    """When an id was made, to the millisecond."""
+    return datetime.fromtimestamp(int(made[:8] + made[9:13], 16) / 1000, UTC)
 
 
 def valid(text: str) -> bool:

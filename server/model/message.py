@@ -52,6 +52,9 @@ class Recipient(msgspec.Struct, frozen=True):
 class Envelope(msgspec.Struct):
     """One message as SMTP handed it over: who, to whom, and the bytes (CRLF lines, dots unstuffed, trace header in
     front). ``client`` and ``helo``: its address and what it called itself, where a client brought it.
+
+    ``id`` and ``received_at`` are set of mail that comes through the queue: it was answered 250 then, is stored once
+    for its id, and a mailbox that has filled up meanwhile is dropped from it as one that has gone is.
     """
 
     sender: str
@@ -60,6 +63,8 @@ class Envelope(msgspec.Struct):
     tls: bool = False
     client: str = ""
     helo: str = ""
+    id: str = ""
+    received_at: datetime | None = None
 
 
 class Stored(msgspec.Struct, frozen=True):

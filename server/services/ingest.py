@@ -21,7 +21,7 @@ from server.cache import keys
 from server.cache.local import Local
 from server.log import event
 from server.metrics import LATENCY, Counter, Gauge, Histogram
-from server.model.errors import Refused, Unavailable
+from server.model.errors import Refused, Unavailable, Unstorable
 from server.model.message import Envelope, Recipient, Stored
 from server.model.mime import Mail, is_cheap, parse
 from server.services.coherence import Coherence, mail
@@ -155,7 +155,7 @@ class Ingest:
         self._join(envelope, read, is_read, future)
 
     def _join(self, envelope: Envelope, read: Mail, is_read: bool, future: "asyncio.Future[list[Stored]]") -> None:
-        item = Item(envelope, read, self._pack(envelope.raw), self._clock(), is_read)
+        item = Item(envelope, read, self._pack(envelope.raw), envelope.received_at or self._clock(), is_read)
         self._queue.append(_Pending(item, future))
         self._queued_bytes += len(item.packed)
         if self._writer is None or self._writer.done():
@@ -245,6 +245,8 @@ class Ingest:
         for one in pending:
             envelope = one.item.envelope
             gone = [r for r in envelope.recipients if room.get(r.mailbox_id, 0) is None]
+            if envelope.id:  # there is nobody left to try again later
+                gone += [r for r in envelope.recipients if room.get(r.mailbox_id) == 0]
             if gone:
                 envelope.recipients = [r for r in envelope.recipients if r not in gone]
             full = [r.mailbox_id for r in envelope.recipients if room.get(r.mailbox_id) == 0]
@@ -273,7 +275,8 @@ class Ingest:
         one = pending[0]
         event("error", "message could not be stored as read", reason=_kind(error), size=len(one.item.envelope.raw))
         if one.stripped:
-            self._give_up(pending, error)
+            ERRORS.add((type(error).__name__, "ingest"))
+            one.refuse(Unstorable(f"refused by the database: {type(error).__name__}"))
             return
         one.stripped = True
         one.item.mail = _unread(type(error).__name__)

@@ -15,8 +15,9 @@ import msgspec
 from server.model import ids
 from server.model.message import FOREVER, Details, Envelope, Stored, StoredAttachment
 from server.model.mime import Mail
+from server.store import arrivals
 from server.store.deliveries import Listeners, copy_received
-from server.store.pools import Database
+from server.store.pools import Connection, Database
 from server.store.rows import moment, scrubbed
 from server.store.sql import SQL
 
@@ -57,27 +58,66 @@ async def write(
     Raises Shortfall when nothing was written for want of an inbox, and the driver's own exceptions otherwise: then
     nothing is known of the commit unless the error is the server's (asyncpg.PostgresError), which means rolled back.
     """
-    demand = _demand(items)
-    details = [_details(item.mail, item.envelope) for item in items]
-    mails, rows = _columns(items, details)
-    wanted = list(demand), [n for n, _ in demand.values()], [fresh for _, fresh in demand.values()]
-    arguments = (*wanted, now, _drop_of_endless(retention, now), *mails, *rows)
+    if any(item.envelope.id for item in items):
+        return await _write_once(database, retention, items, now, recorded)
+    prepared = _Prepared(items, retention, now)
     async with database.connection() as connection:
-        given = await connection.fetch(SQL.deliver, *arguments, False)
+        given = await connection.fetch(SQL.deliver, *prepared.arguments, False)
         if _went(given):
-            return _stored(items, details, mails, rows, _granted(given))
+            return prepared.stored(given)
         if not _heard_by(given):
-            raise _shortfall(demand, given)
+            raise _shortfall(prepared.demand, given)
         async with connection.transaction():
-            given = await connection.fetch(SQL.deliver, *arguments, True)
-            if not _went(given):
-                raise _shortfall(demand, given)
-            stored = _stored(items, details, mails, rows, _granted(given))
-            heard = _heard_by(given)
-            heard_rows = [row for one in stored for row in one if row.mailbox_id in heard]
-            await copy_received(connection, heard_rows, heard, now)
+            stored, _ = await _write_heard(connection, prepared, now)
     recorded()
     return stored
+
+
+class _Prepared:
+    """The arguments of ``deliver`` for some items, and what its answer makes of them."""
+
+    def __init__(self, items: Sequence[Item], retention: float, now: datetime) -> None:
+        self._items, self.demand = items, _demand(items)
+        self._details = [_details(item.mail, item.envelope) for item in items]
+        self._mails, self._rows = _columns(items, self._details)
+        counts = self.demand.values()
+        wanted = list(self.demand), [n for n, _ in counts], [fresh for _, fresh in counts]
+        self.arguments = (*wanted, now, _drop_of_endless(retention, now), *self._mails, *self._rows)
+
+    def stored(self, given: Sequence[asyncpg.Record]) -> list[list[Stored]]:
+        return _stored(self._items, self._details, self._mails, self._rows, _granted(given))
+
+
+async def _write_heard(connection: Connection, prepared: _Prepared, now: datetime) -> tuple[list[list[Stored]], bool]:
+    """Inside a transaction: the items, and a delivery for each webhook that listens; whether any does."""
+    given = await connection.fetch(SQL.deliver, *prepared.arguments, True)
+    if not _went(given):
+        raise _shortfall(prepared.demand, given)
+    stored, heard = prepared.stored(given), _heard_by(given)
+    if heard:
+        heard_rows = [row for one in stored for row in one if row.mailbox_id in heard]
+        await copy_received(connection, heard_rows, heard, now)
+    return stored, bool(heard)
+
+
+async def _write_once(
+    database: Database, retention: float, items: Sequence[Item], now: datetime, recorded: Callable[[], None]
+) -> list[list[Stored]]:
+    """``write``, but what has an id is stored only if nothing of that id ever was; else it has no rows."""
+    async with database.connection() as connection, connection.transaction():
+        new = await arrivals.claim(connection, list({item.envelope.id for item in items} - {""}))
+        fresh = []
+        for nth, item in enumerate(items):
+            if not item.envelope.id or item.envelope.id in new:
+                new.discard(item.envelope.id)  # it may be in the batch twice
+                fresh.append(nth)
+        if not fresh:
+            return [[] for _ in items]
+        rows, heard = await _write_heard(connection, _Prepared([items[n] for n in fresh], retention, now), now)
+    if heard:
+        recorded()
+    stored = dict(zip(fresh, rows, strict=True))
+    return [stored.get(n, []) for n in range(len(items))]
 
 
 def _went(given: Sequence[asyncpg.Record]) -> bool:

@@ -254,7 +254,8 @@ async def test_copy_that_a_crash_left_too_wide_is_narrowed_by_the_first_row_that
     [message] = (await told.messages.page(box, 10, 0, 1 << 62))[0]
     await told.messages.mark_read(box, message.id)
     assert len(await told.rows()) == 3
-    told.deliverer.start(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.obey(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.start()
     told.deliverer.wake()
     await receiver.until(lambda r: len(r.requests) == 1)
     async with asyncio.timeout(20):
@@ -272,7 +273,8 @@ async def test_webhooks_of_an_account_that_is_switched_off_stay_silent(told: Tol
     await told.hook(url=f"http://127.0.0.1:{receiver.port}/")
     await told.pools.users.execute("UPDATE users.users SET is_active = false")
     await told.receive(await told.box())
-    told.deliverer.start(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.obey(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.start()
     told.deliverer.wake()
     async with asyncio.timeout(20):
         while any(row["due_at"] for row in await told.rows()):
@@ -298,7 +300,8 @@ async def test_one_host_gets_few_requests_at_once_whatever_webhooks_lead_there(t
     box = await told.box()
     for _ in range(4):
         await told.receive(box)
-    told.deliverer.start(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.obey(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.start()
     told.deliverer.wake()
     await receiver.until(lambda r: len(r.requests) == 20)
     assert 1 < most <= MAX_SENDING_EACH
@@ -315,7 +318,8 @@ async def test_ending_worker_leaves_what_it_was_sending_to_others_at_once(told: 
     receiver.answer = hang
     await told.hook(url=f"http://127.0.0.1:{receiver.port}/")
     await told.receive(await told.box())
-    told.deliverer.start(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.obey(told.webhooks.disable, told.webhooks.narrow)
+    told.deliverer.start()
     told.deliverer.wake()
     await receiver.until(lambda r: len(r.requests) == 1)
     await told.deliverer.close()

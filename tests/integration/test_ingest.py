@@ -8,6 +8,7 @@ import pytest
 
 from server.cache.generations import Generations, Writer
 from server.cache.local import Local
+from server.model import ids
 from server.model.domain import Rules, Target
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint
@@ -17,6 +18,7 @@ from server.services.domains import ServedDomains
 from server.services.ingest import Ingest
 from server.services.routing import Routes
 from server.services.sandbox import Sandbox
+from server.store import arrivals
 from server.store.domains import DomainStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
@@ -96,7 +98,7 @@ async def test_message_that_cannot_be_stored_at_all_fails_alone(bench: Bench) ->
     )
     futures = [bench.submit(box, sender="poison@b.c" if n in (3, 4, 60) else "a@b.c") for n in range(64)]
     fates = await outcomes(futures)
-    assert [n for n, fate in enumerate(fates) if fate == "Unavailable"] == [3, 4, 60]
+    assert [n for n, fate in enumerate(fates) if fate == "Unstorable"] == [3, 4, 60]
     assert len(await bench.subjects(box)) == 61
 
 
@@ -182,3 +184,52 @@ async def test_hostile_message_is_read_apart_and_stored(bench: Bench) -> None:
     assert total == 3
     for row in rows:
         assert len(await bench.store.raw(row)) == row.size
+
+
+def queued(*boxes: Mailbox, mail_id: str, subject: str = "queued") -> Envelope:
+    """A message as it comes out of the queue."""
+    raw = f"Subject: {subject}\r\n\r\ntext\r\n".encode()
+    received = ids.made_at(mail_id)
+    return Envelope("a@b.c", [Recipient(b.address, b.id) for b in boxes], raw, id=mail_id, received_at=received)
+
+
+async def test_queued_message_that_comes_again_is_not_stored_again(bench: Bench) -> None:
+    box = await settled(bench.store)
+    one, other = ids.new(), ids.new()
+    first = await bench.ingest.submit(queued(box, mail_id=one))
+    again = [bench.ingest.submit(queued(box, mail_id=mail_id)) for mail_id in (one, other, other, one)]
+    fates = await asyncio.gather(*again, bench.submit(box, subject="injected"))
+    assert [len(rows) for rows in fates] == [0, 1, 0, 0, 1]
+    assert first[0].received_at == ids.made_at(one)
+    assert await bench.subjects(box) == ["queued", "queued", "injected"]
+
+
+async def test_queued_message_that_was_rolled_back_is_stored_when_it_comes_again(bench: Bench) -> None:
+    box, gone = await settled(bench.store), await settled(bench.store)
+    await bench.store.delete_inboxes([gone.id])
+    mail_id = ids.new()
+    with pytest.raises(Refused):
+        await bench.ingest.submit(queued(gone, mail_id=mail_id))
+    assert len(await bench.ingest.submit(queued(gone, box, mail_id=mail_id))) == 1
+    assert await bench.subjects(box) == ["queued"]
+
+
+async def test_queued_message_reaches_the_mailboxes_that_have_room(bench: Bench) -> None:
+    box, full = await settled(bench.store), await settled(bench.store, capacity=1)
+    await bench.submit(full, subject="fills it")
+    rows = await bench.ingest.submit(queued(full, box, mail_id=ids.new()))
+    assert [row.mailbox_id for row in rows] == [box.id]
+    with pytest.raises(Refused):
+        await bench.ingest.submit(queued(full, mail_id=ids.new()))
+    assert await bench.subjects(full) == ["fills it"]
+
+
+async def test_ids_of_queued_mail_are_forgotten_after_a_day_and_not_before(bench: Bench) -> None:
+    box, database = await settled(bench.store), bench.pools.messages
+    made = [now() - timedelta(hours=hours) for hours in (0, 12, 23, 27)]
+    made_ids = [ids.floor(moment)[:14] + "7000-8000-000000000000" for moment in made]
+    await asyncio.gather(*(bench.ingest.submit(queued(box, mail_id=mail_id)) for mail_id in made_ids))
+    assert await arrivals.forget(database, now()) == 1
+    assert await arrivals.forget(database, now()) == 0
+    again = await asyncio.gather(*(bench.ingest.submit(queued(box, mail_id=mail_id)) for mail_id in made_ids))
+    assert [len(rows) for rows in again] == [0, 0, 0, 1]
