@@ -71,20 +71,22 @@ class Buckets:
         finally:
             if locked:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, start)
-        wait = tat + emission * cost - moment - burst
-        if wait > 0:
-            return Verdict(False, limit, (burst - tat + moment) // emission, (tat - moment) / _NS, wait / _NS)
         debt = tat + emission * cost - moment
+        if debt > burst:
+            return Verdict(False, limit, (burst - tat + moment) // emission, (tat - moment) / _NS, (debt - burst) / _NS)
         return Verdict(True, limit, (burst - debt) // emission, debt / _NS, 0.0)
 
     def _advance(self, first: int, fingerprint: int, now: int, increment: int, burst: int) -> int:
         """Move the client's TAT on if the take fits, and return the TAT as it was, within [now, now + burst]."""
         words = self._words
-        fingerprints = words[first : first + _WAYS].tolist()
-        tats = words[first + _WAYS : first + 2 * _WAYS].tolist()
+        entries = words[first : first + 2 * _WAYS].tolist()
+        fingerprints = entries[:_WAYS]
         known = fingerprint in fingerprints
-        way = fingerprints.index(fingerprint) if known else tats.index(min(tats))
-        tat = min(max(tats[way], now), now + burst) if known else now
+        if known:
+            way = fingerprints.index(fingerprint)
+            tat = min(max(entries[_WAYS + way], now), now + burst)
+        else:
+            way, tat = entries.index(min(entries[_WAYS:]), _WAYS) - _WAYS, now
         if increment and tat + increment - now <= burst:
             # TAT first: a death between the two leaves the evicted client, who owed least, with one request of another
             words[first + _WAYS + way] = tat + increment

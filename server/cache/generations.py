@@ -36,7 +36,7 @@ class Generations:
     Uses ``slots * columns * 8`` bytes of memory as they are touched. ValueError if ``slots`` is not a power of two.
     """
 
-    __slots__ = ("_hash_mask", "_map", "_odd", "_row", "cells", "columns", "slots")
+    __slots__ = ("_hash_mask", "_odd", "_row", "cells", "columns", "memory", "slots")
 
     def __init__(self, columns: int, slots: int = 1 << 18) -> None:
         if slots < 1 or slots & (slots - 1) or columns < 1:
@@ -45,8 +45,8 @@ class Generations:
         self.slots = slots
         self._hash_mask = slots - 1
         self._row = columns * _CELL
-        self._map = mmap.mmap(-1, slots * self._row)
-        self.cells = memoryview(self._map).cast("Q")
+        self.memory = mmap.mmap(-1, slots * self._row)
+        self.cells = memoryview(self.memory).cast("Q")
         self._odd = sum(1 << (64 * column) for column in range(columns))
 
     def slot(self, key: bytes) -> int:
@@ -56,10 +56,13 @@ class Generations:
         """
         return hash(key) & self._hash_mask
 
+    def row(self, slot: int) -> slice:
+        """Where the slot's row lies in ``memory``: who looks often keeps this, and looks with one slice."""
+        return slice(slot * self._row, (slot + 1) * self._row)
+
     def snapshot(self, slot: int) -> bytes:
         """The slot's row as it is now, ``columns * 8`` bytes. Take it before reading what is to be cached."""
-        start = slot * self._row
-        return self._map[start : start + self._row]
+        return self.memory[self.row(slot)]
 
     def settled(self, snapshot: bytes) -> bool:
         """No write was under way: what was read after this snapshot may be kept with it."""

@@ -1,6 +1,6 @@
-"""A worker's finished answers: a bounded LRU of bytes, each valid only while its mailbox's generation stands.
+"""A worker's finished answers: a bounded store of bytes, each valid only while its mailbox's generation stands.
 
-Lives here: the LRU and the reading rule. Must not know: what the bytes are, or who may see them (the token is part of
+Lives here: the store and the reading rule. Must not know: what the bytes are, or who may see them (the token is part of
 the key, so an answer can only be found by a request that carries the token it was made for).
 
 The rule: take a ``ticket`` before the database is read, hand it back with the bytes. A later look-up compares the
@@ -10,7 +10,7 @@ ticket with the shared table, so a write by any worker of the host, begun or don
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from server.cache.generations import Generations
 from server.metrics import Counter, Gauge
@@ -19,21 +19,16 @@ HITS = Counter("tempmail_cache_hits_total", "Answers found ready.", ("layer",))
 MISSES = Counter("tempmail_cache_misses_total", "Answers that had to be made.", ("layer",))
 BYTES = Gauge("tempmail_cache_bytes", "Bytes of ready answers held.", ("layer",))
 
-_ENTRY_OVERHEAD = 300  # bytes of Python objects around one entry, measured; counted so that the bound is about memory
+LAYER: Final = ("local",)
+_ENTRY_OVERHEAD = 500  # bytes of Python objects around one entry, measured; counted so that the bound is about memory
 
 
 class Ticket(NamedTuple):
     """Where a generation stood, and when (time.monotonic), before something was read."""
 
-    slot: int
+    row: slice
     snapshot: bytes
     taken: float
-
-
-class _Entry(NamedTuple):
-    ticket: Ticket
-    expires: float
-    value: "Ready"
 
 
 class Ready(NamedTuple):
@@ -43,12 +38,31 @@ class Ready(NamedTuple):
     etag: str
 
 
+class Kept:
+    """A kept answer. Whoever holds on to one asks ``Local.valid`` before each use; one that was dropped never is.
+
+    Whoever uses one without ``find`` says so in ``used``, which keeps it longer.
+    """
+
+    __slots__ = ("expires", "ready", "row", "snapshot", "taken", "used")
+
+    def __init__(self, ticket: Ticket, expires: float, ready: Ready) -> None:
+        self.row, self.snapshot, self.taken = ticket
+        self.expires, self.ready, self.used = expires, ready, False
+
+
+_GONE: Final = Ready(b"", "")
+
+
 class Local:
-    """``max_bytes`` bounds the whole; the least recently used go first. ``ttl``, in s, bounds every entry's life."""
+    """``max_bytes`` bounds the whole; of the oldest those go that were not used since they were looked at last.
+    ``ttl``, in s, bounds every entry's life.
+    """
 
     def __init__(self, generations: Generations, max_bytes: int, ttl: float) -> None:
         self._generations, self._max, self._ttl = generations, max_bytes, ttl
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._memory = generations.memory
+        self._entries: OrderedDict[Hashable, Kept] = OrderedDict()
         self._bytes = 0
         self._horizon = 0.0
 
@@ -62,27 +76,40 @@ class Local:
 
     def ticket(self, key: bytes) -> Ticket:
         """Where ``key``'s generation stands now; take it before reading the database."""
-        slot = self._generations.slot(key)
-        return Ticket(slot, self._generations.snapshot(slot), time.monotonic())
+        row = self._generations.row(self._generations.slot(key))
+        return Ticket(row, self._memory[row], time.monotonic())
 
     def stands(self, ticket: Ticket) -> bool:
         """Whether nothing has been written since ``ticket`` was taken, nor is being written."""
-        return self._generations.snapshot(ticket.slot) == ticket.snapshot
+        return self._memory[ticket[0]] == ticket[1]
 
     def settled(self, ticket: Ticket) -> bool:
         """Whether no write was in flight when ``ticket`` was taken; only then may what was read be kept."""
         return self._generations.settled(ticket.snapshot)
 
-    def get(self, key: Hashable) -> Ready | None:
-        entry = self._entries.get(key)
-        if entry is not None:
-            if entry.expires > time.monotonic() and self.current(entry.ticket):
-                self._entries.move_to_end(key)
-                HITS.add(("local",))
-                return entry.value
-            self._drop(key)
-        MISSES.add(("local",))
+    def valid(self, kept: Kept, now: float) -> bool:
+        """Whether ``kept`` may be used at ``now`` (time.monotonic)."""
+        return kept.expires > now and kept.taken >= self._horizon and self._memory[kept.row] == kept.snapshot
+
+    def find(self, key: Hashable) -> Kept | None:
+        """What is kept under ``key`` and may be used; uncounted."""
+        kept = self._entries.get(key)
+        if kept is None:
+            return None
+        if self.valid(kept, time.monotonic()):
+            kept.used = True
+            return kept
+        self._drop(key)
         return None
+
+    def get(self, key: Hashable) -> Ready | None:
+        """The answer kept under ``key``, counted as a hit or a miss."""
+        kept = self.find(key)
+        if kept is None:
+            MISSES.add(LAYER)
+            return None
+        HITS.add(LAYER)
+        return kept.ready
 
     def put(self, key: Hashable, ticket: Ticket, value: Ready, lifetime: float | None = None) -> None:
         """Keep ``value`` for ``lifetime`` seconds at most, unless a write was in flight when the ticket was taken."""
@@ -91,12 +118,25 @@ class Local:
             return
         if key in self._entries:
             self._drop(key)
-        expires = ticket.taken + self._ttl if lifetime is None else time.monotonic() + lifetime
-        self._entries[key] = _Entry(ticket, expires, value)
+        expires = ticket.taken + self._ttl
+        if lifetime is not None:
+            expires = min(expires, time.monotonic() + lifetime)
+        self._entries[key] = Kept(ticket, expires, value)
         self._bytes += size
         while self._bytes > self._max:
-            self._drop(next(iter(self._entries)))
-        BYTES.set(self._bytes, ("local",))
+            self._make_room()
+        BYTES.set(self._bytes, LAYER)
+
+    def _make_room(self) -> None:
+        """Drop the oldest, unless it was used: then it counts as new, once."""
+        key, kept = next(iter(self._entries.items()))
+        if kept.used:
+            kept.used = False
+            self._entries.move_to_end(key)
+        else:
+            self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
-        self._bytes -= len(self._entries.pop(key).value.body) + _ENTRY_OVERHEAD
+        kept = self._entries.pop(key)
+        self._bytes -= len(kept.ready.body) + _ENTRY_OVERHEAD
+        kept.expires, kept.ready = 0.0, _GONE  # also for whoever holds on to it

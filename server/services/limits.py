@@ -21,6 +21,7 @@ SEARCHES: Final = 2  # of one mailbox at a time; a search may read all of its te
 _DAY: Final = 86_400.0
 _HOUR: Final = 3_600.0
 _REMEMBERED: Final = 10_000
+_OF_REQUESTS: Final = ("request",)
 
 
 class _Limit(NamedTuple):
@@ -52,7 +53,7 @@ class RateLimits:
 
     def __init__(self, config: Config, buckets: Buckets, places: Places) -> None:
         self._buckets, self._places = buckets, places
-        self._exempt: OrderedDict[str, bool] = OrderedDict()
+        self._subscribers: OrderedDict[str, bytes] = OrderedDict()
         self.adopt(config)
 
     def adopt(self, config: Config) -> None:
@@ -63,29 +64,36 @@ class RateLimits:
 
     def exempt(self, client: str) -> bool:
         """Whether the client's network is free of limits, as is a client on our own unix socket (an empty address)."""
-        known = self._exempt.get(client)
+        return not self._subscriber(client)
+
+    def _subscriber(self, client: str) -> bytes:
+        """What a client's requests are counted under; empty for one that is exempt."""
+        known = self._subscribers.get(client)
         if known is None:
-            known = not client or any(ipaddress.ip_address(client) in network for network in self._config.rate_exempt)
-            self._exempt[client] = known
-            if len(self._exempt) > _REMEMBERED:
-                self._exempt.popitem(last=False)
+            free = not client or any(ipaddress.ip_address(client) in network for network in self._config.rate_exempt)
+            known = self._subscribers[client] = b"" if free else b"r" + _subscriber(client)
+            if len(self._subscribers) > _REMEMBERED:
+                self._subscribers.popitem(last=False)
         return known
 
     def request(self, client: str) -> Verdict | None:
         """Take one request from the client's minute; None where nothing limits it."""
-        if self._request is None or self.exempt(client):
+        if self._request is None:
             return None
-        HITS.add(("request",))
-        verdict = self._request(b"r" + _subscriber(client))
+        subscriber = self._subscriber(client)
+        if not subscriber:
+            return None
+        HITS.add(_OF_REQUESTS)
+        verdict = self._request(subscriber)
         if not verdict.allowed:
-            BLOCKS.add(("request",))
+            BLOCKS.add(_OF_REQUESTS)
         return verdict
 
     def failed_before(self, client: str) -> Verdict | None:
         """What is left of the client's minute, taking nothing; ``allowed`` says whether a request would be."""
         if self._request is None or self.exempt(client):
             return None
-        verdict = self._request(b"r" + _subscriber(client), cost=0)
+        verdict = self._request(self._subscriber(client), cost=0)
         return verdict if verdict.remaining > 0 else verdict._replace(allowed=False, retry_after=1.0)
 
     def user(self, user: User, client: str) -> Verdict | None:

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine, Iterable, Sequence
-from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -17,8 +16,8 @@ from aiohttp.http import HttpProcessingError
 from server import log
 from server.model.errors import Refused
 from server.web.caller import Addresses, Origins
-from server.web.dispatch import Endpoint, limit_headers
-from server.web.hot import Fronted, Hot
+from server.web.dispatch import Endpoint, limit_lines
+from server.web.hot import Admit, Fronted, Hot
 from server.web.messages import INJECTION_MAX
 from server.web.parts import WebParts
 from server.web.requests import Call
@@ -54,7 +53,7 @@ class Api:
     def __init__(self, parts: WebParts) -> None:
         self._root = _Place()
         self._parts, self._origins = parts, Origins(parts.config)
-        self.hot = Hot(parts.local, partial(_admitted, parts))
+        self.hot = Hot(parts.local, _admission(parts))
         self._addresses = Addresses(parts.config.trusted_proxies)
         self._elsewhere: dict[str, Endpoint] = {}
         self._nowhere = self._unmatched(Failed)
@@ -109,17 +108,20 @@ class Api:
         return place
 
 
-def _admitted(parts: WebParts, client: str) -> bytes | None:
-    """Count a request that is answered before it is parsed; its limit's header lines, None where it may not pass or
-    where settings that may concern it are to be read anew."""
-    if parts.settings.stale():
-        return None
-    verdict = parts.limits.request(client)
-    if verdict is None:
-        return b""
-    if not verdict.allowed:
-        return None
-    return "".join(f"{name}: {value}\r\n" for name, value in limit_headers(verdict).items()).encode()
+def _admission(parts: WebParts) -> Admit:
+    """What counts a request that is answered before it is parsed: its limit's header lines, None where it may not pass
+    or where settings that may concern it are to be read anew."""
+    stale, count = parts.settings.stale, parts.limits.request
+
+    def admit(client: str) -> bytes | None:
+        if stale():
+            return None
+        verdict = count(client)
+        if verdict is None:
+            return b""
+        return limit_lines(verdict) if verdict.allowed else None
+
+    return admit
 
 
 def build(parts: WebParts) -> Api:

@@ -23,14 +23,14 @@ from server import log
 from server.cache import keys
 from server.cache.buckets import Verdict
 from server.cache.local import Local, Ready
-from server.metrics import LATENCY, Counter, Histogram, Labels
+from server.metrics import LATENCY, Counter, Histogram, Labels, Tally
 from server.model.account import Principal
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
 from server.web import caller
 from server.web.caller import Credential
 from server.web.gate import Gate
-from server.web.hot import Answer, Hot, Known, front_of
+from server.web.hot import Answer, Front, Hot, Known, front_of
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
 from server.web.requests import Call, Staying
@@ -72,6 +72,7 @@ class Endpoint:
         self._gate = Gate(route, parts)
         self._shared = _shared(route.shared)
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
+        self._tallies: dict[int, Tally] = {}
 
     async def answer(self, request: web.Request, segments: Sequence[str]) -> web.StreamResponse:
         """The whole of it, without an await where the answer is kept. ``segments``: the path's variable ones."""
@@ -100,8 +101,8 @@ class Endpoint:
             else:
                 reply = Reply(200, ready.body, ready.etag)
             if self._local is not None and credential.kind == "token" and isinstance(reply, Reply) and reply.etag:
-                self._learn(request, (request.raw_path, credential, tongue), client)
-        response = self._response(request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
+                self._learn(front, request, (request.raw_path, credential, tongue), client)
+        response = self._response(front, request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
 
@@ -174,7 +175,9 @@ class Endpoint:
         log.event(level, message, request_id=request_id, method=route.method, path=route.path, kind=kind, where=where)
         return request_id
 
-    def _response(self, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language) -> web.Response:
+    def _response(
+        self, front: Front | None, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language
+    ) -> web.Response:
         status, body, tag, extra = reply
         if status == 200 and self._shared:
             extra = (*self._shared, *extra)  # what the handler says of caches goes over it
@@ -183,7 +186,7 @@ class Endpoint:
             if condition is not None and matches(condition, tag):
                 status, body, extra = 304, b"", _only_caching(extra)
         response = Answer(body=body or None, status=status, headers=_WITH_BODY[tongue] if body else _BODILESS)
-        response.front = front_of(request)
+        response.front = front
         if tag:
             response.headers["ETag"] = tag
         self._finish(request, response.headers, extra, verdict)
@@ -204,22 +207,33 @@ class Endpoint:
         if self._origins.open:
             self._origins.admit(request, headers)
 
-    def _learn(self, request: web.Request, key: tuple[str, Credential, Language], client: str) -> None:
+    def _learn(
+        self, front: Front | None, request: web.Request, key: tuple[str, Credential, Language], client: str
+    ) -> None:
         """Let the next request with this very head be answered before it is parsed: the answer is kept."""
-        front = front_of(request)
-        if front is None or not front.head or request.method != "GET" or request.version != HttpVersion11:
+        if front is None or not front.heads or request.method != "GET" or request.version != HttpVersion11:
             return
         condition = request.headers.get("If-None-Match")
 
-        def rendered(ready: Ready) -> tuple[bytes, bytes]:
+        def rendered(ready: Ready) -> tuple[bytes, bool]:
             if condition is not None and matches(condition, ready.etag):
-                return _lines(304, _BODILESS, ready.etag), b""
-            return _lines(200, _WITH_BODY[key[2]], ready.etag, len(ready.body)), ready.body
+                return _lines(304, _BODILESS, ready.etag), False
+            return _lines(200, _WITH_BODY[key[2]], ready.etag, len(ready.body)), True
 
-        self._hot.learn(front.head, Known(key, client, partial(self._count_hot, condition), rendered))
+        self._hot.learn(front.heads[0], Known(key, client, self._tally(200 if condition is None else 304), rendered))
 
-    def _count_hot(self, condition: str | None) -> None:
-        self._count("GET", 200 if condition is None else 304, 0.0)
+    def _tally(self, status: int) -> Tally:
+        """Counts answers to heads that are not parsed. They take no time worth measuring."""
+        tally = self._tallies.get(status)
+        if tally is None:
+            counted, timed = self._label("GET", status)
+
+            def fold(n: int) -> None:
+                REQUESTS.add(counted, n)
+                DURATION.observe(0.0, timed, n)
+
+            tally = self._tallies[status] = Tally(fold)
+        return tally
 
     def _count(self, method: str, status: int, seconds: float) -> None:
         labels = self._labels.get((method, status))
@@ -260,6 +274,16 @@ def limit_headers(verdict: Verdict) -> dict[str, str]:
         "X-RateLimit-Remaining": str(verdict.remaining),
         "X-RateLimit-Reset": str(math.ceil(time.time() + verdict.reset)),
     }
+
+
+def limit_lines(verdict: Verdict) -> bytes:
+    """The same as the lines of a head."""
+    reset = math.ceil(time.time() + verdict.reset)
+    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
+        verdict.limit,
+        verdict.remaining,
+        reset,
+    )
 
 
 def _lines(status: int, headers: CIMultiDict[str], tag: str, length: int | None = None) -> bytes:

@@ -15,40 +15,53 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from email.utils import formatdate
 from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from server.cache.local import Local, Ready
-from server.metrics import Counter
+from server.cache import local
+from server.cache.local import Kept, Local, Ready
+from server.metrics import Counter, Tally
 
 HITS: Final = Counter("tempmail_hot_answers_total", "Requests answered before they were parsed.")
 
-HEADS_MAX: Final = 50_000  # remembered by a worker; at 400 bytes each, 20 MB
+HEADS_MAX: Final = 50_000  # remembered by a worker; at 700 bytes each with what they led to, 35 MB
 HEAD_BYTES: Final = 2_048  # longer ones are not remembered
 PASS_EVERY: Final = 30.0  # s; then one request goes to aiohttp, whose keep-alive clock would otherwise run out
+BURST_BYTES: Final = 1 << 16  # of answers to heads that came at once; then aiohttp's back-pressure holds
 
-# Whatever could make bytes after the head part of the request, change the connection, or ask for less than the whole.
-_UNFIT: Final = re.compile(rb"\n(content-length|transfer-encoding|expect|upgrade|connection|origin|range)\s*:", re.I)
+# Whatever could make bytes after the head part of the request, change the connection, or ask for less than the whole;
+# and line ends that parsers understand differently: a bare LF, a folded line (RFC 9112 sections 2.2 and 5.2).
+_UNFIT: Final = re.compile(
+    rb"\n(?:content-length|transfer-encoding|expect|upgrade|connection|origin|range)\s*:|(?<!\r)\n|\n[ \t]", re.I
+)
+
+# Fields that differ from request to request and that no answer depends on: tracing's names for it (W3C Trace Context,
+# B3, Jaeger, Datadog, Sentry, AWS, Google, Envoy). A head is known without them.
+_BLAND: Final = re.compile(
+    rb"\r\n(?:(?:x-)?(?:request|correlation)-id|traceparent|tracestate|baggage|b3|x-b3-[a-z]+|uber-trace-id|sentry-trace|"
+    rb"x-datadog-[a-z-]+|x-amzn-trace-id|x-cloud-trace-context|x-client-trace-id|date):[ -~\t]*",
+    re.I,
+)
 
 
 class Known:
     """What a head led to: the kept answer's key, who asked, how it is counted, and how its head is written.
 
-    ``rendered`` gives the head's lines but for Date, limits and the empty one, and the body that goes with them.
+    ``rendered`` gives the head's lines but for Date, limits and the empty one, and whether the body goes with them.
     """
 
-    __slots__ = ("body", "client", "count", "key", "lines", "ready", "rendered")
+    __slots__ = ("client", "kept", "key", "lines", "rendered", "tally", "whole")
 
     def __init__(
-        self, key: Hashable, client: str, count: Callable[[], None], rendered: Callable[[Ready], tuple[bytes, bytes]]
+        self, key: Hashable, client: str, tally: Tally, rendered: Callable[[Ready], tuple[bytes, bool]]
     ) -> None:
-        self.key, self.client, self.count, self.rendered = key, client, count, rendered
-        self.ready: Ready | None = None
-        self.lines = self.body = b""
+        self.key, self.client, self.tally, self.rendered = key, client, tally, rendered
+        self.kept: Kept | None = None
+        self.lines, self.whole = b"", True
 
 
 Admit = Callable[[str], bytes | None]
@@ -58,118 +71,179 @@ Admit = Callable[[str], bytes | None]
 class Hot:
     """The heads one worker knows."""
 
-    def __init__(self, local: Local, admit: Admit) -> None:
-        self._local, self._admit = local, admit
+    def __init__(self, kept: Local, admit: Admit) -> None:
+        self._local, self._admit, self._valid = kept, admit, kept.valid
         self._heads: OrderedDict[bytes, Known] = OrderedDict()
-        self._second, self._date = 0, b""
+        self._until = 0.0  # until then _date is right
+        self._date = self._tail = b""
+        self._hits = Tally(_hits)
 
-    def answer(self, head: bytes, client: str | None) -> bytes | None:
-        """The whole answer to ``head`` if it is known, valid and allowed. ``client`` None: the head itself says who."""
-        known = self._heads.get(head)
+    def answer(self, head: bytes, client: str | None, now: float) -> bytes | None:
+        """The whole answer to ``head`` if it is known, valid and allowed. ``client`` None: the head itself says who.
+        ``now`` is time.monotonic."""
+        known = self._heads.get(head) or self._heads.get(_plain(head))
         if known is None:
             return None
-        ready = self._local.get(known.key)
-        if ready is None:
-            del self._heads[head]
-            return None
+        kept = known.kept
+        if kept is None or not self._valid(kept, now):
+            kept = self._found(known)
+            if kept is None:
+                return None
         limits = self._admit(known.client if client is None else client)
         if limits is None:
             return None
-        if known.ready is not ready:
-            known.ready = ready
-            known.lines, known.body = known.rendered(ready)
-        known.count()
-        HITS.add()
-        return b"%b%b%b\r\n%b" % (known.lines, self._date_line(), limits, known.body)
+        kept.used = True
+        known.tally.n += 1
+        self._hits.n += 1
+        if now > self._until:
+            self._set_date(now)
+        tail = b"%b%b\r\n" % (self._date, limits) if limits else self._tail
+        return known.lines + tail + kept.ready.body if known.whole else known.lines + tail
 
-    def _date_line(self) -> bytes:
-        second = int(time.time())
-        if second != self._second:
-            self._second, self._date = second, b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
-        return self._date
+    def _found(self, known: Known) -> Kept | None:
+        """What is kept under the key now, rendered."""
+        kept = self._local.find(known.key)
+        if kept is not None:
+            known.kept = kept
+            known.lines, known.whole = known.rendered(kept.ready)
+        return kept
+
+    def _set_date(self, now: float) -> None:
+        wall = time.time()
+        self._until = now + 1.0 - wall % 1.0
+        self._date = b"Date: %b\r\n" % formatdate(wall, usegmt=True).encode()
+        self._tail = self._date + b"\r\n"
 
     def learn(self, head: bytes, known: Known) -> None:
-        self._heads[head] = known
+        """Answer ``head`` so from now on, also where it differs in what no answer depends on."""
+        self._heads[_plain(head)] = known
         if len(self._heads) > HEADS_MAX:
             self._heads.popitem(last=False)
 
 
-class Front(asyncio.Protocol):
-    """One connection. ``head`` is the request in progress, where that is all there is: one whole head without a body.
+def _plain(head: bytes) -> bytes:
+    """``head`` without what no answer depends on."""
+    return _BLAND.sub(b"", head) if len(head) <= HEAD_BYTES else b""
 
-    While a request is in progress nothing is answered here, and once anything else has come (a body, a piece of a head,
-    two requests at once) never again on this connection: only aiohttp's parser knows where the next request begins.
+
+def _hits(n: int) -> None:
+    HITS.add(n=n)
+    local.HITS.add(local.LAYER, n)
+
+
+class Front(asyncio.Protocol):
+    """One connection. ``heads`` are the requests in progress, oldest first, where all there is are whole heads without
+    bodies.
+
+    While a request is in progress nothing is answered here, and once anything else has come (a body, a piece of a head)
+    never again on this connection: only aiohttp's parser knows where the next request begins.
     """
 
-    __slots__ = ("_hot", "_inner", "_loop", "_passed", "_state", "_transport", "asked", "client", "head")
+    __slots__ = (
+        "_answer",
+        "_inner",
+        "_passed",
+        "_passing",
+        "_paused",
+        "_until",
+        "_write",
+        "asked",
+        "client",
+        "heads",
+    )
 
-    def __init__(self, inner: RequestHandler, hot: Hot, loop: asyncio.AbstractEventLoop) -> None:
-        self._inner, self._hot, self._loop = inner, hot, loop
-        self._transport: asyncio.Transport | None = None
-        self._state = _IDLE
-        self._passed = 0.0  # so that a connection's first request always goes to aiohttp, which finds out whose it is
-        self.head = b""
-        self.asked = False  # whether it is known whose requests these are
+    def __init__(self, inner: RequestHandler, hot: Hot) -> None:
+        self._inner, self._answer = inner, hot.answer
+        self._write: Callable[[bytes], None]
+        self._passing = self._paused = False
+        self._passed = self._until = (
+            0.0  # time.monotonic: something went to aiohttp; until when heads are answered here
+        )
+        self.heads: list[bytes] = []
+        self.asked = False  # whether it is known whose requests these are: a connection's first one goes to aiohttp
         self.client: str | None = None  # whose requests these are; None: a proxy's, whose heads say whose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
+        self._write = cast(asyncio.Transport, transport).write  # uvloop's is one in all but its bases
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._state == _IDLE:
-            now = self._loop.time()
-            if self.asked and now - self._passed < PASS_EVERY:
-                answer = self._hot.answer(data, self.client)
-                if answer is not None:
-                    assert self._transport is not None
-                    self._transport.write(answer)
-                    return
-            self._passed = now
-            if _is_whole(data):
-                self._state, self.head = _ONE, data
-            else:
-                self._state = _PASSING
-        else:
-            self._state, self.head = _PASSING, b""
+        now = time.monotonic()
+        if now < self._until:
+            answer = self._answer(data, self.client, now)
+            if answer is not None:
+                self._write(answer)
+                return
+            data = self._answered(data, now)
+            if not data:
+                return
+        self._pass(data, now)
+
+    def _answered(self, data: bytes, now: float) -> bytes:
+        """Answer the first of several heads that came at once; what is left for aiohttp."""
+        if data.find(b"\r\n\r\n") + 4 == len(data):
+            return data
+        heads = _heads_in(data)
+        answers: list[bytes] = []
+        size = 0
+        for head in heads:
+            answer = self._answer(head, self.client, now) if size < BURST_BYTES else None
+            if answer is None:
+                break
+            answers.append(answer)
+            size += len(answer)
+        if not answers:
+            return data
+        self._write(b"".join(answers))
+        return b"".join(heads[len(answers) :])
+
+    def _pass(self, data: bytes, now: float) -> None:
+        self._until, self._passed = 0.0, now
+        if not self._passing:
+            heads = _heads_in(data)
+            self._passing = not heads
+            self.heads = [*self.heads, *heads] if heads else []
         self._inner.data_received(data)
 
     def finished(self) -> None:
-        """The answer to the request in progress has been written."""
-        if self._state == _ONE:
-            self._state, self.head = _IDLE, b""
+        """The answer to the oldest request in progress has been written."""
+        if self.heads:
+            del self.heads[0]
+            self._reconsider()
+
+    def _reconsider(self) -> None:
+        """May the next head be answered here?"""
+        free = self.asked and not (self._passing or self._paused or self.heads)
+        self._until = self._passed + PASS_EVERY if free else 0.0
 
     def eof_received(self) -> bool | None:
-        self._state = _PASSING
+        self._give_up()
         self._inner.eof_received()
         return None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._state = _PASSING
+        self._give_up()
         self._inner.connection_lost(exc)
 
+    def _give_up(self) -> None:
+        self._passing, self._until, self.heads = True, 0.0, []
+
     def pause_writing(self) -> None:
-        self._state = _PASSING  # a client that takes no answers gets aiohttp's back-pressure
+        self._paused, self._until = True, 0.0  # a client that takes no answers gets aiohttp's back-pressure
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._paused = False
         self._inner.resume_writing()
+        self._reconsider()
 
 
-_IDLE: Final = 0  # nothing in progress, and the next byte begins a request
-_ONE: Final = 1  # one request without a body is in progress, and nothing came after it
-_PASSING: Final = 2  # aiohttp's alone, for good
-
-
-def _is_whole(data: bytes) -> bool:
-    """Whether ``data`` is exactly one head of a GET without a body."""
-    return (
-        data[:4] == b"GET "
-        and data[-4:] == b"\r\n\r\n"
-        and len(data) <= HEAD_BYTES
-        and data.find(b"\r\n\r\n") == len(data) - 4
-        and _UNFIT.search(data) is None
-    )
+def _heads_in(data: bytes) -> Sequence[bytes]:
+    """The heads that ``data`` consists of, if it is nothing but whole heads of GETs without bodies; else none."""
+    if data[:4] != b"GET " or data[-4:] != b"\r\n\r\n" or _UNFIT.search(data) is not None:
+        return ()
+    heads = [head + b"\r\n\r\n" for head in data[:-4].split(b"\r\n\r\n")]
+    return heads if all(head[:4] == b"GET " and len(head) <= HEAD_BYTES for head in heads) else ()
 
 
 class Answer(web.Response):
@@ -195,7 +269,7 @@ class Fronted(web.Server):
 
     def __init__(self, handler: Any, hot: Hot, **options: Any) -> None:
         super().__init__(handler, **options)
-        self._hot, self._running = hot, asyncio.get_running_loop()
+        self._hot = hot
 
     def __call__(self) -> Any:
-        return Front(super().__call__(), self._hot, self._running)
+        return Front(super().__call__(), self._hot)

@@ -132,6 +132,72 @@ async def test_pieces_pairs_and_bodies_are_answered_in_turn(one: tuple[Server, B
         wire.close()
 
 
+async def test_heads_that_come_at_once_are_answered_in_turn_before_they_are_parsed(
+    one: tuple[Server, Box, Wire],
+) -> None:
+    server, box, wire = one
+    other = await server.mailbox()
+    for _ in range(2):
+        assert other.id.encode() not in (await wire.ask(head(other)))[2]
+    before = await hot_answers(server)
+    await wire.send(head(box) + head(other) + head(box))
+    assert [b"first" in (await wire.answer())[2] for _ in range(3)] == [True, False, True]
+    assert await hot_answers(server) == before + 3
+    unknown = head(box, "?limit=7")
+    await wire.send(head(box) + unknown + head(other) + unknown)
+    assert [(await wire.answer())[2].count(b"first") for _ in range(4)] == [1, 1, 0, 1]
+    assert await hot_answers(server) == before + 4
+    await wire.send(head(box) + unknown + head(other))  # what went to aiohttp in between changes nothing for later
+    assert [(await wire.answer())[2].count(b"first") for _ in range(3)] == [1, 1, 0]
+    assert await hot_answers(server) == before + 7
+
+
+async def test_heads_cut_anywhere_are_answered_in_turn(one: tuple[Server, Box, Wire]) -> None:
+    server, box, _ = one
+    other = await server.mailbox()
+    whole = head(box) + head(other) + head(box)
+
+    async def cut(at: int) -> None:
+        wire = await Wire.open(server)
+        assert (await wire.ask(head(box)))[0] == 200
+        assert (await wire.ask(head(other)))[0] == 200
+        await wire.send(whole[:at], whole[at:])
+        assert [b"first" in (await wire.answer())[2] for _ in range(3)] == [True, False, True], at
+        wire.close()
+
+    for start in range(1, len(whole), 50):
+        await asyncio.gather(*[cut(at) for at in range(start, min(start + 50, len(whole)))])
+
+
+async def test_what_is_no_head_after_a_known_one_is_refused(one: tuple[Server, Box, Wire]) -> None:
+    server, box, _ = one
+    for tail in (b"x", b"\r\n\r\n\r\n\r\nGET", b"GET / HTTP/1.1\nHost: x\n\n\r\n\r\n", b"\0\r\n\r\n"):
+        wire = await Wire.open(server)
+        for _ in range(2):
+            assert (await wire.ask(head(box)))[0] == 200
+        await wire.send(head(box), tail, b" HTTP/9\r\n\r\n")
+        assert (await wire.answer())[0] == 200, tail
+        assert (await wire.answer())[0] in (400, 404), tail
+        wire.close()
+
+
+async def test_fields_that_no_answer_depends_on_may_differ(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    before = await hot_answers(server)
+    for number in range(5):
+        traced = f"X-Request-ID: {number}\r\ntraceparent: 00-{number:032x}-{number:016x}-01\r\n"
+        assert (await wire.ask(head(box, extra=traced)))[2] == (await wire.ask(head(box)))[2]
+    assert await hot_answers(server) == before + 10
+    other = await server.mailbox()
+    for value in ("\nAuthorization: Bearer " + other.token, "x\r\n folded", "x\x01"):
+        strange = await Wire.open(server)
+        assert (await strange.ask(head(box)))[0] == 200
+        count = await hot_answers(server)
+        await strange.ask(head(box, extra=f"X-Request-ID: {value}\r\n"))
+        assert await hot_answers(server) == count, value
+        strange.close()
+
+
 async def test_not_modified_is_answered_and_ends_with_the_next_message(one: tuple[Server, Box, Wire]) -> None:
     server, box, wire = one
     tag = (await wire.ask(head(box)))[1]["ETag"]
