@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from server.log import event
-from server.metrics import Counter
+from server.metrics import Counter, Gauge
 from server.model.event import NOBODY, Hint, Kind, pack, unpack
 
 MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
 RETRY: Final = 1.0  # seconds between attempts to listen again
 _ORIGIN: Final = 10  # bytes before the hints: 8 name the host, 2 the worker
 
+CONNECTIONS = Gauge("tempmail_redis_connections", "Open connections to Redis.")
 LOST = Counter("tempmail_bus_lost_total", "Hints that could not be published.")
 PUBLISHED = Counter("tempmail_bus_published_total", "Hints published.")
 RECEIVED = Counter("tempmail_bus_received_total", "Hints received from other workers.")
@@ -104,6 +105,10 @@ class Channel(ABC):
     @abstractmethod
     async def _listen(self) -> None:
         """Connect, call ``_connected``, and pass payloads to ``_decode`` until the connection is lost; then raise."""
+
+    def connections(self) -> int:
+        """Open connections to a broker of its own."""
+        return 0
 
     async def close(self) -> None:
         """Send what is pending, for 2 s at most, and stop listening."""

@@ -44,6 +44,9 @@ class RedisChannel(Channel):
                 elif message["type"] == "message":
                     self._decode(message["data"])
 
+    def connections(self) -> int:
+        return sum(count for count, _ in self._client.connection_pool.get_connection_count())
+
     async def close(self) -> None:
         await super().close()
         await self._client.aclose()

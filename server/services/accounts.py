@@ -25,7 +25,7 @@ from server.model.errors import Refused
 from server.services import passwords
 from server.services.coherence import Coherence, Write, account
 from server.services.contracts import CredentialKind, Session
-from server.services.limits import RateLimits
+from server.services.limits import Attempt, RateLimits
 from server.services.passwords import Passwords
 from server.services.tokens import Claims, Tokens, digest
 from server.store.users import UserStore
@@ -82,8 +82,8 @@ class AccountService:
     async def login(self, name: str, password: str, client: str) -> Session:
         """``name``: email or username, in any case. Refused: credentials_invalid, account_disabled, rate_limited."""
         name = _login_name(name)
-        attempt = self._limits.login(name, client)
-        user = await self._verified(name, password)
+        attempt = self._limits.login(client)
+        user = await self._verified(name, password, attempt)
         if user is None:
             LOGINS.add(("refused",))
             raise Refused("credentials_invalid")
@@ -94,10 +94,11 @@ class AccountService:
         LOGINS.add(("accepted",))
         return await self._open(user)
 
-    async def _verified(self, name: str, password: str) -> User | None:
+    async def _verified(self, name: str, password: str, attempt: Attempt) -> User | None:
         """The account if the password is right. A name that nobody has costs as much as a wrong password."""
         usable = len(name) <= _NAME_MAX and "\0" not in name and _encodable(name) and _encodable(password)
         found = await self._store.by_name(name) if usable else None
+        self._limits.login_as(attempt, found[0].id if found else name)
         known = found[1] if found else passwords.NOBODY
         if not await self._hasher.verify(known, password if usable else "") or found is None:
             return None

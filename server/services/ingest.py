@@ -46,6 +46,9 @@ RECEIVED = Counter(
 BATCH_SIZE = Histogram("tempmail_commit_batch_size", "Messages in one commit.", (1, 2, 5, 10, 20, 50, 100, 200, 500))
 COMMIT = Histogram("tempmail_commit_seconds", "From a batch's BEGIN to the answer to its COMMIT.", LATENCY)
 PROCESSING = Histogram("tempmail_email_processing_duration_seconds", "Reading one message's MIME.", LATENCY)
+ATTACHMENTS = Histogram(
+    "tempmail_attachment_size_bytes", "Attachments of arriving mail, decoded.", [4**n for n in range(5, 13)]
+)
 WAITING = Gauge("tempmail_ingest_queue", "Messages waiting for the open batch.")
 
 Committed = Callable[[Sequence[Stored]], None]
@@ -155,6 +158,8 @@ class Ingest:
         self._join(envelope, read, is_read, future)
 
     def _join(self, envelope: Envelope, read: Mail, is_read: bool, future: "asyncio.Future[list[Stored]]") -> None:
+        for attachment in read.attachments:
+            ATTACHMENTS.observe(attachment.size)
         item = Item(envelope, read, self._pack(envelope.raw), envelope.received_at or self._clock(), is_read)
         self._queue.append(_Pending(item, future))
         self._queued_bytes += len(item.packed)

@@ -39,8 +39,18 @@ _REGISTRATIONS: Final = _Limit(10, 3600.0)
 class Attempt:
     """One attempt to log in, counted as a failure until it is forgiven."""
 
-    def __init__(self, buckets: Buckets, taken: tuple[tuple[bytes, _Limit], ...]) -> None:
-        self._buckets, self._taken = buckets, taken
+    def __init__(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self._taken: list[tuple[bytes, _Limit]] = []
+
+    def take(self, key: bytes, limit: _Limit) -> None:
+        """Count it against ``key`` too. Refused rate_limited, and counted nowhere, where that has failed too often."""
+        verdict = self._buckets.take(key, limit=limit.limit, period=limit.period)
+        if not verdict.allowed:
+            self.forgive()
+            BLOCKS.add(("login",))
+            raise Refused("rate_limited", retry_after=verdict.retry_after)
+        self._taken.append((key, limit))
 
     def forgive(self) -> None:
         """It was no failure: give back what it took."""
@@ -123,28 +133,20 @@ class RateLimits:
         if place is not None:
             self._places.give_back(place)
 
-    def login(self, name: str, client: str) -> Attempt:
-        """Count an attempt against the account and the address. Refused rate_limited while either has failed too often.
-
-        It is taken before the password is looked at, so that any number at once are no more than so many in a row.
-        """
-        taken: list[tuple[bytes, _Limit]] = []
-        wanted = [
-            (
-                b"l" + blake2b(name.encode("utf-8", "replace"), digest_size=16).digest(),
-                _Limit(self._config.login_max_attempts, _LOGINS_WITHIN),
-            )
-        ]
+    def login(self, client: str) -> Attempt:
+        """Count an attempt against the address. Refused rate_limited while it has failed too often."""
+        attempt = Attempt(self._buckets)
         if not self.exempt(client):
-            wanted.append((b"a" + _subscriber(client), _LOGINS_OF_ADDRESS))
-        for key, limit in wanted:
-            verdict = self._buckets.take(key, limit=limit.limit, period=limit.period)
-            if not verdict.allowed:
-                Attempt(self._buckets, tuple(taken)).forgive()
-                BLOCKS.add(("login",))
-                raise Refused("rate_limited", retry_after=verdict.retry_after)
-            taken.append((key, limit))
-        return Attempt(self._buckets, tuple(taken))
+            attempt.take(b"a" + _subscriber(client), _LOGINS_OF_ADDRESS)
+        return attempt
+
+    def login_as(self, attempt: Attempt, account: str) -> None:
+        """Count it against the account as well, known by its id whichever name was given. Refused rate_limited.
+
+        Taken before the password is looked at, so that any number at once are no more than so many in a row.
+        """
+        key = b"l" + blake2b(account.encode("utf-8", "replace"), digest_size=16).digest()
+        attempt.take(key, _Limit(self._config.login_max_attempts, _LOGINS_WITHIN))
 
     def register(self, client: str) -> None:
         """Take one of the address's registrations. Refused rate_limited."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from server.config import Config
 from server.log import event
 from server.metrics import Gauge
 from server.model.errors import Unavailable
@@ -18,20 +19,28 @@ CPU = Gauge("tempmail_cpu_usage_percent", "CPU time of the workers, percent of o
 UPTIME = Gauge("tempmail_system_uptime_seconds", "Since the first worker's process began.")
 MAILBOXES = Gauge("tempmail_mailboxes_active", "Living mailboxes, counted every minute.")
 MESSAGES = Gauge("tempmail_messages_total", "Messages in living mailboxes, counted every minute.")
+USERS = Gauge("tempmail_users_active", "Accounts that may log in, counted every minute.")
+ONLINE = Gauge("tempmail_users_online", "Accounts holding an access token that has not run out, counted every minute.")
 DOMAINS = Gauge("tempmail_domain_usage", "Living mailboxes of each domain, counted every minute.", ("domain",))
 
 COUNT_EVERY: Final = 60.0  # s; counting reads every living mailbox's row once
 
 _MAILBOXES: Final = "SELECT domain, count(*) AS n FROM mailboxes.mailboxes GROUP BY domain"
 _MESSAGES: Final = "SELECT coalesce(sum(total), 0)::bigint AS n FROM messages.inboxes WHERE drop_after > now()"
+_USERS: Final = "SELECT coalesce(sum(accounts), 0)::bigint AS n FROM users.counters WHERE is_active"
+# a login's end is its last renewal and the life of a refresh token: what is left of it says how old its access token is
+_ONLINE: Final = (
+    "SELECT count(DISTINCT user_id) AS n FROM users.sessions WHERE expires_at > now() + $1::float8 * interval '1 s'"
+)
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Vitals:
     """``first`` is true in one worker of the host, which alone reports what concerns them all."""
 
-    def __init__(self, pools: Pools, first: bool) -> None:
+    def __init__(self, config: Config, pools: Pools, first: bool) -> None:
         self._pools, self._first = pools, first
+        self._renewed = config.jwt_refresh_expiry - config.jwt_access_expiry
         self._born = self._looked = time.monotonic()
         self._cpu = time.process_time()
         self._task: asyncio.Task[None] | None = None
@@ -54,14 +63,19 @@ class Vitals:
     async def _count_all(self) -> None:
         while True:
             try:
-                rows = await self._pools.mailboxes.fetch(_MAILBOXES)
-                DOMAINS.values = {(row["domain"],): float(row["n"]) for row in rows}
-                MAILBOXES.set(sum(row["n"] for row in rows))
-                total = await self._pools.messages.fetchrow(_MESSAGES)
-                MESSAGES.set(total["n"] if total else 0)
+                await self.count()
             except Unavailable as error:
                 event("warning", "figures not counted", reason=str(error))
             await asyncio.sleep(COUNT_EVERY)
+
+    async def count(self) -> None:
+        """What only the database knows. Unavailable."""
+        rows = await self._pools.mailboxes.fetch(_MAILBOXES)
+        DOMAINS.values = {(row["domain"],): float(row["n"]) for row in rows}
+        MAILBOXES.set(sum(row["n"] for row in rows))
+        MESSAGES.set((await self._pools.messages.fetch(_MESSAGES))[0]["n"])
+        USERS.set((await self._pools.users.fetch(_USERS))[0]["n"])
+        ONLINE.set((await self._pools.users.fetch(_ONLINE, self._renewed))[0]["n"])
 
     async def close(self) -> None:
         if self._task is not None:

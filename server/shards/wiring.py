@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from server.bus.channel import Channel
+from server.bus.channel import CONNECTIONS, Channel
 from server.bus.postgres import PostgresChannel
 from server.bus.redis import RedisChannel
 from server.cache.generations import Writer
@@ -75,6 +75,7 @@ from server.web.streams import Streams
 from server.ws.sessions import Sessions
 
 READY_TIMEOUT: Final = 3.0  # s a readiness check may take
+READY_KEPT: Final = 1.0  # s that its outcome answers all who ask: it is free to ask for anybody
 STALENESS: Final = 5.0  # s that another host's write may go unseen while the bus is down
 PATIENCE: Final = 45.0  # s a starting worker waits for a database that is not there (yet): it may be restarting itself
 
@@ -104,6 +105,8 @@ class Shard:
         self._does = roles.parts(config)
         self._closing = AsyncExitStack()
         self._missed = False  # hints may have been lost that nobody has made good yet
+        self._ready: asyncio.Task[dict[str, str]] | None = None
+        self._ready_until = 0.0
 
     async def start(self) -> None:
         """Build bottom up, listen last. Raises Unavailable, or migrate.MigrationError when the schema is not ours."""
@@ -220,7 +223,7 @@ class Shard:
         await self._partitions.ahead(now(), config.mailbox_max_ttl)
         if self._does.sweeper:
             self._start_sweeping()
-        self._vitals = Vitals(self._pools, first=self._context.slot == 0)
+        self._vitals = Vitals(self._config, self._pools, first=self._context.slot == 0)
         self._vitals.start()
         self._closing.push_async_callback(self._vitals.close)
         self._poller = asyncio.create_task(self._poll())
@@ -324,6 +327,7 @@ class Shard:
     def tick(self) -> None:
         """Once a second: measure this process and lay its figures down for whoever is asked for them."""
         self._vitals.look()
+        CONNECTIONS.set(self._bus.connections())
         self._settings.look()
         self._publish()
 
@@ -370,7 +374,13 @@ class Shard:
                 await self._hub.poll()
 
     async def readiness(self) -> dict[str, str]:
-        """ "ok" or what is wrong, for the database, its schema and the bus."""
+        """ "ok" or what is wrong, for the database, its schema and the bus; asked once for all within a second."""
+        loop = asyncio.get_running_loop()
+        if self._ready is None or (self._ready.done() and loop.time() >= self._ready_until):
+            self._ready, self._ready_until = loop.create_task(self._readiness()), loop.time() + READY_KEPT
+        return await asyncio.shield(self._ready)
+
+    async def _readiness(self) -> dict[str, str]:
         found = {"database": "ok", "migrations": "ok", "bus": "ok" if self._bus.healthy else self._bus.reason}
         try:
             async with asyncio.timeout(READY_TIMEOUT):

@@ -19,7 +19,7 @@ from server.store.rows import scrubbed
 from server.store.sql import SQL
 
 EXPIRE_BATCH: Final = 1000  # log rows that one statement deletes
-_COLUMNS: Final = ("id", "webhook_id", "user_id", "event", "data", "created_at", "due_at")
+_COLUMNS: Final = ("id", "webhook_id", "user_id", "event", "data", "created_at", "due_at", "mailbox_id")
 
 Listeners = tuple[str, Sequence[str]]
 """A user, and the webhooks of that user that listen."""
@@ -33,7 +33,7 @@ async def copy_received(
     for row in rows:
         data = mail_received(row)
         user_id, listeners = heard[row.mailbox_id]
-        records += [(ids.new(), one, user_id, "mail.received", data, now, now) for one in listeners]
+        records += [(ids.new(), one, user_id, "mail.received", data, now, now, row.mailbox_id) for one in listeners]
     await connection.copy_records_to_table("deliveries", schema_name="messages", records=records, columns=_COLUMNS)
 
 

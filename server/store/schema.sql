@@ -258,8 +258,13 @@ CREATE TABLE messages.deliveries (
     status_code integer,
     response    text,
     duration    integer, -- ms
-    error       text
+    error       text,
+    mailbox_id  uuid -- whose mail it quotes: it is forgotten with its mailbox
 );
+CREATE INDEX deliveries_mailbox_id ON messages.deliveries (mailbox_id) WHERE mailbox_id IS NOT NULL;
+-- What is left of an event whose mail is forgotten.
+CREATE FUNCTION messages.without_quotes(data json) RETURNS json LANGUAGE sql IMMUTABLE AS
+    $$SELECT json_build_object('messageId', data ->> 'messageId', 'mailboxId', data ->> 'mailboxId', 'seq', data -> 'seq')$$;
 CREATE INDEX deliveries_webhook_id ON messages.deliveries (webhook_id, id);
 CREATE INDEX deliveries_due_at ON messages.deliveries (due_at) WHERE due_at IS NOT NULL;
 

@@ -25,6 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from server.cache import local
 from server.cache.local import Kept, Local, Ready
 from server.metrics import Counter, Tally
+from server.web.unparsed import Connection
 
 HITS: Final = Counter("tempmail_hot_answers_total", "Requests answered before they were parsed.")
 
@@ -269,7 +270,8 @@ class Fronted(web.Server):
 
     def __init__(self, handler: Any, hot: Hot, **options: Any) -> None:
         super().__init__(handler, **options)
-        self._hot = hot
+        self._hot, self._running = hot, asyncio.get_running_loop()
+        self._options = {name: value for name, value in options.items() if name != "request_factory"}
 
     def __call__(self) -> Any:
-        return Front(super().__call__(), self._hot)
+        return Front(Connection(self, loop=self._running, **self._options), self._hot)

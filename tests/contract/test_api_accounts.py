@@ -245,6 +245,15 @@ async def test_failed_logins_are_slowed_in_all_workers(own_server: Callable[...,
     assert int(right.headers["Retry-After"]) >= 1
 
 
+async def test_an_account_has_one_budget_of_failures_whichever_name_is_given(own_server: Callable[..., Server]) -> None:
+    server = own_server(**LIMITED)
+    someone, other = await person(server), await person(server)
+    names = ({"email": someone.email}, {"username": someone.username}, {"username": someone.username.upper()})
+    answers = [await login(server, password="wrong horse", **names[number % 3]) for number in range(12)]
+    assert [answer.status for answer in answers] == [401] * 10 + [429] * 2
+    assert (await login(server, email=other.email, password=PASSWORD)).status == 200
+
+
 async def test_an_accounts_requests_at_once_are_bounded_over_all_workers(own_server: Callable[..., Server]) -> None:
     """Bodies that do not end keep their requests at work: five fill the free tier's places wherever they landed."""
     server = own_server(**LIMITED)

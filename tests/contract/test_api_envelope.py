@@ -1,5 +1,8 @@
 """What all answers have in common: the envelope, its languages, methods, revalidation, origins, and the open routes."""
 
+import asyncio
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +66,60 @@ async def test_a_body_that_is_no_json_object_is_400(server: Server, body: bytes)
     for method, path in (("POST", "/v1/mailboxes"), ("PATCH", f"/v1/mailboxes/{box.id}")):
         answer = await ask(server, method, path, box, data=body)
         assert (answer.status, answer.error) == (400, "body_invalid"), path
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/public/domains HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_400_in_the_envelope_and_quotes_nothing(server: Server, sent: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*server.http.removeprefix("http://").split(":"))
+    writer.write(sent)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert (head[:7], head.split()[1]) == (b"HTTP/1.", b"400")
+    assert b"application/json" in head
+    assert json.loads(body) == {
+        "code": 400, "msg": "The request is malformed", "data": None, "error": "body_invalid",
+    }  # fmt: skip
+
+
+NAMED = """
+http_requests_total http_request_duration_seconds smtp_connections_active websocket_connections_active
+tempmail_mailboxes_created_total tempmail_mailboxes_deleted_total tempmail_mailboxes_expired_total
+tempmail_mailboxes_active
+tempmail_messages_received_total tempmail_messages_read_total tempmail_messages_deleted_total tempmail_messages_total
+tempmail_users_registered_total tempmail_users_active tempmail_users_online tempmail_system_uptime_seconds
+tempmail_database_connections tempmail_redis_connections tempmail_memory_usage_bytes tempmail_cpu_usage_percent
+tempmail_errors_total tempmail_rate_limit_hits_total tempmail_rate_limit_blocks_total tempmail_domain_usage
+tempmail_attachment_size_bytes tempmail_email_processing_duration_seconds tempmail_commit_batch_size
+tempmail_commit_seconds
+tempmail_cache_hits_total tempmail_cache_misses_total tempmail_push_delay_seconds
+"""
+LABELS = {
+    "http_requests_total": {"method", "endpoint", "status_code"},
+    "tempmail_errors_total": {"type", "component"},
+    "tempmail_rate_limit_hits_total": {"type"},
+    "tempmail_rate_limit_blocks_total": {"type"},
+    "tempmail_domain_usage": {"domain"},
+    "tempmail_cache_hits_total": {"layer"},
+    "tempmail_cache_misses_total": {"layer"},
+}
+
+
+async def test_every_metric_that_dashboards_know_is_there(server: Server) -> None:
+    await inject(server, await server.mailbox(), subject="hello")
+    text = (await ask(server, "GET", "/metrics")).body.decode()
+    assert set(NAMED.split()) <= {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+    for name, expected in LABELS.items():
+        found = re.search(rf"^{name}{{(.*)}} ", text, re.M)
+        assert found is None or {one.partition("=")[0] for one in found[1].split(",")} == expected, name
 
 
 async def test_a_compressed_body_is_not_unpacked(server: Server) -> None:

@@ -1,6 +1,7 @@
 """The outbox: recorded with what it tells of or not at all, taken by one worker at a time, kept for a while only."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from ipaddress import ip_network
@@ -119,6 +120,30 @@ async def test_mail_that_cannot_be_told_of_is_not_stored_either(told: Told) -> N
         await told.receive(box)
     assert (await told.rows(), told.woken) == ([], 0)
     assert await told.messages.page(box, 10, 0, 1 << 62) == ([], 0)
+
+
+async def test_what_the_log_quotes_goes_with_the_mailbox(told: Told, receiver: Receiver) -> None:
+    """At once where the delivery is over, and with its last attempt where it was still to come."""
+    await told.hook(url=f"http://127.0.0.1:{receiver.port}/")
+    box, other = await told.box(), await told.box()
+    await told.receive(box, subject="SECRET sent")
+    await told.receive(other, subject="kept")
+    for one in await told.deliveries.take([], 10, 10, 60):
+        await told.deliveries.tried(one, Outcome(1, 200, "I got SECRET"), None)
+    await told.receive(box, subject="SECRET waiting")
+    await told.receive(box, subject="SECRET dropped")
+    await told.messages.end({box.id: box.address}, "deleted")
+    sent, kept, *waiting = await told.rows("data::text, response")
+    assert (json.loads(sent["data"]), sent["response"]) == ({**json.loads(sent["data"]), "mailboxId": box.id}, None)
+    assert set(json.loads(sent["data"])) == {"messageId", "mailboxId", "seq"}
+    assert "kept" in kept["data"]
+    assert ["SECRET" in row["data"] for row in waiting] == [True, True]
+    first, second = await told.deliveries.take([], 10, 10, 60)
+    assert await told.deliveries.tried(first, Outcome(1, error="refused"), 60)
+    assert sum("SECRET" in row["data"] for row in await told.rows("data::text")) == 2
+    await told.deliveries.tried(msgspec.structs.replace(first), Outcome(1, 200), None)
+    await told.deliveries.drop([second], "gone")
+    assert not [row for row in await told.rows("data::text") if "SECRET" in row["data"]]
 
 
 async def test_missing_partition_tells_nobody_until_there_is_one(told: Told) -> None:

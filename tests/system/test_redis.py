@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import redis
 from websockets.asyncio.client import ClientConnection, connect
@@ -126,6 +128,10 @@ async def test_what_one_host_writes_another_shows_with_and_without_redis(
         assert await two.messages(box) is not None
         await one.deliver(box, subject=subject)
         await shows(two, box, subject)
+    async with aiohttp.ClientSession() as client, client.get(f"{two.http}/metrics") as response:
+        open_connections = re.search(r"^tempmail_redis_connections (\d+)", await response.text(), re.M)
+    assert open_connections
+    assert int(open_connections[1]) >= 2  # each worker listens over one
     broker.stop()
     for subject in ("without redis", "still without redis"):
         await one.deliver(box, subject=subject)

@@ -62,16 +62,24 @@ FROM unnest($1::uuid[], $2::int[]) AS held (id, fence)
 WHERE d.id = held.id AND d.fence = held.fence AND d.due_at IS NOT NULL
 
 -- name: delivery_tried
--- $3 seconds until the next attempt, NULL when it is over.
-UPDATE messages.deliveries
+-- $3 seconds until the next attempt, NULL when it is over: then it quotes no mail of a mailbox that has gone meanwhile.
+UPDATE messages.deliveries d
 SET due_at = now() + $3::float8 * interval '1 s', attempts = attempts + 1, success = $4, status_code = $5, response = $6,
-    duration = $7, error = $8
+    duration = $7, error = $8, data = CASE
+        WHEN $3::float8 IS NULL AND d.mailbox_id IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM messages.inboxes i WHERE i.mailbox_id = d.mailbox_id)
+        THEN messages.without_quotes(d.data) ELSE d.data
+    END
 WHERE id = $1 AND fence = $2
 RETURNING *
 
 -- name: deliveries_dropped
--- Never to be tried: the webhook is gone, off, or no longer listens.
-UPDATE messages.deliveries d SET due_at = NULL, error = $3
+-- Never to be tried: the webhook is gone, off, or no longer listens. As above it quotes nothing that has gone.
+UPDATE messages.deliveries d
+SET due_at = NULL, error = $3, data = CASE
+        WHEN d.mailbox_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM messages.inboxes i WHERE i.mailbox_id = d.mailbox_id)
+        THEN messages.without_quotes(d.data) ELSE d.data
+    END
 FROM unnest($1::uuid[], $2::int[]) AS held (id, fence)
 WHERE d.id = held.id AND d.fence = held.fence
 

@@ -14,9 +14,16 @@ SELECT mailbox_id, drop_after FROM messages.inboxes WHERE mailbox_id = ANY($1::u
 
 -- name: inbox_delete
 -- Its messages and bodies stay in their partition until that goes: they cannot be reached without this row. The partition
--- of mail without an end never goes, so the caller deletes what such an inbox held.
-DELETE FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
-RETURNING mailbox_id, user_id, drop_after = 'infinity' AS endless
+-- of mail without an end never goes, so the caller deletes what such an inbox held. The log of webhooks forgets what it quotes
+-- of them; what is still to be delivered forgets it when it is over.
+WITH gone AS (
+    DELETE FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
+    RETURNING mailbox_id, user_id, drop_after = 'infinity' AS endless
+), forgotten AS (
+    UPDATE messages.deliveries d SET mailbox_id = NULL, response = NULL, data = messages.without_quotes(d.data)
+    FROM gone WHERE d.mailbox_id = gone.mailbox_id AND gone.user_id IS NOT NULL AND d.due_at IS NULL
+)
+SELECT mailbox_id, user_id, endless FROM gone
 
 -- name: inboxes_expired
 -- Orphans only (a mailbox that was never finished): a deleted or swept mailbox takes its inbox along.
