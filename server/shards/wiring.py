@@ -277,7 +277,7 @@ class Shard:
             self._closing.push_async_callback(self._keys.close)
 
     async def _listen(self) -> None:
-        self._sessions = Sessions(self._config, self._hub, self._open)
+        self._sessions = Sessions(self._config, self._hub, self._open, self._limits.exempt)
         self._streams = Streams(self._config.streams_max, self._limits.exempt)
         sock = self._context.sockets.smtp
         self._smtp = Listener(self._config, self._arriving(), sock) if sock else None
@@ -302,7 +302,7 @@ class Shard:
             local=self._local,
             readiness=self.readiness,
             metrics=self._exposition,
-            websocket=self._sessions.handle,
+            websocket=self._sessions.admit,
         )
         self._web = await app.serve(app.build(parts), self._context.sockets.http, self._config.drain_deadline / 2)
         if self._smtp:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import signal
 from typing import Final
 
@@ -22,7 +23,15 @@ def run(config: Config, board: Board, host: bytes, context: WorkerContext) -> No
     """Serve until SIGTERM. What it raises before ``ready`` is the reason that the supervisor shows."""
     metrics.restore(board.read(context.column))
     gc.set_threshold(*_GC_THRESHOLD)
+    _allow_descriptors()
     uvloop.run(_serve(config, board, host, context))
+
+
+def _allow_descriptors() -> None:
+    """Each connection is a descriptor, and the low soft limit that processes are born with is for select(2) alone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: Config, board: Board, host: bytes, context: WorkerContext) -> None:

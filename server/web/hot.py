@@ -7,8 +7,8 @@ the whole head belongs to whoever sends it. ``Hot`` remembers which kept answer 
 Lives here: those two. Must not know: how a request is answered otherwise, or what the answers are. Nothing is kept
 twice: the bytes and their validity are the local cache's, and every hit is counted and limited as any request is.
 
-Only public parts of aiohttp are used: its protocol's callbacks, and ``write_eof`` of a response, which says when a
-request is over.
+Only public parts of aiohttp are used: its protocol's callbacks, ``transport`` and ``set_parser``, and a response's
+``prepare`` and ``write_eof``, which says when a request is over.
 """
 
 import asyncio
@@ -217,6 +217,21 @@ class Front(asyncio.Protocol):
         free = self.asked and not (self._passing or self._paused or self.heads)
         self._until = self._passed + PASS_EVERY if free else 0.0
 
+    def hand_over(self) -> tuple[asyncio.Transport, bytes] | None:
+        """Give the connection away for good, from a request to upgrade it: its transport, and what came behind the
+        request. None when it is gone.
+
+        aiohttp is told that the connection is lost and forgets it; the handler answers with ``Taken``. Until whoever
+        takes the transport has set a protocol of its own on it, nothing may be awaited.
+        """
+        transport, self._inner.transport = self._inner.transport, None  # aiohttp would close it
+        if transport is None:
+            return None
+        behind = _Behind()
+        self._inner.set_parser(cast(Any, behind))
+        self._inner.connection_lost(None)
+        return transport, bytes(behind.data)
+
     def eof_received(self) -> bool | None:
         self._give_up()
         self._inner.eof_received()
@@ -245,6 +260,30 @@ def _heads_in(data: bytes) -> Sequence[bytes]:
         return ()
     heads = [head + b"\r\n\r\n" for head in data[:-4].split(b"\r\n\r\n")]
     return heads if all(head[:4] == b"GET " and len(head) <= HEAD_BYTES for head in heads) else ()
+
+
+class _Behind:
+    """In the place of aiohttp's reader of frames: gets what came behind a request to upgrade."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The connection is lost to aiohttp; there is nothing to do."""
+
+
+class Taken(web.StreamResponse):
+    """The answer to a request whose connection was handed over: nothing more is written for it."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
 
 
 class Answer(web.Response):

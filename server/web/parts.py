@@ -3,6 +3,7 @@
 Must not know: the implementations, or who wires them.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -33,7 +34,8 @@ class WebParts:
     """Everything a handler may use. ``served``: which rows of the route table this node answers.
 
     ``readiness`` answers {"database" | "migrations" | "bus": "ok" or what is wrong}; ``metrics`` the exposition of all
-    workers; ``websocket`` takes a request over once it has passed the limits (``request["client"]`` is its address).
+    workers; ``websocket`` lets a request to upgrade in, whose client's address is given, and answers with what
+    takes the transport and what came behind the request; Refused origin_not_allowed and rate_limited, Unavailable.
     """
 
     config: Config
@@ -55,4 +57,4 @@ class WebParts:
     local: Local
     readiness: Callable[[], Awaitable[dict[str, str]]]
     metrics: Callable[[], bytes]
-    websocket: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    websocket: Callable[[web.BaseRequest, str], Callable[[asyncio.Transport, bytes], None]]

@@ -7,8 +7,6 @@ handlers and rows here. ``{name}`` stands for one segment; a literal segment goe
 from functools import cache
 from typing import Any, Final
 
-from aiohttp import web
-
 from server.web import (
     admin,
     admin_config,
@@ -26,25 +24,13 @@ from server.web import (
     pages,
     public,
     tags,
+    upgrade,
     webhooks,
 )
 from server.web.description import describe
 from server.web.requests import Call
 from server.web.responses import Reply
 from server.web.route import Route
-
-
-@describe(
-    "Open a WebSocket",
-    detail="Events of mailboxes as they happen. Subscribe with a first frame `{type: subscribe, mailboxId, token, "
-    "after?}`, or present a token while opening. Frames are `{type, mailboxId?, data?, error?, timestamp, seq?}`.",
-    status=101,
-    refuses=("origin_not_allowed", "field_invalid"),
-    family="messages",
-)
-async def websocket(call: Call) -> web.StreamResponse:
-    call.request["client"] = call.client
-    return await call.parts.websocket(call.request)
 
 
 @cache
@@ -145,7 +131,7 @@ ROUTES: Final = (
     Route("POST", "/v1/webhooks/deliveries/{id}/replay", webhooks.replay, "user", limit=True),
     Route("GET", _BOX + "/wait", events.wait, "mailbox", limit=True, deadline=None, scope="mail:read", part="push"),
     Route("GET", _BOX + "/events", events.events, "mailbox", limit=True, deadline=None, scope="mail:read", part="push"),
-    Route("GET", "/v1/ws", websocket, "none", limit=True, deadline=None, part="push"),
+    Route("GET", "/v1/ws", upgrade.websocket, "none", limit=True, deadline=None, part="push"),
     Route("GET", "/v1/public/domains", public.domains, "none", limit=True, shared=_BRIEFLY),
     Route("GET", "/v1/public/config", public.configuration, "none", limit=True, shared=_BRIEFLY),
     Route("GET", "/health", ops.health, "none", limit=False, part="ops"),

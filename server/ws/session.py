@@ -3,22 +3,19 @@
 Lives here: the connection's two directions and their bounds. Must not know: how mail is found (the hub does), or the
 other connections; ``Owner`` is what it may ask of whoever keeps them.
 
-Going out, frames wait in a queue that a task empties; the task exists only while there is something to write, so an
-idle connection costs no timer. Mail stops being queued when the queue is full, and is read from the store once it is
-empty again; the connection is dropped when one frame cannot be written for WRITE_STALL seconds, or when words about
-subscriptions pile up as well.
+Going out, frames are written to the transport at once, and what the kernel does not take waits there. Mail stops being
+written when QUEUE_BYTES wait, and is read from the store once they are nearly gone; the connection is dropped when the
+client takes nothing for WRITE_STALL seconds, or when words about subscriptions pile up as well.
 """
 
 import asyncio
 import time
 import traceback
-from collections import deque
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, Protocol
 
 import msgspec
-from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import WSCloseCode
 
 from server import log
 from server.metrics import Counter
@@ -26,259 +23,253 @@ from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
 from server.services import frames
 from server.services.watching import RECHECK_INTERVAL, Subscription, Watching, observe_push
-from server.ws import incoming
+from server.ws import incoming, wire
+from server.ws.connection import Connection
 
-FRAME_MAX: Final = 4096  # bytes of a message coming in
 SUBSCRIPTIONS_MAX: Final = 100
 MESSAGES_A_SECOND: Final = 50.0
 MESSAGES_BURST: Final = 100
-QUEUE_FRAMES: Final = 256
+FRAGMENTS_A_MESSAGE: Final = 16  # a fragment counts as so small a part of a message
 QUEUE_BYTES: Final = 128 * 1024
-WORDS_MAX: Final = 2 * QUEUE_FRAMES  # frames queued, mail and words together
+WORDS_BYTES: Final = 2 * QUEUE_BYTES  # mail and words together
 WRITE_STALL: Final = 20.0
 PING_INTERVAL: Final = 30.0
 SILENCE_MAX: Final = 60.0
-_CLOSE_WAIT: Final = 5.0
+_RELEASE_BYTES: Final = QUEUE_BYTES // 8
 
 FRAMES = Counter("tempmail_websocket_frames_total", "WebSocket messages, pongs included.", ("direction",))
 DROPPED = Counter("tempmail_websocket_dropped_total", "Connections ended by us, by reason.", ("reason",))
 
-Authorise = Callable[[str, str], Awaitable[tuple[Mailbox, float]]]
-"""(mailbox id, token) -> the living mailbox, and when the token ends by itself (POSIX s, or infinity). Refused alike
-for unknown, expired and wrong; else Unavailable."""
-
 Reason = Literal["slow", "silent", "flood", "restart", "fault"]
-_CLOSINGS: Final[dict[Reason, tuple[int, bytes]]] = {
-    "slow": (WSCloseCode.TRY_AGAIN_LATER, b"reading too slowly; come back with after"),
-    "silent": (WSCloseCode.GOING_AWAY, b"no pong"),
-    "flood": (WSCloseCode.POLICY_VIOLATION, b"too many messages"),
-    "fault": (WSCloseCode.INTERNAL_ERROR, b"our fault; come back with after"),
-    "restart": (WSCloseCode.SERVICE_RESTART, b"restarting; come back with after"),
+_CLOSINGS: Final[dict[Reason, tuple[int, str]]] = {
+    "slow": (WSCloseCode.TRY_AGAIN_LATER, "reading too slowly; come back with after"),
+    "silent": (WSCloseCode.GOING_AWAY, "no pong"),
+    "flood": (WSCloseCode.POLICY_VIOLATION, "too many messages"),
+    "fault": (WSCloseCode.INTERNAL_ERROR, "our fault; come back with after"),
+    "restart": (WSCloseCode.SERVICE_RESTART, "restarting; come back with after"),
 }
-_SILENT_TYPES: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
-class Owner(NamedTuple):
-    """What a session may ask of the whole."""
+class Owner(Protocol):
+    """What a session may ask of the whole. ``now`` is the monotonic clock, looked at a few times a second."""
 
     hub: Watching
-    authorise: Authorise
-    recheck: Callable[[Subscription], None]
+    now: float
+
+    async def authorise(self, mailbox_id: str, token: str) -> tuple[Mailbox, float]:
+        """The living mailbox, and when the token ends by itself (POSIX s, or infinity). Refused alike for unknown,
+        expired and wrong; else Unavailable.
+        """
+
+    def recheck(self, subscription: Subscription) -> None:
+        """Check its right soon."""
+
+    def stuck(self, session: "Session", is_stuck: bool) -> None:
+        """More waits to be written than should, or no longer."""
+
+    def closing(self, session: "Session") -> None:
+        """It has begun to end: cut it off when that takes too long."""
+
+    def left(self, session: "Session") -> None:
+        """It is gone."""
 
 
-class _Queued(NamedTuple):
-    frame: bytes
-    received_at: datetime | None
+class Session(Connection):
+    """One open connection; ``token`` is for subscriptions that name none, ``client`` whose it counts as. It is the
+    hub's ``Outlet``. ``turn`` is its owner's: when it is visited.
+    """
 
+    __slots__ = ("_allowance", "_heard", "_looking", "_owner", "_starved", "_subscriptions", "_token", "client", "turn")
 
-class Session:
-    """One open connection; ``token`` is for subscriptions that name none. It is the hub's ``Outlet``."""
-
-    def __init__(self, owner: Owner, ws: web.WebSocketResponse, transport: asyncio.Transport, token: str) -> None:
-        self._owner, self._ws, self._transport, self._token = owner, ws, transport, token
-        self._subscriptions: dict[str, Subscription] = {}
-        self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
+    def __init__(self, owner: Owner, transport: asyncio.Transport, token: str, client: str, turn: int) -> None:
+        super().__init__(transport)
+        self._owner, self._token, self.client, self.turn = owner, token, client, turn
+        self._subscriptions: tuple[Subscription, ...] = ()  # nearly always one, in less room than a dict
         self._starved = False
-        self._flushing: asyncio.Task[None] | None = None
-        self._writing_since: float | None = None
-        self._heard = self._pinged = self._allowance = time.monotonic()
-        self.closing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None  # while a subscription's right is looked up
+        self._heard = self._allowance = owner.now
+        transport.set_write_buffer_limits(QUEUE_BYTES, _RELEASE_BYTES)
 
-    async def run(self) -> None:
-        """Serve the client until it or we close; the connection is finished with when this returns."""
-        try:
-            while self.closing is None and await self._receive():
-                pass
-        except Exception as error:  # a fault of ours, and no HTTP response can say so once the handshake is over
-            where = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-            log.event("error", "websocket session failed", kind=type(error).__name__, where=where)
-            self.end("fault")
-        finally:
-            self._leave()
-            if self.closing is not None:
-                await self.closing
-
-    def visit(self, now: float) -> bool:
-        """What time asks for: a ping, a check of rights, the end. ``now`` is monotonic. False: needs no more visits."""
-        if self.closing is None:
-            if self._writing_since is not None and now - self._writing_since >= WRITE_STALL:
-                self.end("slow")
-            elif now - self._heard >= SILENCE_MAX:
-                self.end("silent")
-            elif now - self._pinged >= PING_INTERVAL:
-                self._pinged = now
-                self.tell(frames.ping())
-        self._doubt_stale()
-        return self.closing is None
-
-    def _doubt_stale(self) -> None:
-        now = time.time()
-        for subscription in self._subscriptions.values():
-            if subscription.over(now) or now - subscription.checked_at >= RECHECK_INTERVAL:
+    def visit(self, now: float, ping: bytes) -> None:
+        """What time asks for: a check of rights, the end, and ``ping``, if there is one and the client was not heard
+        lately. ``now`` is monotonic.
+        """
+        if not self.open:
+            return
+        silence = now - self._heard
+        if silence >= SILENCE_MAX:
+            self.end("silent")
+            return
+        if ping and silence >= PING_INTERVAL / 2:
+            self._write(ping)
+        wall = time.time()
+        for subscription in self._subscriptions:
+            if subscription.over(wall) or wall - subscription.checked_at >= RECHECK_INTERVAL:
                 self.doubt(subscription)
 
     def end(self, reason: Reason) -> None:
         """Close, saying why; returns at once. The first reason given stands."""
-        if self.closing is None:
-            DROPPED.add((reason,))
-            self.closing = asyncio.get_running_loop().create_task(self._close(*_CLOSINGS[reason]))
-            self._leave()
+        if not self.open:
+            return
+        DROPPED.add((reason,))
+        if reason == "flood":
+            self.fail(*_CLOSINGS[reason])
+        else:
+            self.close(*_CLOSINGS[reason])
 
     def abort(self) -> None:
         """Cut the connection without a word."""
-        self._transport.abort()
+        self.transport.abort()
 
-    async def _close(self, code: int, message: bytes) -> None:
-        try:
-            async with asyncio.timeout(_CLOSE_WAIT):
-                await self._ws.close(code=code, message=message)
-        except TimeoutError:
-            self._transport.abort()
-        else:  # what the kernel would not take yet may still go out, but not for ever
-            asyncio.get_running_loop().call_later(_CLOSE_WAIT, self._transport.abort)
+    def on_closing(self) -> None:
+        self._leave()
+        self._owner.closing(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._leave()
+        self._owner.left(self)
 
     def _leave(self) -> None:
-        for subscription in self._subscriptions.values():
+        for subscription in self._subscriptions:
             self._owner.hub.unsubscribe(subscription)
-        self._subscriptions.clear()
-        self._queue.clear()
+        self._subscriptions = ()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def on_fault(self, error: Exception) -> None:
+        where = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        log.event("error", "websocket session failed", kind=type(error).__name__, where=where)
+        self.end("fault")
 
     # In: one message after the other; a client waits for its own look-ups and for nobody else's.
 
-    async def _receive(self) -> bool:
-        message = await self._ws.receive()
-        if message.type in _SILENT_TYPES:
-            return False
-        FRAMES.add(("in",))
-        self._heard = time.monotonic()
-        if not self._within_allowance(self._heard):
+    def on_frame(self, first: int) -> bool:
+        """GCRA: each frame moves the theoretical arrival time on by its share of a second."""
+        self._heard = now = self._owner.now
+        whole = first & wire.FIN and first & wire.OPCODE
+        cost = 1 / MESSAGES_A_SECOND if whole else 1 / (MESSAGES_A_SECOND * FRAGMENTS_A_MESSAGE)
+        self._allowance = max(self._allowance, now) + cost
+        if self._allowance - now > MESSAGES_BURST / MESSAGES_A_SECOND:
             self.end("flood")
             return False
-        if message.type is WSMsgType.PING:
-            return await self._pong(message)
-        if message.type is not WSMsgType.PONG:
-            await self._answer(message)
+        FRAMES.add(_IN)
         return True
 
-    def _within_allowance(self, now: float) -> bool:
-        """GCRA: each message moves the theoretical arrival time on by its share of a second."""
-        self._allowance = max(self._allowance, now) + 1 / MESSAGES_A_SECOND
-        return self._allowance - now <= MESSAGES_BURST / MESSAGES_A_SECOND
+    def on_overflow(self) -> None:
+        self.end("flood")
 
-    async def _pong(self, ping: WSMessage) -> bool:
-        try:
-            await self._ws.pong(ping.data)
-        except ConnectionError:  # the client went; there is nobody to answer
-            return False
-        return True
-
-    async def _answer(self, message: WSMessage) -> None:
-        if message.type is not WSMsgType.TEXT:
+    def on_message(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
             self.tell(frames.error("body_invalid", detail="frames are JSON text"))
             return
         try:
-            said = incoming.parse(message.data)
+            said = incoming.parse(message)
         except msgspec.ValidationError as error:
             self.tell(frames.error("field_invalid", detail=str(error), field=_field_of(error)))
         except (msgspec.DecodeError, RecursionError) as error:  # 4 KiB nest deeper than the parser goes
             self.tell(frames.error("body_invalid", detail=str(error)))
         else:
-            await self._obey(said)
+            self._obey(said)
 
-    async def _obey(self, said: incoming.Incoming) -> None:
+    def _obey(self, said: incoming.Incoming) -> None:
         if said.type == "subscribe":
-            await self._subscribe(said)
+            self._subscribe(said)
         elif said.type == "unsubscribe":
             self._unsubscribe(said.mailbox_id)
         elif said.type != "pong":
             self.tell(frames.error("field_invalid", detail="subscribe, unsubscribe or pong", field="type"))
 
-    async def _subscribe(self, said: incoming.Incoming) -> None:
+    def _subscribe(self, said: incoming.Incoming) -> None:
         """Subscribing again to the same mailbox begins anew, at the new ``after`` and with the new token."""
         token = said.token or self._token
         if not token:
             self.tell(frames.error("token_required", said.mailbox_id))
-            return
-        if said.mailbox_id not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
-            self.tell(
-                frames.error("too_many_subscriptions", said.mailbox_id, f"at most {SUBSCRIPTIONS_MAX} a connection")
-            )
-            return
+        elif self._subscribed(said.mailbox_id) is None and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            detail = f"at most {SUBSCRIPTIONS_MAX} a connection"
+            self.tell(frames.error("too_many_subscriptions", said.mailbox_id, detail))
+        else:
+            self.hold()
+            self._looking = asyncio.get_running_loop().create_task(self._look_up(said.mailbox_id, token, said.after))
+
+    async def _look_up(self, mailbox_id: str, token: str, after: int | None) -> None:
         checked_at = time.time()
         try:
-            mailbox, until = await self._owner.authorise(said.mailbox_id, token)
+            mailbox, until = await self._owner.authorise(mailbox_id, token)
         except Refused as refusal:
-            self.tell(frames.error(refusal.word, said.mailbox_id))
+            self.tell(frames.error(refusal.word, mailbox_id))
         except Unavailable:  # counted and logged where it happened
-            self.tell(frames.error("unavailable", said.mailbox_id))
+            self.tell(frames.error("unavailable", mailbox_id))
+        except Exception as error:
+            self.on_fault(error)
         else:
             right = expiry(mailbox), checked_at, until, mailbox.user_id
-            self._begin(Subscription(mailbox.id, token, self, said.after, *right))
+            self._begin(Subscription(mailbox.id, token, self, after, *right))
+        self._looking = None
+        if self.open:
+            self.go_on()
+
+    def _subscribed(self, mailbox_id: str) -> Subscription | None:
+        for subscription in self._subscriptions:
+            if subscription.mailbox_id == mailbox_id:
+                return subscription
+        return None
 
     def _begin(self, subscription: Subscription) -> None:
-        if self.closing is not None:
-            return
-        earlier = self._subscriptions.pop(subscription.mailbox_id, None)
-        if earlier is not None:
-            self._owner.hub.unsubscribe(earlier)
-        self._subscriptions[subscription.mailbox_id] = subscription
+        self._forget(self._subscribed(subscription.mailbox_id))
+        self._subscriptions += (subscription,)
         self._owner.hub.subscribe(subscription)
 
     def _unsubscribe(self, mailbox_id: str) -> None:
-        subscription = self._subscriptions.pop(mailbox_id, None)
+        self._forget(self._subscribed(mailbox_id))
+        self.tell(frames.unsubscribed(mailbox_id))
+
+    def _forget(self, subscription: Subscription | None) -> None:
         if subscription is not None:
             self._owner.hub.unsubscribe(subscription)
-        self.tell(frames.unsubscribed(mailbox_id))
+            self.ended(subscription)
 
     # Out: the hub's Outlet.
 
     def push(self, frame: bytes, received_at: datetime | None) -> bool:
-        if len(self._queue) >= QUEUE_FRAMES or self._queued_bytes >= QUEUE_BYTES:
+        if not self.open:
+            return True  # it is leaving, and owed nothing more
+        if self.transport.get_write_buffer_size() >= QUEUE_BYTES:
             self._starved = True
             return False
-        self._put(_Queued(frame, received_at))
+        self._write(wire.framed(wire.TEXT, frame))
+        observe_push(received_at)
         return True
 
     def tell(self, frame: bytes) -> None:
-        if len(self._queue) >= WORDS_MAX:
+        if self.transport.get_write_buffer_size() >= WORDS_BYTES:
             self.end("slow")
-        else:
-            self._put(_Queued(frame, None))
+        elif self.open:
+            self._write(wire.framed(wire.TEXT, frame))
 
     def doubt(self, subscription: Subscription) -> None:
         self._owner.recheck(subscription)
 
     def ended(self, subscription: Subscription) -> None:
-        if self._subscriptions.get(subscription.mailbox_id) is subscription:
-            del self._subscriptions[subscription.mailbox_id]
+        self._subscriptions = tuple(one for one in self._subscriptions if one is not subscription)
 
-    def _put(self, item: _Queued) -> None:
-        if self.closing is not None:
-            return
-        self._queue.append(item)
-        self._queued_bytes += len(item.frame)
-        if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+    def _write(self, framed: bytes) -> None:
+        self.transport.write(framed)
+        FRAMES.add(_OUT)
 
-    async def _flush(self) -> None:
-        try:
-            while self._queue:
-                item = self._queue.popleft()
-                self._queued_bytes -= len(item.frame)
-                await self._write(item)
-                if self._starved and not self._queue:
-                    self._starved = False
-                    self._owner.hub.release(list(self._subscriptions.values()))
-        except ConnectionError:  # closed under us: receive() sees it too, and ends the session
-            self._queue.clear()
+    def pause_writing(self) -> None:
+        self._owner.stuck(self, True)
 
-    async def _write(self, item: _Queued) -> None:
-        self._writing_since = time.monotonic()
-        await self._ws.send_frame(item.frame, WSMsgType.TEXT)
-        self._writing_since = None
-        FRAMES.add(("out",))
-        observe_push(item.received_at)
+    def resume_writing(self) -> None:
+        self._owner.stuck(self, False)
+        if self._starved:
+            self._starved = False
+            self._owner.hub.release(self._subscriptions)
+
+
+_IN: Final = ("in",)
+_OUT: Final = ("out",)
 
 
 def expiry(mailbox: Mailbox) -> float:

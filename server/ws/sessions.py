@@ -1,16 +1,23 @@
 """All WebSockets of one worker: who is let in, the visits that time calls for, the checks of rights, the end.
 
-Lives here: the handler of ``GET /v1/ws`` and what the sessions share, so that none needs a timer of its own.
-Must not know: routes, and how errors become responses: refusals before the handshake are raised for ``web`` to answer.
+Lives here: what the sessions share, so that none needs a timer or a task of its own. Must not know: HTTP beyond the
+request that asks to be let in: refusals before the handshake are raised for ``web`` to answer.
 
 Rights are checked at the subscription, again when the mailbox's record changed (Kind.ADDRESS: extended, token rotated),
 when its known end has come, and every RECHECK_INTERVAL. A token rotated meanwhile ends its subscriptions with
 ``unsubscribed`` and the word; while rights cannot be checked, mail of a mailbox whose end has come is held back.
+
+Time is one wheel: a session has a place in one of ``_PLACES`` sets, TICK apart, and is visited when the wheel comes
+round, in VISIT_INTERVAL; in one of ``_ROUNDS`` rounds it is pinged as well. So visits and pings are spread evenly,
+however the sessions came.
 """
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
+from functools import partial
+from sys import intern
 from typing import Final
 
 from aiohttp import web
@@ -18,71 +25,85 @@ from aiohttp import web
 from server.config import Config
 from server.metrics import Gauge
 from server.model.errors import Refused, Unavailable
+from server.model.message import Mailbox
 from server.services import frames
 from server.services.watching import Subscription, Watching
+from server.ws import wire
 from server.ws.handshake import origin_allowed, token_of
-from server.ws.session import FRAME_MAX, Authorise, Owner, Session, expiry
+from server.ws.session import PING_INTERVAL, WRITE_STALL, Session, expiry
 
 VISIT_INTERVAL: Final = 5.0
-_TICK: Final = 1.0
-_CLOSE_REPLY: Final = 5.0  # seconds a client has to answer our close frame
-_WRITE_UNIT: Final = 16 * 1024  # bytes written between two looks at whether the client keeps up
+SHARE: Final = 10  # a client address may hold one in so many of the places
+TICK: Final = 0.125
+CLOSE_WAIT: Final = 5.0  # s a connection has to end once its end has begun
+_PLACES: Final = round(VISIT_INTERVAL / TICK)
+_ROUNDS: Final = round(PING_INTERVAL / VISIT_INTERVAL)
+_LOOKS: Final = round(1.0 / TICK)  # ticks between two looks at those who do not take, and those who do not go
+_AGAIN: Final = 5.0  # s after which a client that holds too many may ask again
 
 ACTIVE = Gauge("websocket_connections_active", "WebSocket connections open now.")
 
+Authorise = Callable[[str, str], Awaitable[tuple[Mailbox, float]]]
+"""See session.Owner.authorise."""
+
 
 class Sessions:
-    """Every open connection. Starts nothing until the first one comes, and nothing is left running after the last."""
+    """Every open connection; the ``Owner`` of each. ``exempt`` says which clients have no cap of their own.
 
-    def __init__(self, config: Config, hub: Watching, authorise: Authorise) -> None:
-        self._config, self._hub, self._authorise = config, hub, authorise
-        self._owner = Owner(hub, authorise, self.recheck)
-        self._sessions: set[Session] = set()
-        self._admitted = 0
-        self._visits: deque[tuple[float, Session]] = deque()
+    Starts nothing until the first one comes, and nothing is left running after the last.
+    """
+
+    def __init__(self, config: Config, hub: Watching, authorise: Authorise, exempt: Callable[[str], bool]) -> None:
+        self._config, self.hub, self._authorise, self._exempt = config, hub, authorise, exempt
+        self.now = time.monotonic()
+        self._wheel: list[set[Session]] = [set() for _ in range(_PLACES)]
+        self._ticks = self._turn = self._open = 0
+        self._ticking: asyncio.TimerHandle | None = None
+        self._held: Tally[str] = Tally()
+        self._stuck: dict[Session, tuple[float, int]] = {}  # since when it takes nothing, and the bytes that wait
+        self._ending: dict[Session, float] = {}  # since when
         self._doubted: dict[Subscription, None] = {}
-        self._visitor: asyncio.Task[None] | None = None
         self._checker: asyncio.Task[None] | None = None
-        self._draining = False
+        self._draining: asyncio.Event | None = None
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """The route's handler. Before the upgrade: Refused origin_not_allowed, field_invalid (no WebSocket handshake);
-        Unavailable when the worker is full or stopping."""
-        self._admit(request)
-        ws = web.WebSocketResponse(
-            timeout=_CLOSE_REPLY,
-            autoping=False,
-            compress=False,
-            max_msg_size=FRAME_MAX,
-            writer_limit=_WRITE_UNIT,
-        )
-        if not ws.can_prepare(request):
-            raise Refused("field_invalid", "a WebSocket handshake (RFC 6455 section 4.1)", field="Upgrade")
+    # Coming.
+
+    def admit(self, request: web.BaseRequest, client: str) -> Callable[[asyncio.Transport, bytes], None]:
+        """What takes the connection over: the transport, and what came behind the request.
+
+        Refused origin_not_allowed, or rate_limited when ``client`` holds too many; Unavailable when the worker is full
+        or stopping. Until it has been called the place is nobody's: to be called without a wait in between.
+        """
+        origins = self._config.cors_origins
+        if not origin_allowed(request.headers.get("Origin"), request.headers.get("Host", ""), origins):
+            raise Refused("origin_not_allowed", "this page's origin may not connect", field="Origin")
+        if self._draining is not None or self._open >= self._config.websocket_max:
+            raise Unavailable("no room for another WebSocket")
+        if self._exempt(client):
+            client = ""
+        elif self._held[client] >= max(1, self._config.websocket_max // SHARE):
+            raise Refused("rate_limited", "too many WebSockets are open from here", retry_after=_AGAIN)
+        return partial(self._take, token_of(request, query=self._config.query_token), intern(client))
+
+    def _take(self, token: str, client: str, transport: asyncio.Transport, early: bytes) -> None:
+        if self._ticking is None:
+            self._tick()
+        self._turn = (self._turn + 1) % (_PLACES * _ROUNDS)
+        session = Session(self, transport, token, client, self._turn)
+        self._wheel[session.turn % _PLACES].add(session)
+        if client:
+            self._held[client] += 1
         self._count(1)
-        try:
-            await ws.prepare(request)
-            if request.transport is not None:  # None: gone while we answered
-                token = token_of(request, query=self._config.query_token)
-                await self._serve(Session(self._owner, ws, request.transport, token))
-        finally:
-            self._count(-1)
-        return ws
+        session.start(early)
 
-    async def drain(self, deadline: float) -> None:
-        """Let nobody in any more and close everyone with 1012; who is left after ``deadline`` seconds is cut off."""
-        self._draining = True
-        sessions = list(self._sessions)
-        for session in sessions:
-            session.end("restart")
-        closing = [session.closing for session in sessions if session.closing is not None]
-        if closing:
-            await asyncio.wait(closing, timeout=deadline)
-        for session in sessions:
-            if session.closing is not None and not session.closing.done():
-                session.abort()
-        for task in (self._visitor, self._checker):
-            if task is not None:
-                task.cancel()
+    def _count(self, change: int) -> None:
+        self._open += change
+        ACTIVE.set(self._open)
+
+    # What a session asks of its owner.
+
+    async def authorise(self, mailbox_id: str, token: str) -> tuple[Mailbox, float]:
+        return await self._authorise(mailbox_id, token)
 
     def recheck(self, subscription: Subscription) -> None:
         """Ask soon whether the subscription's token still opens its mailbox. They are asked one at a time."""
@@ -90,38 +111,60 @@ class Sessions:
         if self._checker is None or self._checker.done():
             self._checker = asyncio.get_running_loop().create_task(self._check_doubted())
 
-    def _admit(self, request: web.Request) -> None:
-        origins = self._config.cors_origins
-        if not origin_allowed(request.headers.get("Origin"), request.headers.get("Host", ""), origins):
-            raise Refused("origin_not_allowed", "this page's origin may not connect", field="Origin")
-        if self._draining or self._admitted >= self._config.websocket_max:
-            raise Unavailable("no room for another WebSocket")
+    def stuck(self, session: Session, is_stuck: bool) -> None:
+        if is_stuck:
+            self._stuck[session] = self.now, session.transport.get_write_buffer_size()
+        else:
+            self._stuck.pop(session, None)
 
-    def _count(self, change: int) -> None:
-        self._admitted += change
-        ACTIVE.set(self._admitted)
+    def closing(self, session: Session) -> None:
+        self._ending[session] = self.now
 
-    async def _serve(self, session: Session) -> None:
-        self._sessions.add(session)
-        self._visits.append((time.monotonic() + VISIT_INTERVAL, session))
-        if self._visitor is None or self._visitor.done():
-            self._visitor = asyncio.get_running_loop().create_task(self._visit())
-        if self._draining:  # it began while the handshake was on its way
-            session.end("restart")
-        try:
-            await session.run()
-        finally:
-            self._sessions.discard(session)
+    def left(self, session: Session) -> None:
+        self._wheel[session.turn % _PLACES].discard(session)
+        self._stuck.pop(session, None)
+        self._ending.pop(session, None)
+        if session.client:
+            self._held[session.client] -= 1
+            if not self._held[session.client]:
+                del self._held[session.client]
+        self._count(-1)
+        if not self._open and self._draining is not None:
+            self._draining.set()
 
-    async def _visit(self) -> None:
-        """Call on every session each VISIT_INTERVAL in the order they came, so the work is spread as they were."""
-        while self._sessions:
-            await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            while self._visits and self._visits[0][0] <= now:
-                _, session = self._visits.popleft()
-                if session in self._sessions and session.visit(now):
-                    self._visits.append((now + VISIT_INTERVAL, session))
+    # Time.
+
+    def _tick(self) -> None:
+        self.now = time.monotonic()
+        if not self._open and self._ticking is not None:
+            self._ticking = None
+            return
+        self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
+        self._ticks += 1
+        self.visit(self._ticks % (_PLACES * _ROUNDS))
+        if self._ticks % _LOOKS == 0:
+            self.look()
+
+    def visit(self, turn: int) -> None:
+        """Call on the sessions of one place of the wheel, with a ping for those whose ``turn`` it is."""
+        ping = wire.framed(wire.TEXT, frames.ping())
+        for session in tuple(self._wheel[turn % _PLACES]):
+            session.visit(self.now, ping if session.turn == turn else b"")
+
+    def look(self) -> None:
+        """End those who have taken nothing for WRITE_STALL, cut off those whose end takes longer than CLOSE_WAIT."""
+        for session, (since, before) in tuple(self._stuck.items()):
+            waiting = session.transport.get_write_buffer_size()
+            if waiting < before:
+                since = self.now
+            self._stuck[session] = since, waiting
+            if self.now - since >= WRITE_STALL:
+                session.end("slow")
+        for session, since in tuple(self._ending.items()):
+            if self.now - since >= CLOSE_WAIT:
+                session.abort()
+
+    # Rights.
 
     async def _check_doubted(self) -> None:
         while self._doubted:
@@ -141,11 +184,33 @@ class Sessions:
             subscription.checked_at = 0.0
         else:
             subscription.checked_at, subscription.expires_at = checked_at, expiry(mailbox)
-            self._hub.release([subscription])
+            self.hub.release([subscription])
 
     def _revoke(self, subscription: Subscription, word: str) -> None:
         mailbox_id = subscription.mailbox_id
         over = subscription.expires_at <= time.time()
         subscription.outlet.tell(frames.mailbox_expired(mailbox_id) if over else frames.unsubscribed(mailbox_id, word))
-        self._hub.unsubscribe(subscription)
+        self.hub.unsubscribe(subscription)
         subscription.outlet.ended(subscription)
+
+    # The end.
+
+    def sessions(self) -> list[Session]:
+        """All of them."""
+        return [session for place in self._wheel for session in place]
+
+    async def drain(self, deadline: float) -> None:
+        """Let nobody in any more and close everyone with 1012; who is left after ``deadline`` seconds is cut off."""
+        self._draining = asyncio.Event()
+        if self._open:
+            for session in self.sessions():
+                session.end("restart")
+            try:
+                await asyncio.wait_for(self._draining.wait(), deadline)
+            except TimeoutError:
+                for session in self.sessions():
+                    session.abort()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if self._checker is not None:
+            self._checker.cancel()

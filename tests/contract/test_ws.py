@@ -30,10 +30,10 @@ async def say(ws: ClientConnection, **frame: Any) -> None:
 
 
 async def heard(ws: ClientConnection, kind: str = "") -> Frames:
-    """The next frame, or the next of a kind; the run's own timeout bounds the wait."""
+    """The next frame, or the next of a kind; pings may come at any time. The run's own timeout bounds the wait."""
     while True:
         frame: Frames = orjson.loads(await ws.recv())
-        if kind in ("", frame["type"]):
+        if kind == frame["type"] or (not kind and frame["type"] != "ping"):
             return frame
 
 

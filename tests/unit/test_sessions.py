@@ -15,6 +15,8 @@ from aiohttp import web
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from server.cache.generations import Generations
+from server.cache.local import Local
 from server.config import Config, load
 from server.model import ids
 from server.model.errors import Refused, Unavailable
@@ -22,10 +24,12 @@ from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Mailbox, Stored
 from server.services.hub import PAGE, Hub
 from server.services.watching import RECHECK_INTERVAL
+from server.web.hot import Fronted, Hot
+from server.web.upgrade import take_over
 from server.ws import session as session_module
 from server.ws.handshake import Origin, origin_allowed, parse_origin
 from server.ws.session import PING_INTERVAL, SILENCE_MAX, WRITE_STALL, Session
-from server.ws.sessions import Sessions
+from server.ws.sessions import CLOSE_WAIT, SHARE, Sessions
 
 
 class Place:
@@ -33,7 +37,8 @@ class Place:
 
     def __init__(self, config: Config) -> None:
         self.hub = Hub(self._fetch, self._next_seqs, self._counts)
-        self.sessions = Sessions(config, self.hub, self._authorise)
+        self.exempt = True
+        self.sessions = Sessions(config, self.hub, self._authorise, lambda _: self.exempt)
         self.rows: list[Stored] = []
         self.expires_at: datetime | None = None
         self.token = "right"
@@ -67,11 +72,11 @@ class Place:
         self.rows.append(row)
         return row
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self.sessions.handle(request)
+            return take_over(request, lambda: self.sessions.admit(request, "192.0.2.1"))
         except Refused as refusal:
-            return web.json_response({"error": refusal.word}, status=400)
+            return web.json_response({"error": refusal.word}, status=429 if refusal.retry_after else 400)
         except Unavailable:
             return web.json_response({}, status=503)
 
@@ -79,11 +84,18 @@ class Place:
         return connect(f"ws://127.0.0.1:{self.port}/v1/ws?token=right", ping_interval=None, **options)
 
     def only(self) -> Session:
-        (session,) = self.sessions._sessions
+        (session,) = self.sessions.sessions()
         return session
 
+    def later(self, seconds: float) -> None:
+        """Let that much time pass, as far as the sessions can tell, and do all that it asks for."""
+        self.sessions.now = time.monotonic() + seconds
+        for turn in {session.turn for session in self.sessions.sessions()}:
+            self.sessions.visit(turn)
+        self.sessions.look()
+
     async def gone(self) -> None:
-        await until(lambda: not self.sessions._sessions)
+        await until(lambda: not self.sessions.sessions())
 
 
 async def until(done: Callable[[], object]) -> None:
@@ -97,9 +109,8 @@ async def until(done: Callable[[], object]) -> None:
 @contextlib.asynccontextmanager
 async def open_place(config: Config) -> AsyncIterator[Place]:
     place = Place(config)
-    app = web.Application()
-    app.router.add_get("/v1/ws", place.answer)
-    runner = web.AppRunner(app)
+    local = Local(Generations(1), 1 << 20, 60.0)
+    runner = web.ServerRunner(Fronted(place.answer, Hot(local, lambda _: None)))
     await runner.setup()
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
@@ -145,10 +156,9 @@ async def ending(ws: ClientConnection) -> int | None:
 async def test_a_silent_client_is_pinged_and_then_dropped(place: Place) -> None:
     async with place.connect() as ws:
         await subscribe(ws, ids.new())
-        session, now = place.only(), time.monotonic()
-        assert session.visit(now + PING_INTERVAL)
+        place.later(PING_INTERVAL)
         assert (await heard(ws))["type"] == "ping"
-        assert not session.visit(now + SILENCE_MAX)
+        place.later(SILENCE_MAX)
         assert await ending(ws) == 1001
     await place.gone()
     assert place.hub.mailboxes_watched() == []
@@ -158,15 +168,17 @@ async def test_a_silent_client_is_pinged_and_then_dropped(place: Place) -> None:
 async def test_any_sign_of_life_keeps_a_client(place: Place, sign: str) -> None:
     async with place.connect() as ws:
         await subscribe(ws, ids.new())
-        session, before = place.only(), time.monotonic()
+        place.sessions.now = time.monotonic() + SILENCE_MAX
         if sign == "pong frame":
             await say(ws, type="pong")
         elif sign == "protocol ping":
             await (await ws.ping())
         else:
             await ws.pong()
-        await subscribe(ws, ids.new())
-        assert session.visit(before + SILENCE_MAX)
+        await say(ws, type="unsubscribe", mailboxId="x")
+        assert (await heard(ws))["type"] == "unsubscribed"
+        place.later(SILENCE_MAX)
+        assert place.only().open
 
 
 async def test_a_write_that_does_not_move_ends_the_connection_with_1013(place: Place) -> None:
@@ -178,12 +190,18 @@ async def test_a_write_that_does_not_move_ends_the_connection_with_1013(place: P
     async with place.connect(sock=narrow, max_queue=1) as slow, place.connect() as good:
         await say(slow, type="subscribe", mailboxId=box, after=0)
         await subscribe(good, box)
-        await until(lambda: any(s._writing_since is not None for s in place.sessions._sessions))
-        stuck = next(s for s in place.sessions._sessions if s._writing_since is not None)
-        assert stuck._queued_bytes < 2 * session_module.QUEUE_BYTES, "what does not fit is left in the store"
+        await until(lambda: place.sessions._stuck)
+        (stuck,) = place.sessions._stuck
+        waiting = stuck.transport.get_write_buffer_size()
+        assert waiting < 2 * session_module.QUEUE_BYTES, "what does not fit is left in the store"
         place.hub.feed([place.commit(box)])
+        assert stuck.transport.get_write_buffer_size() == waiting
         assert (await heard(good))["seq"] == 901, "nobody else waits"
-        assert not stuck.visit(time.monotonic() + WRITE_STALL)
+        place.later(0)
+        assert stuck.open
+        place.later(WRITE_STALL)
+        assert not stuck.open
+        place.later(WRITE_STALL + CLOSE_WAIT)
         assert await ending(slow) in (1013, 1006)
 
 
@@ -198,14 +216,13 @@ async def test_a_slow_reader_that_reads_gets_everything_in_order(place: Place) -
         assert (await heard(ws))["seq"] == 701
 
 
-async def test_words_that_pile_up_end_the_connection(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "WORDS_MAX", 3)
+async def test_words_that_pile_up_end_the_connection(place: Place) -> None:
     box = ids.new()
     async with place.connect() as ws:
         await subscribe(ws, box)
         session = place.only()
-        for _ in range(5):  # without a turn of the loop in between nothing is written
-            session.tell(b"{}")
+        for _ in range(5):  # without a turn of the loop in between nothing is read
+            session.tell(b'"%b"' % (b"w" * 500_000))
         assert await ending(ws) == 1013
 
 
@@ -217,6 +234,56 @@ async def test_one_too_many_is_answered_503_and_leaving_makes_room(place: Place)
     await place.gone()
     async with place.connect() as ws:
         await subscribe(ws, ids.new())
+
+
+async def test_one_client_may_hold_a_share_of_the_places_and_an_exempt_one_all() -> None:
+    async with open_place(load({"TEMPMAIL_WEBSOCKET_MAX": str(2 * SHARE)})) as place:
+        place.exempt = False
+        async with place.connect(), place.connect():
+            with pytest.raises(InvalidStatus) as refused:
+                await place.connect().__aenter__()
+            assert refused.value.response.status_code == 429
+            place.exempt = True
+            async with place.connect():
+                place.exempt = False
+        await place.gone()
+        assert not place.sessions._held
+        async with place.connect() as ws:
+            await subscribe(ws, ids.new())
+
+
+async def test_one_whose_end_takes_too_long_is_cut_off(place: Place) -> None:
+    async with connect_raw(place) as (reader, _):
+        place.only().end("restart")
+        assert (await reader.readexactly(4))[2:] == (1012).to_bytes(2, "big")
+        place.later(CLOSE_WAIT)
+        await reader.read()
+        await place.gone()
+
+
+async def test_an_idle_connection_has_no_task_and_when_all_are_gone_nothing_runs(place: Place) -> None:
+    before = asyncio.all_tasks()
+    async with connect_raw(place):
+        await until(lambda: asyncio.all_tasks() <= before | {asyncio.current_task()})
+    await place.gone()
+    await until(lambda: place.sessions._ticking is None)
+
+
+@contextlib.asynccontextmanager
+async def connect_raw(place: Place) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that says nothing of its own accord."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    writer.write(
+        b"GET /v1/ws?token=right HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head, "the example of RFC 6455 section 1.3"
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_draining_closes_with_1012_and_lets_nobody_in(place: Place) -> None:
@@ -237,8 +304,8 @@ async def test_a_mailbox_whose_end_came_unannounced_is_told(place: Place) -> Non
     async with place.connect() as ws:
         await subscribe(ws, box)
         place.expires_at = datetime.now(UTC)
-        place.only()._subscriptions[box].expires_at = place.expires_at.timestamp()
-        assert place.only().visit(time.monotonic())
+        place.only()._subscriptions[0].expires_at = place.expires_at.timestamp()
+        place.later(0)
         assert (await heard(ws))["type"] == "mailbox_expired"
     assert place.hub.mailboxes_watched() == []
 
@@ -247,7 +314,7 @@ async def test_an_extended_mailbox_goes_on_past_its_former_end(place: Place) -> 
     box = ids.new()
     async with place.connect() as ws:
         await subscribe(ws, box)
-        place.only()._subscriptions[box].expires_at = time.time()
+        place.only()._subscriptions[0].expires_at = time.time()
         place.hub.feed([place.commit(box)])
         assert (await heard(ws))["seq"] == 1, "the right was checked again, then the mail was handed on"
 
@@ -256,14 +323,14 @@ async def test_while_rights_cannot_be_checked_mail_waits(place: Place) -> None:
     box = ids.new()
     async with place.connect() as ws:
         await subscribe(ws, box)
-        subscription = place.only()._subscriptions[box]
+        subscription = place.only()._subscriptions[0]
         subscription.expires_at, place.down = time.time(), True
         place.hub.feed([place.commit(box)])
         await until(lambda: not subscription.checked_at)
         await say(ws, type="unsubscribe", mailboxId="x")
         assert (await heard(ws))["type"] == "unsubscribed", "no mail before it"
         place.down = False
-        place.only().visit(time.monotonic())
+        place.later(0)
         assert (await heard(ws))["seq"] == 1
 
 
@@ -276,8 +343,8 @@ async def test_a_rotated_token_ends_the_subscription(place: Place, notice: str) 
         if notice == "hint":
             place.hub.on_hints([Hint(Kind.ADDRESS, box)])
         else:
-            place.only()._subscriptions[box].checked_at -= RECHECK_INTERVAL
-            place.only().visit(time.monotonic())
+            place.only()._subscriptions[0].checked_at -= RECHECK_INTERVAL
+            place.later(0)
         frame = await heard(ws)
         assert (frame["type"], frame["error"]) == ("unsubscribed", "mailbox_not_found")
     assert place.hub.mailboxes_watched() == []
@@ -298,23 +365,15 @@ async def test_a_fault_of_ours_ends_one_connection_with_1011(place: Place, capfd
         async def broken(_: str, __: str) -> tuple[Mailbox, float]:
             raise ValueError("broken, with a secret in its text")
 
-        session = next(iter(place.sessions._sessions))
-        session._owner = session._owner._replace(authorise=broken)
-        for client in (ws, other):
-            await say(client, type="subscribe", mailboxId=ids.new())
-        codes = {type(await first_of(client)) for client in (ws, other)}
-        assert codes == {int, dict}
+        await subscribe(other, ids.new())
+        place.sessions._authorise = broken
+        await say(ws, type="subscribe", mailboxId=ids.new())
+        assert await ending(ws) == 1011
+        await say(other, type="unsubscribe", mailboxId="x")
+        assert (await heard(other))["type"] == "unsubscribed"
     logged = capfd.readouterr().err
     assert "websocket session failed" in logged
     assert "secret" not in logged
-
-
-async def first_of(ws: ClientConnection) -> int | dict[str, Any] | None:
-    try:
-        return await heard(ws)
-    except ConnectionClosed:
-        assert ws.close_code == 1011
-        return ws.close_code
 
 
 async def test_the_hundred_and_first_subscription_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
