@@ -8,6 +8,7 @@ Every string in a result is bounded and holds no NUL and no lone surrogate.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_tz
 
@@ -106,20 +107,8 @@ def is_cheap(raw: bytes) -> bool:
 
 def parse(raw: bytes) -> Mail:
     """The values of any bytes at all; never raises."""
-    head, body, defect = _head(raw)
-    text = html = charset = ""
-    attachments: tuple[Attachment, ...] = ()
-    if body is not None:
-        media_type, parameters = mime_parts.media_type(head.get(b"content-type"))
-        if _is_plain(head, media_type) and len(raw) - body <= MAX_TEXT:
-            charset = parameters.get("charset", "")
-            text = _plain_text(raw, body, charset)
-        else:
-            content = _content(raw, head, body)
-            text, html, charset, defect = content.text, content.html, content.charset, content.defect
-            attachments = tuple(content.attachments)
-    if html and (not text or text.isspace()):
-        text = html_to_text(html)
+    head, body, broken = _head(raw)
+    text, html, charset, attachments, defect = _bodies(raw, head, body) if body is not None else _NOTHING
     decode = mime_text.decode_header
     subject = decode(head[b"subject"], MAX_SUBJECT, charset) if b"subject" in head else ""
     return Mail(
@@ -132,12 +121,18 @@ def parse(raw: bytes) -> Mail:
         message_id=decode(head[b"message-id"], MAX_SUBJECT) if b"message-id" in head else "",
         text=text,
         html=html,
-        attachments=attachments,
+        attachments=tuple(attachments),
         preview=mime_text.preview(text, MAX_PREVIEW),
         codes=extract.codes(subject, text),
         links=extract.links(text, html),
-        defect=defect,
+        defect=broken or defect,
     )
+
+
+def text(raw: bytes) -> str:
+    """The `text` of `parse(raw)` alone."""
+    head, body, _ = _head(raw)
+    return _bodies(raw, head, body)[0] if body is not None else ""
 
 
 def headers(raw: bytes) -> list[tuple[str, str]]:
@@ -180,6 +175,24 @@ def _head(raw: bytes) -> tuple[dict[bytes, bytes], int | None, str | None]:
 
 def _field_count(block: bytes) -> int:
     return block.count(b"\n") - block.count(b"\n ") - block.count(b"\n\t")
+
+
+_Bodies = tuple[str, str, str, Sequence[Attachment], str | None]
+"""(text, html, charset of the first part, attachments, the bound that was broken)."""
+
+_NOTHING: _Bodies = ("", "", "", (), None)
+
+
+def _bodies(raw: bytes, head: dict[bytes, bytes], body: int) -> _Bodies:
+    media_type, parameters = mime_parts.media_type(head.get(b"content-type"))
+    if _is_plain(head, media_type) and len(raw) - body <= MAX_TEXT:
+        charset = parameters.get("charset", "")
+        return _plain_text(raw, body, charset), "", charset, (), None
+    content = _content(raw, head, body)
+    text, html = content.text, content.html
+    if html and (not text or text.isspace()):
+        text = html_to_text(html)
+    return text, html, content.charset, content.attachments, content.defect
 
 
 def _is_plain(head: dict[bytes, bytes], media_type: str) -> bool:

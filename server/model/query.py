@@ -47,6 +47,10 @@ class Query(msgspec.Struct, frozen=True):
     least: int | None = None
     most: int | None = None
 
+    def texts(self) -> tuple[Term, ...]:
+        """The terms that the text of a message may answer, in order."""
+        return tuple(term for term in self.terms if term.kind == "text")
+
     def tags(self) -> frozenset[str]:
         """The names of tags asked for, in lower case."""
         return frozenset(term.value for term in self.terms if term.kind == "tag")

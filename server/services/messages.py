@@ -4,12 +4,12 @@ Lives here: reading a stored body within bounds and telling everyone about chang
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from server.config import Config
 from server.metrics import Counter
-from server.model import mime
+from server.model import finding, mime
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Envelope, Mailbox, Recipient, Stored
@@ -23,6 +23,7 @@ from server.store.tags import TagStore
 
 READ_TIMEOUT: Final = 5.0  # s for reading a body that is not cheap, in a process that can be killed
 SANITISE_TIMEOUT: Final = 2.0
+LOOKED_THROUGH: Final = 64  # bodies a search holds at a time, 400 kB of each at most
 _CHEAP_HTML: Final = 4_096  # characters; sanitising so few takes 5 ms at worst, whatever they are
 _BUSY: Final = "too many large messages are being read"
 _LAST: Final = 1 << 62
@@ -44,9 +45,11 @@ class MessageService:
         delivery: Delivery,
         coherence: Coherence,
         sandbox: Sandbox,
+        finder: Sandbox,
     ) -> None:
         self._config, self._store, self._tags, self._delivery = config, store, tags, delivery
         self._coherence, self._sandbox = coherence, sandbox
+        self._finder = finder  # of its own, so that searches never keep arriving mail from being read
 
     def adopt(self, config: Config) -> None:
         """Settings have changed."""
@@ -146,7 +149,37 @@ class MessageService:
             raise Refused("token_required", "tag: means the tags of an account", field="q")
         tags = await self._tags.named(user_id, names) if names and user_id is not None else {}
         skipped = (query.page - 1) * query.page_size
-        return await self._store.search(mailbox, wanted, tags, query.page_size, skipped)
+        if not wanted.texts():
+            return await self._store.search(mailbox, wanted, tags, query.page_size, skipped)
+        try:
+            async with asyncio.timeout(self._config.database_statement_timeout):
+                found = [one async for one in self._search_text(mailbox, wanted, tags)]
+        except TimeoutError as error:
+            raise Unavailable("the search took too long") from error
+        return found[skipped : skipped + query.page_size], len(found)
+
+    async def _search_text(self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str]) -> AsyncIterator[Stored]:
+        """What matches, newest first. Bodies are looked through apart, a bounded number of them at a time."""
+        terms = [(term.value, term.negated) for term in wanted.texts()]
+        below: int | None = None
+        while True:
+            page = await self._store.candidates(mailbox, wanted, tags, below, LOOKED_THROUGH)
+            bodies = [(one.packed, [terms[nth - 1] for nth in one.misses]) for one in page if one.packed is not None]
+            answers = iter(await self._look_through(bodies) if bodies else ())
+            for one in page:
+                # A body that is gone, with its reader's record of it, holds nothing.
+                if next(answers) if one.packed is not None else all(terms[nth - 1][1] for nth in one.misses):
+                    yield one.stored
+            if len(page) < LOOKED_THROUGH:
+                return
+            below = page[-1].stored.seq
+
+    async def _look_through(self, bodies: Sequence[tuple[bytes, Sequence[tuple[str, bool]]]]) -> list[bool]:
+        try:
+            found: list[bool] = await self._finder.run(finding.matches, bodies, timeout=READ_TIMEOUT)
+            return found
+        except SandboxError as error:
+            raise Unavailable("the text of messages could not be searched") from error
 
 
 def _parameters(query: SearchQuery) -> Query:

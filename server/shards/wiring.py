@@ -239,7 +239,11 @@ class Shard:
     def _build_readers(self) -> None:
         """What an open mailbox is for: its messages, its further addresses, its owner's tags."""
         config, coherence, tags = self._config, self._coherence, TagStore(self._pools.users)
-        self._messages = MessageService(config, self._message_store, tags, self._ingest, coherence, self._sandbox)
+        finder = Sandbox(children=1)
+        self._closing.push_async_callback(finder.close)
+        self._messages = MessageService(
+            config, self._message_store, tags, self._ingest, coherence, self._sandbox, finder
+        )
         self._aliases = AliasService(config, self._mailbox_store, self._mailboxes, coherence, now)
         self._tags = TagService(tags, self._message_store, coherence, self._outbox, now)
 

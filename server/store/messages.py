@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Literal
 
 import asyncpg
+import msgspec
 import zstandard
 
 from server.model import ids
@@ -23,8 +24,19 @@ from server.store.sql import SQL
 
 Span = tuple[datetime, datetime]
 
+_LAST = 1 << 62
 _MAX_BODY = 256 << 20  # bytes a stored body may unpack to; far above any accepted message
 _NO_TAG = "00000000-0000-0000-0000-000000000000"  # the nil UUID (RFC 9562 section 5.9), which no tag has
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A message that a search's terms on the text may still let through or not: ``misses`` are those, counted from 1,
+    that its row does not answer; ``packed`` is the beginning of its packed body, None where that says no more.
+    """
+
+    stored: Stored
+    misses: Sequence[int]
+    packed: bytes | None
 
 
 def span(drop_after: datetime | None, now: datetime) -> Span:
@@ -103,17 +115,29 @@ class MessageStore:
     async def search(
         self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str], limit: int, offset: int
     ) -> tuple[list[Stored], int]:
-        """Newest first, and how many there are in all. ``tags``: id by name, for the tags there are."""
-        conditions = (wanted.after, wanted.before, wanted.least, wanted.most, *_columns(wanted.terms, tags))
-
-        def ask(limit: int, offset: int) -> Callable[[Span], Awaitable[list[asyncpg.Record]]]:
-            return lambda s: self._database.fetch(SQL.search, mailbox.id, *s, *conditions, limit, offset)
-
-        found = await self._spanned(mailbox, ask(limit, offset))
+        """Newest first, and how many there are in all, of a query without terms on the text. ``tags``: id by name, for
+        the tags there are.
+        """
+        found = await self._search(mailbox, wanted, tags, _LAST, limit, offset)
         if not found and offset:  # beyond the last page no row carries the count
-            first = await self._spanned(mailbox, ask(1, 0))
+            first = await self._search(mailbox, wanted, tags, _LAST, 1, 0)
             return [], first[0]["found"] if first else 0
         return [rows.stored(row) for row in found], found[0]["found"] if found else 0
+
+    async def candidates(
+        self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str], below: int | None, limit: int
+    ) -> list[Candidate]:
+        """Newest first, at most ``limit`` with seq < ``below``: what may match a query with terms on the text."""
+        found = await self._search(mailbox, wanted, tags, _LAST if below is None else below, limit, 0)
+        return [Candidate(rows.stored(row), row["misses"], row["raw"]) for row in found]
+
+    async def _search(
+        self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str], below: int, limit: int, offset: int
+    ) -> list[asyncpg.Record]:
+        conditions = (wanted.after, wanted.before, wanted.least, wanted.most, *_columns(wanted.terms, tags))
+        return await self._spanned(
+            mailbox, lambda s: self._database.fetch(SQL.search, mailbox.id, *s, *conditions, below, limit, offset)
+        )
 
     async def mark_read(self, mailbox: Mailbox, message_id: str) -> bool:
         """True when it was unread until now, False when it was read already. Refused message_not_found."""

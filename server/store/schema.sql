@@ -205,7 +205,7 @@ CREATE TABLE messages.bodies (
     received_at timestamptz NOT NULL,
     refs        integer NOT NULL,
     raw         bytea NOT NULL, -- zstd
-    text        text NOT NULL   -- the beginning of the readable text, for search
+    text        text            -- not written any more: search reads raw
 ) PARTITION BY RANGE (drop_after);
 ALTER TABLE messages.bodies ALTER raw SET STORAGE EXTERNAL, ALTER text SET STORAGE EXTERNAL; -- pglz would cost 36 us a mail
 CREATE INDEX bodies_id ON messages.bodies (id);

@@ -9,7 +9,6 @@ import pytest
 
 from server.model.errors import Refused
 from server.model.message import FOREVER, Mailbox, Stored
-from server.model.query import parse
 from server.store import batch
 from server.store.batch import Item, Shortfall
 from server.store.messages import MessageStore
@@ -205,31 +204,3 @@ async def test_reading_twice_counts_once(pools: Pools, store: MessageStore, part
     assert await store.mark_read(box, row.id) is True
     assert await store.mark_read(box, row.id) is False
     assert (await store.counts(box.id)).unread == 1
-
-
-async def test_search_finds_by_each_condition(pools: Pools, store: MessageStore, partitions: Partitions) -> None:
-    box, other = await settled(store), await settled(store)
-    await write(
-        pools,
-        partitions,
-        [
-            item(box, subject="Invoice 100%", text="pay\\me_now"),
-            item(box, subject="Greetings", text="the needle is here"),
-            item(other, subject="needle of another"),
-        ],
-    )
-
-    async def subjects(query: str) -> list[str]:
-        rows, total = await store.search(box, parse(query), {}, 10, 0)
-        assert total == len(rows)
-        return [row.subject for row in rows]
-
-    assert await subjects("NEEDLE") == ["Greetings"]
-    assert await subjects("100%") == ["Invoice 100%"]
-    assert await subjects("e_n") == ["Invoice 100%"]
-    assert await subjects("pay\\me") == ["Invoice 100%"]
-    assert await subjects("%") == ["Invoice 100%"]
-    assert await subjects("from:example.org is:unread") == ["Greetings", "Invoice 100%"]
-    assert await subjects("has:attachment") == []
-    assert await subjects(f"after:{now() + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}") == []
-    assert await store.search(box, parse(""), {}, 10, 50) == ([], 2)

@@ -39,7 +39,7 @@ class Bench:
         self.store = MessageStore(pools.messages, now)
         self.mailboxes = MailboxStore(pools.mailboxes)
         self.sandbox = Sandbox()
-        coherence = Coherence(self.generations, Writer(self.generations, 0), self.told.extend, uncertain=0.5)
+        self.coherence = Coherence(self.generations, Writer(self.generations, 0), self.told.extend, uncertain=0.5)
         served = ServedDomains(DomainStore(pools.mailboxes), self.local, ["temp.mail"], ttl=60)
         rules = Rules(plus=True, subdomains=False, administrator="postmaster@temp.mail")
         self.routes = Routes(self.mailboxes, self.local, served, rules, self.provide, now)
@@ -49,7 +49,7 @@ class Bench:
             0,
             self.routes,
             self.local,
-            coherence,
+            self.coherence,
             self.sandbox,
             self.committed.extend,
             lambda: None,

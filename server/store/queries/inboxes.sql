@@ -79,8 +79,8 @@ WITH wanted AS (
     JOIN locked l USING (mailbox_id), verdict
     WHERE go
 ), bodies AS (
-    INSERT INTO messages.bodies (id, drop_after, received_at, refs, raw, text)
-    SELECT m.id, a.body_drop_after, m.received_at, m.refs, m.raw, m.text
+    INSERT INTO messages.bodies (id, drop_after, received_at, refs, raw)
+    SELECT m.id, a.body_drop_after, m.received_at, m.refs, m.raw
     FROM mails m JOIN (SELECT DISTINCT mail, body_drop_after FROM arrived) a ON a.mail = m.nth
 ), rows AS (
     INSERT INTO messages.messages (mailbox_id, seq, id, drop_after, received_at, body_id, body_drop_after, size, is_read,

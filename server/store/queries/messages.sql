@@ -81,8 +81,8 @@ WHERE b.id = held.id AND b.drop_after = held.drop_after AND b.refs <= 0
 -- name: bodies_copy
 -- An extended mailbox takes its own copy of each body to its new partition, under the message's id (unique there), and lets
 -- go of the old one, which other recipients may still hold.
-INSERT INTO messages.bodies (id, drop_after, received_at, refs, raw, text)
-SELECT m.id, $4, b.received_at, 1, b.raw, b.text
+INSERT INTO messages.bodies (id, drop_after, received_at, refs, raw)
+SELECT m.id, $4, b.received_at, 1, b.raw
 FROM messages.messages m
 JOIN messages.bodies b ON b.id = m.body_id AND b.drop_after = m.body_drop_after
 WHERE m.mailbox_id = $1 AND m.drop_after BETWEEN $2 AND $3 AND b.drop_after BETWEEN $2 AND $4 AND m.body_drop_after < $4
@@ -100,39 +100,49 @@ WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
 
 -- name: search
 -- Bounded by the session's statement_timeout. One statement for every query: a message is found when no term fails, and NULL
--- leaves a bound out. $8..$10 are the terms that the row itself answers (kind, value, negated), $11 and $12 those that need the
--- body as well (pattern, negated), apart so that a query without any is planned without the bodies. Values that are looked for
--- in text are ILIKE patterns, escaped by the caller. The text of a body is its first 32,768 characters.
-SELECT count(*) OVER () AS found, i.drop_after AS inbox_drop_after, i.total, m.mailbox_id, m.seq, m.id, m.received_at,
-    m.body_id, m.body_drop_after, m.size, m.is_read, m.envelope_from, m.sender, m.recipient, m.subject, m.preview, m.details
-FROM messages.inboxes i
-JOIN messages.messages m ON m.mailbox_id = i.mailbox_id
-WHERE i.mailbox_id = $1 AND m.mailbox_id = $1 AND m.drop_after BETWEEN $2 AND $3
-    AND ($4::timestamptz IS NULL OR m.received_at >= $4)
-    AND ($5::timestamptz IS NULL OR m.received_at < $5)
-    AND ($6::bigint IS NULL OR m.size >= $6)
-    AND ($7::bigint IS NULL OR m.size <= $7)
-    AND (cardinality($8::text[]) = 0 OR NOT EXISTS (
-        SELECT 1 FROM unnest($8::text[], $9::text[], $10::boolean[]) AS term (kind, value, negated)
-        WHERE term.negated = CASE term.kind
-            WHEN 'from' THEN m.sender ILIKE term.value OR m.envelope_from ILIKE term.value
-            WHEN 'to' THEN m.recipient ILIKE term.value OR coalesce(m.details ->> 'cc', '') ILIKE term.value
-            WHEN 'subject' THEN m.subject ILIKE term.value
-            WHEN 'attachment' THEN m.details -> 'attachments' IS NOT NULL
-            WHEN 'read' THEN m.is_read
-            WHEN 'dmarc' THEN coalesce(m.details ->> 'dmarc', 'none') = term.value
-            WHEN 'tag' THEN EXISTS (
-                SELECT 1 FROM messages.message_tags t
-                WHERE t.mailbox_id = $1 AND t.drop_after BETWEEN $2 AND $3 AND t.seq = m.seq AND t.tag_id = term.value::uuid
-            )
-        END
-    ))
-    AND (cardinality($11::text[]) = 0 OR NOT EXISTS (
-        SELECT 1 FROM unnest($11::text[], $12::boolean[]) AS term (value, negated)
-        WHERE term.negated = (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value
-            OR EXISTS (
-                SELECT 1 FROM messages.bodies b
-                WHERE b.id = m.body_id AND b.drop_after = m.body_drop_after AND b.drop_after >= $2 AND b.text ILIKE term.value
-            ))
-    ))
-ORDER BY m.seq DESC LIMIT $13 OFFSET $14
+-- leaves a bound out. $8..$10 are the terms that the row itself answers (kind, value, negated). $11 and $12 are those that the
+-- text of the body may answer as well (pattern, negated): `misses` names those of them, counted from 1, that nothing in the row
+-- answers, and `raw` is then the beginning of the packed body, for the caller to look in; a row that already fails is not
+-- brought. Values are ILIKE patterns, escaped by the caller. A query without $11 is planned without the bodies and counted here;
+-- with it the caller asks again below the last seq.
+SELECT found.*, CASE WHEN cardinality($11::text[]) > 0 AND cardinality(found.misses) > 0 THEN (
+    SELECT substr(b.raw, 1, 400000) FROM messages.bodies b
+    WHERE b.id = found.body_id AND b.drop_after = found.body_drop_after AND b.drop_after >= $2 LIMIT 1
+) END AS raw
+FROM (
+    SELECT CASE WHEN cardinality($11::text[]) = 0 THEN count(*) OVER () END AS found, i.drop_after AS inbox_drop_after, i.total,
+        m.mailbox_id, m.seq, m.id, m.received_at, m.body_id, m.body_drop_after, m.size, m.is_read, m.envelope_from, m.sender,
+        m.recipient, m.subject, m.preview, m.details,
+        CASE WHEN cardinality($11::text[]) > 0 THEN ARRAY(
+            SELECT term.nth FROM unnest($11::text[], $12::boolean[]) WITH ORDINALITY AS term (value, negated, nth)
+            WHERE NOT (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value)
+        ) END AS misses
+    FROM messages.inboxes i
+    JOIN messages.messages m ON m.mailbox_id = i.mailbox_id
+    WHERE i.mailbox_id = $1 AND m.mailbox_id = $1 AND m.drop_after BETWEEN $2 AND $3 AND m.seq < $13
+        AND ($4::timestamptz IS NULL OR m.received_at >= $4)
+        AND ($5::timestamptz IS NULL OR m.received_at < $5)
+        AND ($6::bigint IS NULL OR m.size >= $6)
+        AND ($7::bigint IS NULL OR m.size <= $7)
+        AND (cardinality($8::text[]) = 0 OR NOT EXISTS (
+            SELECT 1 FROM unnest($8::text[], $9::text[], $10::boolean[]) AS term (kind, value, negated)
+            WHERE term.negated = CASE term.kind
+                WHEN 'from' THEN m.sender ILIKE term.value OR m.envelope_from ILIKE term.value
+                WHEN 'to' THEN m.recipient ILIKE term.value OR coalesce(m.details ->> 'cc', '') ILIKE term.value
+                WHEN 'subject' THEN m.subject ILIKE term.value
+                WHEN 'attachment' THEN m.details -> 'attachments' IS NOT NULL
+                WHEN 'read' THEN m.is_read
+                WHEN 'dmarc' THEN coalesce(m.details ->> 'dmarc', 'none') = term.value
+                WHEN 'tag' THEN EXISTS (
+                    SELECT 1 FROM messages.message_tags t
+                    WHERE t.mailbox_id = $1 AND t.drop_after BETWEEN $2 AND $3 AND t.seq = m.seq AND t.tag_id = term.value::uuid
+                )
+            END
+        ))
+        AND (cardinality($11::text[]) = 0 OR NOT EXISTS (
+            SELECT 1 FROM unnest($11::text[], $12::boolean[]) AS term (value, negated)
+            WHERE term.negated AND (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value)
+        ))
+    ORDER BY m.seq DESC LIMIT $14 OFFSET $15
+) found
+ORDER BY found.seq DESC

@@ -1,0 +1,102 @@
+"""Search reads messages as they came: every kind of text is found, page after page, within its bounds."""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+
+import pytest
+
+from server.config import Config
+from server.model.message import Envelope, Mailbox, Recipient
+from server.services.contracts import SearchQuery
+from server.services.messages import LOOKED_THROUGH, MessageService
+from server.services.sandbox import Sandbox
+from server.store.pools import Pools
+from server.store.tags import TagStore
+from tests.integration.mail import settled
+from tests.integration.test_ingest import Bench
+
+
+class Finding(Bench):
+    def serve(self, config: Config) -> None:
+        self.finder = Sandbox(children=1)
+        tags = TagStore(self.pools.users)
+        self.messages = MessageService(config, self.store, tags, self.ingest, self.coherence, self.sandbox, self.finder)
+
+    async def put(self, box: Mailbox, subject: str, text: str, kind: str = "text/plain") -> None:
+        encoded = b64encode(text.encode()).decode()
+        raw = f"Subject: {subject}\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        await self.messages.inject(box, f"{raw}{encoded}".encode(), "a@example.org", is_read=False)
+
+    async def subjects(self, box: Mailbox, q: str = "", page: int = 1) -> list[str]:
+        rows, self.total = await self.messages.search(box, SearchQuery(q, page=page, page_size=10), None)
+        return [row.subject for row in rows]
+
+
+@pytest.fixture
+async def finding(pools: Pools, settings: Config) -> AsyncIterator[Finding]:
+    made = Finding(pools)
+    made.serve(settings)
+    yield made
+    await made.finder.close()
+    await made.sandbox.close()
+
+
+async def test_each_condition_finds_what_it_says_in_this_mailbox_alone(finding: Finding) -> None:
+    box, other = await settled(finding.store), await settled(finding.store)
+    await finding.put(box, "Invoice 100%", "pay\\me_now")
+    await finding.put(box, "Greetings", "the needle is Überall, \u65e5\u672c")
+    await finding.put(other, "needle of another", "needle")
+    for q, wanted in {
+        "NEEDLE": ["Greetings"],
+        "ÜBERALL": ["Greetings"],
+        "\u65e5\u672c": ["Greetings"],
+        "100%": ["Invoice 100%"],
+        "e_n": ["Invoice 100%"],
+        "pay\\me": ["Invoice 100%"],
+        "%": ["Invoice 100%"],
+        "-needle": ["Invoice 100%"],
+        "-invoice": ["Greetings"],
+        "-needle -pay": [],
+        "example.org": [],
+        "needle greetings": ["Greetings"],
+        "from:example.org is:unread": ["Greetings", "Invoice 100%"],
+        "is:unread": ["Greetings", "Invoice 100%"],
+    }.items():
+        assert await finding.subjects(box, q) == wanted, q
+        assert finding.total == len(wanted), q
+    assert await finding.subjects(box, "", page=6) == []
+    assert finding.total == 2
+
+
+async def test_text_is_found_beyond_the_bodies_looked_through_at_a_time(finding: Finding) -> None:
+    box, count = await settled(finding.store), 2 * LOOKED_THROUGH + 3
+    for number in range(count):
+        await finding.put(box, str(number), f"even {number}" if number % 2 == 0 else "odd")
+    evens = [str(number) for number in reversed(range(0, count, 2))]
+    assert await finding.subjects(box, "even") == evens[:10]
+    assert finding.total == len(evens)
+    assert await finding.subjects(box, "even", page=7) == evens[60:]
+    assert await finding.subjects(box, '"even 0"') == ["0"]
+    assert await finding.subjects(box, "-even", page=1) == [
+        str(number) for number in reversed(range(count - 20, count, 2))
+    ]
+
+
+async def test_html_is_searched_as_its_reader_sees_it_and_only_so_far(finding: Finding) -> None:
+    box = await settled(finding.store)
+    await finding.put(box, "page", "<p>visible <b>words</b></p><style>hidden</style>", "text/html")
+    await finding.put(box, "long", "word " * 6000 + "within " + "word " * 1000 + "beyond")
+    assert await finding.subjects(box, '"visible words"') == ["page"]
+    assert await finding.subjects(box, "hidden") == []
+    assert await finding.subjects(box, "within") == ["long"]
+    assert await finding.subjects(box, "beyond") == []
+
+
+async def test_a_large_message_is_searched_at_its_beginning(finding: Finding) -> None:
+    box = await settled(finding.store)
+    head = "Subject: parcel\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    parts = "--b\r\n\r\nnear the top\r\n--b\r\nContent-Disposition: attachment; filename=x\r\n\r\n"
+    raw = f"{head}{parts}".encode() + bytes(range(256)) * 4096 + b"\r\n--b--\r\n"
+    await finding.ingest.submit(Envelope("a@example.org", [Recipient(box.address, box.id)], raw))
+    assert await finding.subjects(box, '"near the top"') == ["parcel"]
+    assert await finding.subjects(box, '-"near the top"') == []
