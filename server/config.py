@@ -54,6 +54,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtp_max_recipients: int
     smtp_max_message_bytes: int
     smtp_read_timeout: float
+    smtp_write_timeout: float
     smtp_session_timeout: float
     smtp_min_rate: int
     smtp_bare_newlines: str
@@ -287,6 +288,7 @@ SETTINGS: Final = (
     ),
     Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", _integer, "10485760", "largest message, in bytes"),
     Setting("SMTP_READ_TIMEOUT", "smtp_read_timeout", duration, "30s", "silence after which a sender is dropped"),
+    Setting("SMTP_WRITE_TIMEOUT", "smtp_write_timeout", duration, "30s", "how long a sender may not read our replies"),
     Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", duration, "15m", "a session's whole life"),
     Setting(
         "SMTP_MIN_RATE", "smtp_min_rate", _integer, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
@@ -481,7 +483,6 @@ NOT_YET: Final = frozenset(
             "DATABASE_MAILBOXES_REPLICA_DSNS",
         ),
         *("DATABASE_MESSAGES_REPLICA_DSNS", "REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_DB", "REDIS_CLUSTER_NODES"),
-        "SMTP_WRITE_TIMEOUT",
     }
 )
 """What environments of the older service may hold and this release passes over, with a warning: they must not keep it

@@ -16,9 +16,8 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import aiosmtpd
 from aiosmtpd.smtp import SMTP
-from aiosmtpd.smtp import Session as Client
 
-__all__ = ["REVIEWED", "Base", "Client", "configured"]
+__all__ = ["REVIEWED", "Base", "configured"]
 
 REVIEWED: Final = ("1.4.6",)
 
@@ -26,14 +25,9 @@ CONSTRUCT_ONCE: Final = aiosmtpd.__version__ in REVIEWED
 
 
 class Base(SMTP):
-    """An aiosmtpd protocol without its machinery; ``configured`` makes the class whose instances are connections.
+    """An aiosmtpd protocol without its machinery; ``configured`` makes the class whose instances are connections."""
 
-    ``session`` is aiosmtpd's own record of the client: ``peer``, ``host_name`` (None until EHLO), ``extended_smtp``,
-    ``ssl``.
-    """
-
-    __slots__ = ("session",)
-    session: Client
+    __slots__ = ()
 
     _options: ClassVar[dict[str, Any]] = {}
     _once: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""One DATA while its bytes come in: bounded in size, memory and time, and put together at its end.
+"""One message while its bytes come in, by DATA or by BDAT: bounded in size, memory and time, put together at its end.
 
 Must not know: verbs, replies beyond the refusals of a message, or who asked for it.
 """
@@ -13,71 +13,72 @@ _END_SLACK: Final = 4  # the part of CR LF . CR LF that may stand in the buffer 
 
 
 class Incoming:
-    """The buffer stays the session's: it begins with the message's first byte and grows at its end.
+    """A message whose bytes come; ``last`` once they are ``complete`` means that all of it is there.
 
     ``refusal`` is set as soon as the message cannot be taken; the rest is then thrown away as it comes, up to another
     message's size (``exhausted``), so that a sender hears why before it is dropped.
     """
 
-    __slots__ = ("_dropped", "_eod", "_held", "_shared", "_since", "refusal")
+    __slots__ = ("_buffer", "_dropped", "_held", "_shared", "_since", "complete", "last", "refusal")
 
-    def __init__(self, shared: Shared, now: float) -> None:
-        self._shared, self._since = shared, now
-        self._eod = EndOfData()
+    def __init__(self, shared: Shared, refusal: bytes = b"") -> None:
+        self._shared, self._since = shared, shared.now()
+        self._buffer: bytes | bytearray = b""  # one packet as it came, or several one after another
         self._held = self._dropped = 0
-        self.refusal = b""
+        self.complete, self.last = False, True
+        self.refusal = refusal
 
-    def find_end(self, buffer: bytearray) -> int:
-        """The index of the end's dot or -1; what has come is counted, and dropped where it is too much."""
-        dot = self._eod.find(buffer)
-        if dot < 0:
-            self._hold(buffer)
-        return dot
+    def take(self, data: bytes, at: int) -> int:
+        """Take what is the message's from ``data``, which begins at ``at``; returns where the rest begins."""
+        raise NotImplementedError
 
-    def _hold(self, buffer: bytearray) -> None:
-        size = len(buffer)
-        self._account(size)
-        limit = self._shared.size
-        if not self.refusal:
-            if size > limit + (limit // 3 if self._eod.stuffed else 0) + _END_SLACK:
-                self.refusal = replies.TOO_BIG
-            elif self._shared.in_flight > IN_FLIGHT_MAX:
-                self.refusal = replies.NO_ROOM
-        if self.refusal:
-            self._dropped += self._eod.drop(buffer)
-            self._account(len(buffer))
+    def message(self, head: tuple[bytes, ...]) -> bytes:
+        """``head`` and the whole message, with no newline but CR LF. Empty, and ``refusal`` says why, if refused."""
+        raise NotImplementedError
 
-    def _account(self, size: int) -> None:
+    def _add(self, piece: bytes) -> None:
+        buffer = self._buffer
+        if not buffer:
+            self._buffer = piece
+        elif isinstance(buffer, bytes):
+            self._buffer = bytearray(buffer)
+            self._buffer += piece
+        else:
+            buffer += piece
+
+    def _account(self) -> bytes:
+        """Count what is held; the refusal of more, or nothing."""
+        size = len(self._buffer)
         self._shared.in_flight += size - self._held
         self._held = size
+        return replies.NO_ROOM if self._shared.in_flight > IN_FLIGHT_MAX else b""
 
     @property
     def exhausted(self) -> bool:
         """More came after the refusal than anyone need listen to."""
         return self._dropped > 2 * self._shared.size
 
-    def too_slow(self, now: float, buffered: int) -> bool:
+    def too_slow(self, now: float) -> bool:
         elapsed = now - self._since
-        return elapsed > RATE_GRACE and self._dropped + buffered < elapsed * self._shared.min_rate
+        return elapsed > RATE_GRACE and self._dropped + len(self._buffer) < elapsed * self._shared.min_rate
 
     def release(self) -> None:
-        """The message left the buffer, or the session did."""
-        self._account(0)
+        """The message is put together, or nobody waits for it."""
+        self._shared.in_flight -= self._held
+        self._held, self._buffer = 0, b""
 
-    def message(self, buffer: bytearray, dot: int, head: tuple[bytes, ...]) -> bytes:
-        """``head`` and the message: unstuffed, with no newline but CR LF. Empty, and ``refusal`` says why, if
-        refused.
-        """
-        if self.refusal:
-            return b""
-        bare = has_bare_newline(buffer, dot)
+    def _composed(self, size: int, head: tuple[bytes, ...], *, stuffed: bool) -> bytes:
+        """``head`` and the first ``size`` bytes of the buffer; in one copy unless they must be rewritten."""
+        buffer = self._buffer
+        bare = has_bare_newline(buffer, size)
         if bare and not self._shared.normalise:
             self.refusal = replies.BARE_NEWLINES
             return b""
-        with memoryview(buffer) as view, view[:dot] as wire:
-            if not bare and not self._eod.stuffed and dot <= self._shared.size:
+        if not bare and not stuffed and size <= self._shared.size and (not size or buffer[size - 2 : size] == CRLF):
+            with memoryview(buffer) as view, view[:size] as wire:
                 return b"".join((*head, wire))
-            body = unstuff(bytes(wire))
+        body = bytes(buffer[:size])
+        body = unstuff(body) if stuffed else body
         return self._rewritten(normalise(body) if bare else body, head)
 
     def _rewritten(self, body: bytes, head: tuple[bytes, ...]) -> bytes:
@@ -85,3 +86,77 @@ class Incoming:
             self.refusal = replies.TOO_BIG
             return b""
         return b"".join((*head, body if not body or body.endswith(CRLF) else body + CRLF))
+
+
+class Dotted(Incoming):
+    """The bytes behind a DATA: they end at the dot."""
+
+    __slots__ = ("_dot", "_eod")
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._eod = EndOfData()
+        self._dot = 0
+
+    def take(self, data: bytes, at: int) -> int:
+        before = len(self._buffer)
+        self._add(data[at:] if at else data)
+        dot = self._eod.find(self._buffer)
+        if dot < 0:
+            self._hold()
+            return len(data)
+        self._dot, self.complete = dot, True
+        return at + dot + 3 - before
+
+    def _hold(self) -> None:
+        full, limit = self._account(), self._shared.size
+        if not self.refusal:
+            too_big = len(self._buffer) > limit + (limit // 3 if self._eod.stuffed else 0) + _END_SLACK
+            self.refusal = replies.TOO_BIG if too_big else full
+        if self.refusal:
+            self._buffer = bytearray(self._buffer)
+            self._dropped += self._eod.drop(self._buffer)
+            self._account()
+
+    def message(self, head: tuple[bytes, ...]) -> bytes:
+        return b"" if self.refusal else self._composed(self._dot, head, stuffed=self._eod.stuffed)
+
+
+class Chunked(Incoming):
+    """The chunks of BDAT (RFC 3030): their sizes are said beforehand, and their bytes mean nothing but themselves."""
+
+    __slots__ = ("_left", "size")
+
+    def __init__(self, shared: Shared, refusal: bytes = b"") -> None:
+        super().__init__(shared, refusal)
+        self._left = self.size = 0
+
+    def expect(self, size: int, *, last: bool) -> None:
+        """The next ``size`` bytes are a chunk. All chunks together may be as long as a message, and so their sum is
+        bounded before a byte of them is kept."""
+        self._left = self.size = size
+        self.last, self.complete = last, not size
+        if not self.refusal and len(self._buffer) + size > self._shared.size:
+            self._refuse(replies.TOO_BIG)
+
+    def take(self, data: bytes, at: int) -> int:
+        end = min(at + self._left, len(data))
+        self._left -= end - at
+        self.complete = not self._left
+        if self.refusal:
+            self._dropped += end - at
+            return end
+        self._add(data[at:end])
+        if not (self.complete and self.last):
+            full = self._account()
+            if full:
+                self._refuse(full)
+        return end
+
+    def _refuse(self, reply: bytes) -> None:
+        self.refusal = reply
+        self._dropped += len(self._buffer)
+        self.release()
+
+    def message(self, head: tuple[bytes, ...]) -> bytes:
+        return b"" if self.refusal else self._composed(len(self._buffer), head, stuffed=False)

@@ -12,6 +12,7 @@ from server.config import Config
 from server.services.contracts import Delivery
 from server.smtp import certificate
 from server.smtp.base import configured
+from server.smtp.connection import Connection
 from server.smtp.session import Session
 from server.smtp.shared import Shared
 
@@ -28,7 +29,7 @@ class Listener:
     def __init__(self, config: Config, delivery: Delivery, sock: socket.socket) -> None:
         self._config, self._delivery, self._sock = config, delivery, sock
         self._tls = certificate.context(config)
-        self._sessions: set[Session] = set()
+        self._sessions: set[Connection] = set()
         self._shared: Shared | None = None
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None

@@ -11,6 +11,7 @@ OK: Final = b"250 2.0.0 OK\r\n"
 SENDER_OK: Final = b"250 2.1.0 Sender OK\r\n"
 RECIPIENT_OK: Final = b"250 2.1.5 Recipient OK\r\n"
 RESET: Final = b"250 2.0.0 Reset\r\n"
+CHUNK_OK: Final = b"250 2.0.0 Chunk received\r\n"
 VRFY: Final = b"252 2.5.0 Send the mail to find out\r\n"
 HELP: Final = b"214 2.0.0 RFC 5321 says it all\r\n"
 BYE: Final = b"221 2.0.0 Bye\r\n"
@@ -40,6 +41,7 @@ NOT_IMPLEMENTED: Final = b"502 5.5.1 Not implemented\r\n"
 HELLO_FIRST: Final = b"503 5.5.1 EHLO first\r\n"
 MAIL_FIRST: Final = b"503 5.5.1 MAIL first\r\n"
 NESTED_MAIL: Final = b"503 5.5.1 A mail is already begun\r\n"
+CHUNKS_BEGUN: Final = b"503 5.5.1 This mail comes by BDAT\r\n"
 ALREADY_TLS: Final = b"503 5.5.1 TLS is already on\r\n"
 
 MAILBOX_NOT_FOUND: Final = b"550 5.1.1 No such mailbox\r\n"
@@ -77,7 +79,7 @@ def hello(name: str) -> bytes:
 
 def extended_hello(name: str, size: int, *, starttls: bool) -> bytes:
     """The EHLO answer (RFC 5321 section 4.1.1.1): our name and what we offer; ``size`` in bytes (RFC 1870)."""
-    offers = [name, f"SIZE {size}", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+    offers = [name, f"SIZE {size}", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
     if starttls:
         offers.append("STARTTLS")
     return "".join(f"250{' ' if offer is offers[-1] else '-'}{offer}\r\n" for offer in offers).encode("ascii")

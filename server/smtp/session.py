@@ -1,266 +1,83 @@
 """One SMTP session: receives mail, relays nothing (RFC 5321, pipelining RFC 2920, STARTTLS RFC 3207, SMTPUTF8 RFC
-6531).
+6531, chunks RFC 3030).
 
-Lives here: the commands, their order, and what ends a session. Everything happens inside data_received, without a
-task or a future, but for a recipient memory does not know, a commit, and a TLS handshake: meanwhile the session is
-BUSY, input waits in its buffer, and so replies keep the order of commands. Must not know: how a recipient is found or
-a message stored (``Delivery``), or how connections are accepted.
+Lives here: the commands, their order, and what a mail is between MAIL and its end. Must not know: how a recipient is
+found or a message stored (``Delivery``), how bytes become lines (``Connection``), or how connections are accepted.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, cast
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
 
 from server import log
 from server.model import ids
-from server.model.address import FROM, TO, Params, Path, parse_path
 from server.model.errors import Refused
 from server.model.message import Envelope, Recipient
-from server.smtp import replies, trace
-from server.smtp.base import Base, Client
-from server.smtp.incoming import Incoming
-from server.smtp.shared import (
-    BYTES,
-    CONNECTIONS,
-    DROPPED,
-    INPUT_MAX,
-    LINE_END_MAX,
-    LINE_MAX,
-    LINGER,
-    MESSAGES,
-    RECIPIENTS,
-    TLS,
-    Shared,
-)
+from server.smtp import paths, replies, trace
+from server.smtp.connection import BUSY, CLOSING, Connection
+from server.smtp.incoming import Chunked, Dotted, Incoming
+from server.smtp.paths import Declined, Sender
+from server.smtp.shared import BYTES, MESSAGES, RECIPIENTS, TLS, Shared
 
-BUSY: Final = 1  # waits for us: a recipient, a commit, a handshake
-CHOKED: Final = 2  # the client does not read its replies
-CLOSING: Final = 4  # said its last reply, or is gone
+_CHUNK: Final = re.compile(rb"(\d{1,20})( [Ll][Aa][Ss][Tt])? *").fullmatch
 
-_BATCH: Final = 64  # replies gathered before they are written, so that output is bounded by what the client reads
+_FREE_CHUNK: Final = 1024
+"""Bytes of a chunk that costs nothing of the budget: senders exist that cut a large mail into thousands."""
+
+Command = Callable[[Any, bytes], bytes]
+"""What a session answers to a verb and its argument; empty where the reply comes later."""
 
 
 class Transaction:
-    """A mail between MAIL and the end of its DATA. Recipients by mailbox: two addresses of one are one delivery."""
+    """A mail between MAIL and its end. Recipients by mailbox: two addresses of one are one delivery."""
 
-    __slots__ = ("recipients", "sender", "utf8")
+    __slots__ = ("recipients", "sender")
 
-    def __init__(self, sender: str, utf8: bool) -> None:
-        self.sender, self.utf8 = sender, utf8
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
         self.recipients: dict[str, Recipient] = {}
 
 
-class Session(Base):
-    """The protocol of one connection. ``check`` is called each second; ``end`` and ``abort`` are the listener's too."""
+class Session(Connection):
+    """An SMTP session. ``COMMANDS`` are its verbs; ``PROMPT`` has those of each mail as a line begins with them."""
 
-    __slots__ = (
-        "_budget",
-        "_buffer",
-        "_choked_at",
-        "_data",
-        "_eof",
-        "_hold",
-        "_last",
-        "_mail_id",
-        "_origin",
-        "_out",
-        "_paused",
-        "_seat",
-        "_sessions",
-        "_shared",
-        "_since",
-        "_transaction",
-        "_wire",
-    )
+    __slots__ = ("_extended", "_helo", "_mail_id", "_origin", "_transaction")
 
-    _wire: asyncio.Transport
-    _seat: str | None
+    COMMANDS: ClassVar[Mapping[bytes, Command]]
+    PROMPT: ClassVar[Mapping[bytes, Command]]
+    WORD: ClassVar = "SMTP"
 
-    def __init__(self, shared: Shared, sessions: "set[Session]") -> None:
-        super().__init__()
-        self._shared, self._sessions = shared, sessions
-        self._seat = None
-        self._hold = 0
-        self._buffer = bytearray()
-        self._out: list[bytes] = []
-        self._data: Incoming | None = None
+    def __init__(self, shared: Shared, sessions: "set[Connection]") -> None:
+        super().__init__(shared, sessions)
         self._transaction: Transaction | None = None
-        self._budget = shared.budget
-        self._since = self._last = shared.loop.time()
-        self._choked_at = 0.0
-        self._eof = self._paused = False
-        self._origin = self._mail_id = b""
+        self._helo, self._extended = "", False
+        self._origin = self._mail_id = b""  # no origin: EHLO is due
 
-    # The connection
+    def _begun(self) -> bool:
+        return self._transaction is not None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._wire = cast(asyncio.Transport, transport)
-        peername = transport.get_extra_info("peername")
-        self.session = Client(self._shared.loop)
-        self.session.peer = str(peername[0]) if isinstance(peername, tuple) else ""
-        self._seat = self._shared.seats.take(self.session.peer)
-        self._sessions.add(self)
-        if self._seat is None:
-            CONNECTIONS.add(("refused",))
-            self._finish(replies.TOO_MANY_CONNECTIONS)
-        elif self._shared.draining:
-            self._finish(replies.CLOSING_DOWN)
-        else:
-            CONNECTIONS.add(("accepted",))
-            self._wire.write(self._shared.greeting)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Gone, by FIN, RST or us. A message already submitted is none of this connection's business any more."""
-        self._hold |= CLOSING
-        self._end_data()
+    def _forget(self) -> None:
         self._transaction = None
-        self._buffer.clear()
-        self._out.clear()
-        self._sessions.discard(self)
-        if not self._sessions:
-            self._shared.empty.set()
-        if self._seat is not None:
-            self._shared.seats.give_back(self._seat)
-            self._seat = None
-
-    def data_received(self, data: bytes) -> None:
-        if self._hold & CLOSING:
-            return
-        self._last = self._shared.loop.time()
-        self._buffer += data
-        if not self._hold:
-            self._process()
-        elif len(self._buffer) > INPUT_MAX and not self._paused:
-            self._paused = True
-            self._wire.pause_reading()
-
-    def eof_received(self) -> bool:
-        """The client writes no more. It may still read the reply it waits for; over TLS, which cannot half close, not.
-
-        False lets the transport close itself, at once: from then on it must not be written to.
-        """
-        self._eof = True
-        waits = bool(self._hold & BUSY) and self.session.ssl is None
-        if not waits:
-            self._hold |= CLOSING
-        return waits
-
-    def pause_writing(self) -> None:
-        self._hold |= CHOKED
-        self._choked_at = self._shared.loop.time()
-
-    def resume_writing(self) -> None:
-        self._hold &= ~CHOKED
-        if not self._hold:
-            self._last = self._shared.loop.time()
-            self._process()
-
-    def check(self, now: float) -> None:
-        """End the session if one of its times is over. ``now`` is the loop's clock."""
-        shared, idle = self._shared, now - self._last
-        if self._hold & CLOSING:
-            if idle > LINGER:
-                self.abort()
-        elif self._hold & CHOKED:
-            if now - self._choked_at > shared.read_timeout:
-                DROPPED.add(("unread",))
-                self.abort()
-        elif not self._hold:
-            if idle > shared.read_timeout:
-                self._drop("idle", replies.TIMED_OUT)
-            elif now - self._since > shared.session_timeout:
-                self._drop("session", replies.SESSION_TOO_LONG)
-            elif self._data is not None and self._data.too_slow(now, len(self._buffer)):
-                self._drop("slow", replies.TOO_SLOW)
-
-    def end_if_idle(self) -> None:
-        """We are going down: say so unless a transaction is under way, whose end will say it."""
-        if not self._hold & (BUSY | CLOSING) and self._transaction is None:
-            DROPPED.add(("drain",))
-            self._finish(replies.CLOSING_DOWN)
-
-    def abort(self) -> None:
-        self._hold |= CLOSING
-        self._wire.abort()
-
-    def _drop(self, reason: str, reply: bytes) -> None:
-        DROPPED.add((reason,))
-        self._finish(reply, linger=True)
-
-    def _finish(self, reply: bytes, *, linger: bool = False) -> None:
-        """Say ``reply`` and close. The buffer goes: nothing that came after counts.
-
-        ``linger`` closes our side only and throws away what still comes, until the client closes or LINGER is over:
-        closed with input unread, TCP would reset the connection, and the client never see why.
-        """
-        self._hold |= CLOSING
-        self._last = self._shared.loop.time()
-        self._end_data()
-        self._buffer.clear()
-        self._out.append(reply)
-        self._flush()
-        if linger and not self._eof and self._wire.can_write_eof():
-            self._wire.write_eof()
-            if self._paused:
-                self._wire.resume_reading()
-        else:
-            self._wire.close()
-
-    def _flush(self) -> None:
-        out = self._out
-        if out:
-            self._wire.write(out[0] if len(out) == 1 else b"".join(out))
-            out.clear()
-
-    # Input
-
-    def _process(self) -> None:
-        """Work through the buffer until it is used up or the session is held."""
-        step = True
-        while step and not self._hold:
-            step = self._take_data(self._data) if self._data is not None else self._take_command()
-            if len(self._out) >= _BATCH:
-                self._flush()
-        self._flush()
-        if self._hold:
-            return
-        if self._eof:
-            self._hold |= CLOSING
-            self._wire.close()
-        elif self._shared.draining:
-            self.end_if_idle()
-        if self._paused and not self._hold:
-            self._paused = False
-            self._wire.resume_reading()
-
-    def _take_command(self) -> bool:
-        """Do one command if a whole line is there."""
-        buffer = self._buffer
-        end = buffer.find(b"\n")
-        if (len(buffer) if end < 0 else end) > LINE_END_MAX:
-            self._drop("line", replies.LINE_TOO_LONG)
-            return False
-        if end < 0:
-            return False
-        if end == 0 or buffer[end - 1] != 13:
-            self._drop("bare_line_feed", replies.BARE_LINE_FEED)
-            return False
-        line = bytes(buffer[: end - 1])
-        del buffer[: end + 1]
-        self._say(self._answer(line) if end <= LINE_MAX else replies.LINE_TOO_LONG)
-        return True
+        if self._body is not None:
+            super()._forget()
 
     def _answer(self, line: bytes) -> bytes:
-        """The reply to one command line; empty where it comes later."""
-        verb, _, argument = line.partition(b" ")
-        command = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
-        if command is None:
-            return replies.UNKNOWN_COMMAND
+        command = self.PROMPT.get(line[:5])
+        if command is not None:
+            argument = line[5:]
+        else:
+            verb, _, argument = line.partition(b" ")
+            command = self.COMMANDS.get(verb.upper())
+            if command is None:
+                return replies.UNKNOWN_COMMAND
         try:
             return command(self, argument)
+        except Declined as declined:
+            return declined.reply
         except Exception as error:
             if not isinstance(error, Refused):
-                self._transaction = None
+                self._forget()
             return self._explain(error, "command")
 
     def _explain(self, error: BaseException, stage: str) -> bytes:
@@ -270,37 +87,13 @@ class Session(Base):
         self._shared.trouble(stage, error)
         return replies.TROUBLE
 
-    def _say(self, reply: bytes) -> None:
-        """Queue a reply and take its price off the session's budget, which an accepted mail fills up again.
-
-        A command costs 1, a refusal 10, an error of protocol a tenth of it all: honest senders never meet its end.
-        """
-        first = reply[:2]
-        self._budget -= self._shared.budget // 10 if first == b"50" else 10 if first == b"55" else 1
-        if reply and not self._hold & CLOSING:
-            self._out.append(reply)
-            if self._budget <= 0:
-                self._drop("budget", replies.TOO_MANY_ERRORS)
-
-    def _resume(self, reply: bytes) -> None:
-        """What the session was BUSY with is done."""
-        self._hold &= ~BUSY
-        if self._hold & CLOSING:
-            return
-        self._last = self._shared.loop.time()
-        self._say(reply)
-        if self._hold:
-            self._flush()
-        else:
-            self._process()
-
-    # Commands
+    # Hello
 
     def _ehlo(self, argument: bytes) -> bytes:
         self._hello(argument, extended=True)
-        return self._shared.ehlo if self.session.ssl is None else self._shared.ehlo_secure
+        return self._shared.ehlo_secure if self.tls else self._shared.ehlo
 
-    def _helo(self, argument: bytes) -> bytes:
+    def _helo_command(self, argument: bytes) -> bytes:
         self._hello(argument, extended=False)
         return self._shared.hello
 
@@ -308,72 +101,49 @@ class Session(Base):
         name = argument.strip(b" ").decode("ascii", "replace")
         if not 0 < len(name) <= 255 or " " in name or not name.isascii() or not name.isprintable():
             raise Refused("field_invalid", "expected a domain name or address literal")
-        self._transaction = None
-        self.session.host_name, self.session.extended_smtp = name, extended
+        self._forget()
+        self._helo, self._extended = name, extended
         self._origin = self._make_origin(utf8=False)
 
     def _make_origin(self, *, utf8: bool) -> bytes:
-        client = self.session
-        protocol = trace.protocol(extended=client.extended_smtp, tls=client.ssl is not None, utf8=utf8)
-        return trace.origin(client.host_name or "", client.peer or "", self._shared.name, protocol)
+        protocol = trace.protocol(self.WORD, extended=self._extended, tls=self.tls, utf8=utf8)
+        return trace.origin(self._helo, self.peer, self._shared.name, protocol)
+
+    def _out_of_order(self) -> bytes:
+        """The reply to what needs a mail begun."""
+        return replies.MAIL_FIRST if self._origin else replies.HELLO_FIRST
+
+    # Envelope
 
     def _mail(self, argument: bytes) -> bytes:
-        if self.session.host_name is None:
+        if not self._origin:
             return replies.HELLO_FIRST
         if self._transaction is not None:
             return replies.NESTED_MAIL
         if self._shared.draining:
             self.end_if_idle()
             return b""
-        path, params = parse_path(argument, FROM)
-        refusal = self._refuse_params(params) if params else b""
-        if refusal:
-            return refusal
-        if "SMTPUTF8" not in params and not argument.isascii():
-            return replies.NEEDS_SMTPUTF8
-        self._transaction = Transaction(f"{path.local}@{path.domain}" if path else "", "SMTPUTF8" in params)
+        sender = paths.sender(argument)
+        if sender.size > self._shared.size:
+            return replies.TOO_BIG
+        self._transaction = Transaction(sender)
         return replies.SENDER_OK
 
-    def _refuse_params(self, params: Params) -> bytes:
-        """The reply to MAIL parameters that cannot be (RFC 1870, 6152, 6531); empty when all are well."""
-        for name, value in params.items():
-            if name == "SIZE":
-                if not value or not value.isdecimal() or len(value) > 20:
-                    return replies.BAD_ARGUMENT
-                if int(value) > self._shared.size:
-                    return replies.TOO_BIG
-            elif name == "BODY":
-                if (value or "").upper() not in ("7BIT", "8BITMIME"):
-                    return replies.BAD_ARGUMENT
-            elif name != "SMTPUTF8":
-                return replies.UNKNOWN_PARAMETER
-            elif value is not None:
-                return replies.BAD_ARGUMENT
-        return b""
-
     def _rcpt(self, argument: bytes) -> bytes:
-        transaction = self._transaction
+        transaction, shared = self._transaction, self._shared
         if transaction is None:
-            return replies.MAIL_FIRST if self.session.host_name is not None else replies.HELLO_FIRST
-        if len(transaction.recipients) >= self._shared.recipients_max:
+            return self._out_of_order()
+        if self._body is not None:
+            return replies.CHUNKS_BEGUN
+        if len(transaction.recipients) >= shared.recipients_max:
             return replies.TOO_MANY_RECIPIENTS
-        path, params = parse_path(argument, TO)
-        if params:
-            return replies.UNKNOWN_PARAMETER
-        if not transaction.utf8 and not argument.isascii():
-            return replies.NEEDS_SMTPUTF8
-        address = self._canonical(path)
-        recipient = self._shared.delivery.route(address)
+        address = paths.recipient(argument, transaction.sender.utf8, shared.default_domain)
+        recipient = shared.delivery.route(address)
         if recipient is not None:
             return self._accept(recipient)
         self._hold |= BUSY
-        self._shared.spawn(self._resolve(address))
+        shared.spawn(self._resolve(address))
         return b""
-
-    def _canonical(self, path: Path | None) -> str:
-        if path is None:
-            raise Refused("address_invalid")
-        return path.canonical if path.domain else f"{path.canonical}@{self._shared.default_domain}"
 
     def _accept(self, recipient: Recipient) -> bytes:
         if self._transaction is not None:
@@ -391,21 +161,10 @@ class Session(Base):
             RECIPIENTS.add((reply[:1].decode(),))
         self._resume(reply)
 
-    def _data_command(self, argument: bytes) -> bytes:
-        transaction = self._transaction
-        if transaction is None:
-            return replies.MAIL_FIRST if self.session.host_name is not None else replies.HELLO_FIRST
-        if argument.strip(b" "):
-            return replies.BAD_ARGUMENT
-        if not transaction.recipients:
-            return replies.NO_RECIPIENTS
-        self._data = Incoming(self._shared, self._shared.loop.time())
-        return replies.GO_AHEAD
-
     def _rset(self, argument: bytes) -> bytes:
         if argument.strip(b" "):
             return replies.BAD_ARGUMENT
-        self._transaction = None
+        self._forget()
         return replies.RESET
 
     def _quit(self, argument: bytes) -> bytes:
@@ -416,76 +175,107 @@ class Session(Base):
         self._drop("http", replies.NOT_HTTP)
         return b""
 
-    # DATA
+    # The message
 
-    def _take_data(self, data: Incoming) -> bool:
-        """Look for the end of data; hand the message over once it has come."""
-        buffer = self._buffer
-        dot = data.find_end(buffer)
-        if dot < 0:
-            if data.exhausted:
-                self._drop("size", data.refusal)
-            return False
-        transaction, self._transaction = self._transaction, None
-        assert transaction is not None
+    def _data(self, argument: bytes) -> bytes:
+        transaction = self._transaction
+        if transaction is None:
+            return self._out_of_order()
+        if self._body is not None:
+            return replies.CHUNKS_BEGUN
+        if argument.strip(b" "):
+            return replies.BAD_ARGUMENT
+        if not transaction.recipients:
+            return self._shared.no_recipients
+        self._body, self._reading = Dotted(self._shared), True
+        return replies.GO_AHEAD
+
+    def _bdat(self, argument: bytes) -> bytes:
+        """A chunk comes. Its bytes are taken whatever the answer will be (RFC 3030 section 2), or they would be read as
+        commands; where their number cannot be known or is past listening to, the session ends."""
+        match = _CHUNK(argument)
+        if match is None:
+            self._drop("chunk", replies.BAD_ARGUMENT)
+            return b""
+        size, last = int(match[1]), match[2] is not None
+        if size > 2 * self._shared.size:
+            self._drop("size", replies.TOO_BIG)
+            return b""
+        body = self._body
+        if body is None:
+            body = self._body = Chunked(self._shared, self._refuse_chunk())
+        assert isinstance(body, Chunked)
+        body.expect(size, last=last)
+        if body.complete:
+            self._finish_body(body)
+        else:
+            self._reading = True
+        return b""
+
+    def _refuse_chunk(self) -> bytes:
+        if self._transaction is None:
+            return self._out_of_order()
+        return b"" if self._transaction.recipients else self._shared.no_recipients
+
+    def _finish_body(self, body: Incoming) -> None:
+        transaction = self._transaction
+        if transaction is None:
+            self._say(body.refusal)
+            self._forget()
+            return
+        if not body.last:
+            if isinstance(body, Chunked) and body.size >= _FREE_CHUNK:
+                self._budget += 1
+            self._say(body.refusal or replies.CHUNK_OK)
+            return
         try:
-            self._submit(transaction, data, dot)
+            self._submit(transaction, body)
         except Exception as error:
-            self._say(self._explain(error, "message"))
+            self._conclude(self._explain(error, "message"), transaction)
         finally:
-            del buffer[: dot + 3]
-            self._end_data()
-        return True
+            self._forget()
 
-    def _end_data(self) -> None:
-        if self._data is not None:
-            self._data.release()
-            self._data = None
+    def _conclude(self, reply: bytes, transaction: Transaction) -> None:
+        """Answer the end of a message that was not handed over."""
+        self._say(reply)
 
-    def _submit(self, transaction: Transaction, data: Incoming, dot: int) -> None:
+    def _submit(self, transaction: Transaction, body: Incoming) -> None:
         """Put the message together and hand it to Delivery; the reply waits for its COMMIT."""
         self._mail_id = ids.new().encode("ascii")
-        raw = data.message(self._buffer, dot, self._head(transaction))
+        sender = transaction.sender
+        raw = body.message(
+            (
+                sender.return_path,
+                self._make_origin(utf8=True) if sender.utf8 else self._origin,
+                self._mail_id,
+                self._shared.clock.ending(),
+            )
+        )
         if not raw:
             MESSAGES.add(("refused",))
-            self._say(data.refusal)
+            self._conclude(body.refusal, transaction)
             return
         recipients = list(transaction.recipients.values())
-        client = self.session
-        envelope = Envelope(
-            transaction.sender, recipients, raw, client.ssl is not None, client.peer or "", client.host_name or ""
+        future = self._shared.delivery.submit(
+            Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo)
         )
-        future = self._shared.delivery.submit(envelope)
         BYTES.add(n=len(raw))
         self._hold |= BUSY
         future.add_done_callback(self._committed)
 
-    def _head(self, transaction: Transaction) -> tuple[bytes, ...]:
-        """The trace header's parts; they are joined with the message in one copy."""
-        origin = self._make_origin(utf8=True) if transaction.utf8 else self._origin
-        date = self._shared.clock.date()
-        return (
-            b"Return-Path: <",
-            transaction.sender.encode(),
-            b">\r\n",
-            origin,
-            self._mail_id,
-            b";\r\n\t",
-            date,
-            b"\r\n",
-        )
-
     def _committed(self, future: "asyncio.Future[Any]") -> None:
         """Runs though the client be gone: nobody else looks at the future, and what it says is counted."""
+        self._resume(self._outcome(future))
+
+    def _outcome(self, future: "asyncio.Future[Any]") -> bytes:
+        """Count what became of a message; its reply."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
             MESSAGES.add(("accepted",))
             self._budget = self._shared.budget
-            reply = replies.stored(self._mail_id)
-        else:
-            MESSAGES.add(("refused" if isinstance(error, Refused) else "failed",))
-            reply = self._explain(error, "message")
-        self._resume(reply)
+            return replies.stored(self._mail_id)
+        MESSAGES.add(("refused" if isinstance(error, Refused) else "failed",))
+        return self._explain(error, "message")
 
     # STARTTLS
 
@@ -496,12 +286,11 @@ class Session(Base):
             return replies.BAD_ARGUMENT
         if self._shared.tls is None:
             return replies.NOT_IMPLEMENTED
-        if self.session.ssl is not None:
+        if self.tls:
             return replies.ALREADY_TLS
         self._wire.pause_reading()
         self._hold |= BUSY
-        self._buffer.clear()
-        self._transaction = None
+        self._forget()
         self._out.append(replies.READY_FOR_TLS)
         self._flush()
         self._shared.spawn(self._upgrade())
@@ -510,13 +299,14 @@ class Session(Base):
     async def _upgrade(self) -> None:
         shared, plain = self._shared, self._wire
         assert shared.tls is not None
+        self._rest = b""
         try:
             wire = await shared.loop.start_tls(
                 plain, self, shared.tls, server_side=True, ssl_handshake_timeout=shared.read_timeout
             )
         except Exception as error:  # whatever a stranger's handshake ends in, the session ends with it
             TLS.add(("failed",))
-            log.event("debug", "smtp handshake failed", peer=self.session.peer, reason=str(error))
+            log.event("debug", "smtp handshake failed", peer=self.peer, reason=str(error))
             plain.abort()
             self.connection_lost(error)
             return
@@ -524,21 +314,18 @@ class Session(Base):
             self.abort()
             return
         TLS.add(("done",))
-        self._wire, self._paused = wire, False
-        client = Client(shared.loop)  # nothing learned in plaintext survives: EHLO is due again
-        client.peer, client.ssl = self.session.peer, {"cipher": wire.get_extra_info("cipher")}
-        self.session = client
+        self._wire, self._paused, self.tls = wire, False, True
+        self._helo, self._extended, self._origin = "", False, b""  # nothing learned in plaintext survives
         self._resume(b"")
 
 
-Command = Callable[[Session, bytes], bytes]
-
-_COMMANDS: Final[dict[bytes, Command]] = {
+Session.COMMANDS = {
     b"EHLO": Session._ehlo,
-    b"HELO": Session._helo,
+    b"HELO": Session._helo_command,
     b"MAIL": Session._mail,
     b"RCPT": Session._rcpt,
-    b"DATA": Session._data_command,
+    b"DATA": Session._data,
+    b"BDAT": Session._bdat,
     b"RSET": Session._rset,
     b"QUIT": Session._quit,
     b"STARTTLS": Session._starttls,
@@ -551,4 +338,12 @@ _COMMANDS: Final[dict[bytes, Command]] = {
     b"GET": Session._http,
     b"POST": Session._http,
     b"CONNECT": Session._http,
+}
+Session.PROMPT = {
+    b"MAIL ": Session._mail,
+    b"RCPT ": Session._rcpt,
+    b"BDAT ": Session._bdat,
+    b"DATA": Session._data,
+    b"RSET": Session._rset,
+    b"QUIT": Session._quit,
 }

@@ -52,6 +52,7 @@ class Shared:
         self, config: Config, delivery: Delivery, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None
     ) -> None:
         self.delivery, self.loop, self.tls = delivery, loop, tls
+        self.now = loop.time
         self.name = config.smtp_domain
         self.recipients_max = config.smtp_max_recipients
         self.session_timeout = config.smtp_session_timeout
@@ -60,6 +61,7 @@ class Shared:
         self.default_domain = config.domains[0]
         self.greeting = replies.greeting(self.name)
         self.hello = replies.hello(self.name)
+        self.no_recipients = replies.NO_RECIPIENTS
         self.adopt(config)
         self.clock = Clock()
         self.seats = Seats(
@@ -74,7 +76,8 @@ class Shared:
 
     def adopt(self, config: Config) -> None:
         """Settings have changed: those that may while sessions run."""
-        self.size, self.read_timeout = config.smtp_max_message_bytes, config.smtp_read_timeout
+        self.size = config.smtp_max_message_bytes
+        self.read_timeout, self.write_timeout = config.smtp_read_timeout, config.smtp_write_timeout
         self.ehlo = replies.extended_hello(self.name, self.size, starttls=self.tls is not None)
         self.ehlo_secure = replies.extended_hello(self.name, self.size, starttls=False)
 

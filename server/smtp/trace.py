@@ -22,23 +22,24 @@ def origin(helo: str, peer: str, name: str, protocol: str) -> bytes:
     return f"Received: from {_UNSAFE.sub('?', helo)} ([{literal}])\r\n\tby {name} with {protocol} id ".encode("ascii")
 
 
-def protocol(*, extended: bool, tls: bool, utf8: bool) -> str:
-    """The word after ``with``: SMTP, ESMTP, ESMTPS, UTF8SMTP or UTF8SMTPS."""
-    word = "UTF8SMTP" if utf8 else "ESMTP" if extended or tls else "SMTP"
+def protocol(word: str, *, extended: bool, tls: bool, utf8: bool) -> str:
+    """The word after ``with`` for ``word``, SMTP or LMTP: SMTP, ESMTP, ESMTPS, UTF8SMTP, UTF8SMTPS, LMTP, ..."""
+    word = f"UTF8{word}" if utf8 else "ESMTP" if word == "SMTP" and (extended or tls) else word
     return f"{word}S" if tls else word
 
 
 class Clock:
-    """The date as RFC 5322 section 3.3 writes it, made at most once a second."""
+    """The end of a Received field, its date as RFC 5322 section 3.3 writes it; made at most once a second."""
 
     __slots__ = ("_second", "_text")
 
     def __init__(self) -> None:
         self._second, self._text = -1, b""
 
-    def date(self) -> bytes:
+    def ending(self) -> bytes:
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._text = format_datetime(datetime.fromtimestamp(second, UTC)).encode("ascii")
+            date = format_datetime(datetime.fromtimestamp(second, UTC))
+            self._text = f";\r\n\t{date}\r\n".encode("ascii")
         return self._text

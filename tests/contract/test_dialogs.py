@@ -13,7 +13,8 @@ A dialog is a file named by the fault it guards. Its lines:
     N: n             and the other mailbox
 
 ``{mailbox}`` is the address of a mailbox made for this run, ``{MAILBOX}`` the same in capitals, ``{local}`` its local
-part, ``{other}`` a second mailbox. Sent in one packet, the client's whole part goes out before the first reply is read.
+part, ``{domain}`` its domain, ``{other}`` a second mailbox. Sent in one packet, the client's whole part goes out before
+the first reply is read.
 """
 
 import asyncio
@@ -111,6 +112,7 @@ async def test_dialog(server: Server, path: Path, way: str) -> None:
         "MAILBOX": address.upper(),
         "local": address.partition("@")[0],
         "other": other.address,
+        "domain": address.partition("@")[2],
     }
     steps = script(path, names)
     await play(server.smtp, steps, way)

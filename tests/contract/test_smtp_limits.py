@@ -255,6 +255,87 @@ async def test_bare_newlines_cannot_double_a_message_past_its_limit(tmp_path: Pa
         assert (await client.replies(2))[1].startswith("552 5.3.4")
 
 
+async def test_chunks_together_are_no_longer_than_a_message(tmp_path: Path) -> None:
+    async with listening(tmp_path, SMTP_MAX_MESSAGE_BYTES="9000") as place:
+        client = await begun(place)
+        for size, last, code in ((4500, "", "250 2.0.0"), (4500, "", "250 2.0.0"), (1, "", "552 5.3.4")):
+            client.write(f"BDAT {size}{last}\r\n".encode() + b"x" * size)
+            assert (await client.reply()).startswith(code)
+        assert place.listener._shared is not None
+        assert place.listener._shared.in_flight == 0  # what was kept is not kept for its refusal
+        client.write(b"BDAT 5\r\nQUIT\n" + b"BDAT 4 LAST\r\nRSET" + ENVELOPE)
+        assert [reply[:9] for reply in await client.replies(2)] == ["552 5.3.4"] * 2
+        await client.replies(3)
+        client.write(b"BDAT 9001 LAST\r\n" + b"x" * 9001 + ENVELOPE)
+        assert (await client.reply()).startswith("552 5.3.4")
+        await client.replies(3)
+        client.write(b"BDAT 8998\r\n" + b"x" * 8998 + b"BDAT 2 LAST\r\n\r\n")
+        assert [reply[:12] for reply in await client.replies(2)] == ["250 2.0.0 Ch", "250 2.0.0 OK"]
+        assert [len(e.raw.partition(b"+0000\r\n")[2]) for e in place.delivery.envelopes] == [9000]
+
+
+async def test_draining_refused_chunks_has_an_end(tmp_path: Path) -> None:
+    async with listening(tmp_path, SMTP_MAX_MESSAGE_BYTES="9000") as place:
+        client = await begun(place)
+        for _ in range(3):
+            client.write(b"BDAT 9500\r\n" + b"x" * 9500)
+        assert {reply[:9] for reply in await client.rest()} == {"552 5.3.4"}
+        assert (await begun(place)).reader is not client.reader
+
+
+async def test_a_long_mail_in_small_chunks_stays_within_the_budget_and_tiny_ones_do_not(tmp_path: Path) -> None:
+    async with listening(tmp_path) as place:
+        client = await begun(place)
+        client.write((b"BDAT 1024\r\n" + b"x" * 1024) * 3000 + b"BDAT 0 LAST\r\n")
+        assert (await client.replies(3001))[-1].startswith("250 2.0.0 OK stored")
+        client.write(ENVELOPE + b"BDAT 1\r\nx" * 2000)
+        heard = await client.rest()
+        assert heard[-1].startswith("421 4.7.0")
+        assert len(heard) < 1200
+
+
+async def test_a_chunk_that_trickles_is_cut_and_its_bytes_are_given_back(tmp_path: Path) -> None:
+    async with listening(tmp_path, SMTP_READ_TIMEOUT="2h", SMTP_SESSION_TIMEOUT="3h", SMTP_MIN_RATE="500") as place:
+        within, between = await begun(place), await begun(place)
+        within.write(b"BDAT 9999\r\n" + b"x" * 99)
+        between.write(b"BDAT 99\r\n" + b"x" * 99)
+        await between.reply()
+        assert place.listener._shared is not None
+        while place.listener._shared.in_flight < 198:
+            await asyncio.sleep(0.01)
+        place.later(31)
+        assert [reply[:9] for reply in await within.rest()] == ["421 4.4.2"]
+        assert [reply[:9] for reply in await between.rest()] == ["421 4.4.2"]
+        assert place.listener._shared.in_flight == 0
+
+
+async def test_chunks_count_among_the_mail_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.smtp.incoming.IN_FLIGHT_MAX", 50_000)
+    async with listening(tmp_path) as place:
+        first, second = await begun(place), await begun(place)
+        first.write(b"BDAT 40000\r\n" + b"x" * 40_000)
+        assert (await first.reply()).startswith("250")
+        second.write(b"BDAT 40000\r\n" + b"x" * 40_000)
+        assert (await second.reply()).startswith("452 4.3.1")
+        first.write(b"BDAT 0 LAST\r\n")
+        assert (await first.reply()).startswith("250 2.0.0 OK stored")
+        second.write(b"RSET\r\n" + ENVELOPE + b"BDAT 40000 LAST\r\n" + b"x" * 40_000)
+        assert (await second.replies(5))[-1].startswith("250 2.0.0 OK stored")
+
+
+@pytest.mark.parametrize("policy", ["normalise", "refuse"])
+async def test_bare_newlines_in_chunks_are_judged_as_in_data(tmp_path: Path, policy: str) -> None:
+    async with listening(tmp_path, SMTP_BARE_NEWLINES=policy) as place:
+        client = await begun(place)
+        client.write(b"BDAT 2\r\na\r" + b"BDAT 4\r\n\nb\n." + b"BDAT 3 LAST\r\n\r.\n")
+        last = (await client.replies(3))[-1]
+        if policy == "refuse":
+            assert last.startswith("550 5.6.11")
+            assert not place.delivery.envelopes
+        else:
+            assert place.delivery.envelopes[0].raw.partition(b"+0000\r\n")[2] == b"a\r\nb\r\n.\r\n.\r\n"
+
+
 async def test_mail_in_flight_is_bounded_over_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.smtp.incoming.IN_FLIGHT_MAX", 50_000)
     async with listening(tmp_path) as place:
@@ -308,7 +389,7 @@ async def test_input_is_not_read_without_end_while_a_commit_is_awaited(tmp_path:
         client.write(b"NOOP\r\n" * 10_000_000)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.writer.drain(), 1)
-        assert len(session._buffer) < INPUT_MAX + 1_000_000
+        assert len(session._rest) < INPUT_MAX + 1_000_000
         place.delivery.futures[0].set_result([])
         assert (await client.rest())[-1].startswith("421 4.7.0")
 

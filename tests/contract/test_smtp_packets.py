@@ -22,6 +22,7 @@ OFTEN = [
 ]
 SOMETIMES = [
     *(b"RCPT TO:<alias@temp.mail>\r\n", b"RCPT TO:<nobody@temp.mail>\r\n", b"RCPT TO:<a@example.com>\r\n", b"RSET\r\n"),
+    *(b"BDAT 7\r\nchunk\r\n", b"BDAT 6 LAST\r\nNOOP\r\n", b"BDAT 0 LAST\r\n", b"BDAT 3000\r\n" + b"xxx\r\n" * 600),
     *(b"MAIL FROM:<> SIZE=10\r\n", b"HELO y\r\n", b"NOOP\r\n", b"..\r\n", b"\r\n.\r\n", MAIL_WHOLE),
 ]
 SELDOM = [

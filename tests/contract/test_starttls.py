@@ -60,6 +60,19 @@ async def test_what_was_said_in_plaintext_is_forgotten(server: Server) -> None:
     assert [answer[:9] for answer in answers] == [b"503 5.5.1", b"503 5.5.1", b"503 5.5.1", b"221 2.0.0"]
 
 
+async def test_chunks_of_plaintext_are_no_part_of_an_encrypted_mail(server: Server) -> None:
+    box = await server.mailbox()
+    mail = f"MAIL FROM:<s@example.com>\r\nRCPT TO:<{box.address}>\r\n".encode()
+    said = OPEN + mail + b"BDAT 6\r\nevil\r\nSTARTTLS\r\nBDAT 900 LAST\r\nevil"
+    after = [b"BDAT 4 LAST\r\nx\r\n\n", b"HELO client.example\r\n", mail.partition(b"\n")[0] + b"\n"]
+    after += [mail.partition(b"\n")[2], b"BDAT 22 LAST\r\nSubject: safe\r\n\r\nbody\n", b"QUIT\r\n"]
+    answers = await asyncio.to_thread(converse, server.smtp, said, after)
+    assert [answer[:3] for answer in answers] == [b"503", b"250", b"250", b"250", b"250", b"221"]
+    [message] = await server.messages(box)
+    assert message["subject"] == "safe"
+    assert (await server.get(box, f"/messages/{message['id']}"))["text"].strip() == "body"
+
+
 async def test_a_failed_handshake_ends_the_session_and_no_other(server: Server) -> None:
     def fail() -> bytes:
         with socket.create_connection(server.smtp, timeout=30) as plain:
