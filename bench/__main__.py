@@ -1,4 +1,4 @@
-"""``python -m bench smtp|http|ws|e2e|routes|timing|corpus``: options, and one function per scenario.
+"""``python -m bench smtp|http|edge|ws|e2e|routes|timing|corpus``: options, and one function per scenario.
 
 Must not know: how anything is measured.
 """
@@ -17,6 +17,7 @@ from rich.markup import escape
 from bench import (
     scenario_corpus,
     scenario_e2e,
+    scenario_edge,
     scenario_http,
     scenario_routes,
     scenario_smtp,
@@ -139,6 +140,22 @@ def http(
     )
     with work_directory(work_dir) as work:
         _save("http", work, options, target, scenario_http.run(console, options, work, target))
+
+
+@app.command()
+def edge(
+    runs: Runs = 5,
+    seconds: Seconds = 4.0,
+    workers: Workers = CORES,
+    settings: Settings = None,
+    mailboxes: Annotated[int, typer.Option(min=1, max=2_000, help="different mailboxes, each with its token")] = 200,
+    connections: Annotated[int, typer.Option(min=1, max=1_000, help="keep-alive connections")] = 100,
+    work_dir: WorkDir = None,
+) -> None:
+    """Hot list reads through nginx over unix sockets, beside nginx's own `return 200`; needs nginx and wrk."""
+    options = scenario_edge.Options(_plan(workers, settings), runs, seconds, mailboxes, connections)
+    with work_directory(work_dir) as work:
+        _save("edge", work, options, None, scenario_edge.run(console, options, work))
 
 
 @app.command()

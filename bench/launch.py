@@ -124,9 +124,12 @@ def _is_ready(http: Endpoint) -> bool:
 
 
 @contextmanager
-def own_server(work: Path, plan: Plan) -> Iterator[Target]:
-    """Our server with an embedded PostgreSQL in ``work``, on free loopback ports; the settings of ``plan`` win."""
-    http, smtp = free_endpoint(), free_endpoint()
+def own_server(work: Path, plan: Plan, through: Endpoint | None = None) -> Iterator[Target]:
+    """Our server with an embedded PostgreSQL in ``work``, on free loopback ports; the settings of ``plan`` win.
+
+    ``through`` is a proxy's endpoint where the settings put the server behind one.
+    """
+    http, smtp = through or free_endpoint(), free_endpoint()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEMPMAIL_")}
     environment = inherited | {
         "TEMPMAIL_SERVER_HOST": http.host,

@@ -81,7 +81,8 @@ async def fill(target: Target, count: int, advance: Callable[[int], None]) -> li
     return boxes
 
 
-async def _body(target: Target, box: Mailbox) -> bytes:
+async def list_body(target: Target, box: Mailbox) -> bytes:
+    """The list of one mailbox, as its holder reads it."""
     head = {"Authorization": f"Bearer {box.token}"}
     async with (
         aiohttp.ClientSession() as session,
@@ -174,7 +175,7 @@ def run(console: Console, options: Options, work: Path, target: Target | None) -
         sides = [Side(OURS, aim.http, () if aim.pid is None else (aim.pid,))]
         path = "/" + "x" * (len(boxes[0].messages_path) - 1)  # as long as ours, and a plain route: the peer at its best
         if options.peer:
-            body = asyncio.run(_body(aim, boxes[0]))
+            body = asyncio.run(list_body(aim, boxes[0]))
             bare = stack.enter_context(bare_aiohttp(work, aim.workers or options.server.workers, path, body))
             sides.append(Side(BARE, *bare))
         generators = stack.enter_context(Generators(options.generators, _requests(aim, boxes, path)))

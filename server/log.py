@@ -1,5 +1,8 @@
 """The log: one JSON object a line on standard error, each line one write(), so that lines of many workers never mix.
 
+Where standard error is the journal's stream each line begins with its priority, ``<N>`` (sd-daemon(3)), which the
+journal takes off again.
+
 Lives here: the line's form, its level filter, its bounds and the redaction of secrets.
 Must not know: who logs, or any setting but the level. Never raises; a line that cannot be written is counted, and the
 next one that can says how many were lost.
@@ -20,14 +23,30 @@ _LINE_MAX: Final = 4096  # PIPE_BUF: POSIX promises that a write to a pipe is wh
 _TEXT_MAX: Final = 2000
 _TEXT_SHORT: Final = 200
 
+_PRIORITIES: Final = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>"}
+
 _threshold = LEVELS["info"]
+_journal = False
 _lost = 0
 
 
 def configure(level: str) -> None:
     """Log ``level`` (debug, info, warning, error) and graver, here and in processes forked later; else KeyError."""
-    global _threshold
+    global _threshold, _journal
     _threshold = LEVELS[level]
+    _journal = _is_journal(os.environ.get("JOURNAL_STREAM", ""))
+
+
+def _is_journal(stream: str) -> bool:
+    """Whether standard error is the journal's stream, which JOURNAL_STREAM names by device and inode (systemd.exec(5)).
+
+    The variable alone says nothing: it is inherited by programs whose output goes elsewhere.
+    """
+    try:
+        found = os.fstat(_FD)
+    except OSError:
+        return False
+    return stream == f"{found.st_dev}:{found.st_ino}"
 
 
 def event(level: str, message: str, /, **fields: object) -> None:
@@ -42,7 +61,8 @@ def event(level: str, message: str, /, **fields: object) -> None:
     if _lost:
         fields["lost_lines"] = _lost
     try:
-        os.write(_FD, _line(level, message, fields))
+        line = _line(level, message, fields)
+        os.write(_FD, _PRIORITIES.get(level, _PRIORITIES["error"]) + line if _journal else line)
         _lost = 0
     except OSError:  # standard error is closed or its reader is gone: there is no other place to say so
         _lost += 1

@@ -69,7 +69,7 @@ class Server:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             text = self.log_path.read_bytes()[offset:].decode("utf-8", "replace")
-            http, smtp = re.search(r"HTTP  (http://\S+)", text), re.search(r"SMTP  (\S+):(\d+)", text)
+            http, smtp = re.search(r"HTTP  (http://\S+|unix:\S+)", text), re.search(r"SMTP  (\S+):(\d+)", text)
             if "tempmail is ready" in text and http and (smtp or not self._takes_mail):
                 self.http, self.smtp = http[1], (smtp[1], int(smtp[2])) if smtp else ("", 0)
                 return self

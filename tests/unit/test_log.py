@@ -96,3 +96,16 @@ def test_a_closed_stderr_is_survived_and_reported(lines: Captured, monkeypatch: 
     log.event("info", "heard")
     (line,) = lines()
     assert line["lost_lines"] == 2
+
+
+def test_lines_to_the_journal_carry_its_priority_and_others_do_not(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = os.fstat(2)
+    for stream, expected in ((f"{here.st_dev}:{here.st_ino}", ["<4>{", "<3>{"]), ("1:2", ['{"ts', '{"ts'])):
+        monkeypatch.setenv("JOURNAL_STREAM", stream)
+        log.configure("info")
+        log.event("warning", "slow")
+        log.event("error", "broken")
+        found = capfd.readouterr().err.splitlines()
+        assert [line[: len(start)] for line, start in zip(found, expected, strict=True)] == expected

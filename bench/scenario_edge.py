@@ -1,0 +1,235 @@
+"""Scenario ``edge``: hot private reads through nginx over unix sockets, beside nginx answering by itself.
+
+One nginx with the configuration of ``nginx/``, without TLS and with limits out of the way, serves both: the site in
+front of our server, and ``return 200`` with a body of the same length. wrk makes the load, because a generator in
+Python would be slower than what it measures.
+Must not know: how a server is started, beyond asking for it.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from bench.client_api import Mailbox
+from bench.launch import LaunchError, Plan, accepts, free_endpoint, own_server, require_program, running
+from bench.processes import Neighbours, cpu_time
+from bench.report import milliseconds, progress, table
+from bench.scenario_http import LoadError, fill, list_body
+from bench.stats import cpu_ratio, paired_ratio
+from bench.target import Endpoint
+
+SITE, ALONE, DIRECT = "nginx + tempmail", "nginx return 200", "nginx + tempmail, no log, no limits"
+_ROOT: Final = Path(__file__).parent.parent
+_WARM_UP_SECONDS: Final = 2.0
+_RELOAD_SECONDS: Final = 20.0
+_RETURNED_MAX: Final = 4_000  # bytes: nginx's parser takes no longer word
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``connections`` keep-alive ones of wrk's single thread, over ``mailboxes`` lists, each with its own token."""
+
+    server: Plan
+    runs: int
+    seconds: float
+    mailboxes: int
+    connections: int
+
+
+@dataclass(slots=True)
+class Side:
+    """What was seen of one of those compared, by run: requests/s, CPU microseconds a request, p99 in seconds."""
+
+    name: str
+    endpoint: Endpoint
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    tails: list[float] = field(default_factory=list)
+    neighbours: list[float] = field(default_factory=list)
+
+
+_MAIN: Final = """\
+worker_processes auto;
+worker_rlimit_nofile 20000;
+pcre_jit on;
+daemon off;
+pid {work}/nginx.pid;
+error_log {work}/nginx-error.log warn;
+events {{ worker_connections 8192; }}
+http {{
+    client_body_temp_path {work}/nginx-temporary;
+    proxy_temp_path {work}/nginx-temporary;
+    default_type application/json;
+    sendfile on;
+    tcp_nopush on;
+    server_tokens off;
+    access_log off;
+    include tempmail/upstream.conf;
+    include tempmail/clients.conf;
+    include tempmail/cache.conf;
+    include tempmail/log.conf;
+    server {{ listen {site} backlog=4096; include tempmail/site.conf; }}
+    server {{ listen {direct} backlog=4096; include tempmail/proxy.conf; location / {{ proxy_pass http://tempmail; }} }}
+    include alone.conf;
+}}
+"""
+
+
+def _lay_out(work: Path, sockets: Sequence[Path], site: Endpoint, direct: Endpoint) -> Path:
+    """nginx's configuration as the repository has it, with what an operator edits edited; the path of its main file."""
+    conf = work / "nginx"
+    shutil.copytree(_ROOT / "nginx" / "tempmail", conf / "tempmail")
+    servers = "".join(f"server unix:{path} max_fails=0;\n" for path in sockets)
+    (conf / "tempmail" / "servers.conf").write_text(servers)
+    edits = {
+        "/var/log/nginx/": f"{work}/",
+        "/var/cache/nginx/": f"{work}/nginx-cache/",
+        "rate=100r/s": "rate=1000000r/s",
+        "burst=300": "burst=1000000",
+        "tempmail_connections 300": "tempmail_connections 60000",
+        "keepalive_requests 10000;": "keepalive_requests 1000000;",
+    }
+    for path in (conf / "tempmail").iterdir():
+        text = path.read_text()
+        for old, new in edits.items():
+            text = text.replace(old, new)
+        path.write_text(text)
+    (work / "nginx-cache").mkdir()
+    (conf / "alone.conf").touch()
+    main = conf / "nginx.conf"
+    main.write_text(_MAIN.format(work=work, site=site, direct=direct))
+    return main
+
+
+def _answer_alone(main: Path, nginx: int, endpoint: Endpoint, length: int) -> None:
+    """Have nginx answer by itself too, with as many bytes as our server."""
+    body = "x" * min(length, _RETURNED_MAX)
+    alone = f'server {{ listen {endpoint} backlog=4096; keepalive_requests 1000000; return 200 "{body}"; }}\n'
+    main.with_name("alone.conf").write_text(alone)
+    os.kill(nginx, signal.SIGHUP)
+    deadline = time.monotonic() + _RELOAD_SECONDS
+    while not accepts(endpoint):
+        if time.monotonic() > deadline:
+            raise LaunchError(f"nginx was not reloaded: {(main.parent.parent / 'nginx-error.log').read_text()}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def _nginx(work: Path, main: Path, endpoint: Endpoint) -> Iterator[int]:
+    command = [require_program("nginx", "nginx-light"), "-c", str(main), "-e", str(work / "nginx-start.log")]
+    with running(command, work / "nginx.log", lambda: accepts(endpoint)) as pid:
+        yield pid
+
+
+def _script(work: Path, boxes: Sequence[Mailbox]) -> Path:
+    """wrk's script: the lists of the mailboxes in turn, each with its own token."""
+    heads = ",\n".join(f'wrk.format("GET", "{b.messages_path}", {{Authorization="Bearer {b.token}"}})' for b in boxes)
+    path = work / "wrk.lua"
+    path.write_text(f"""\
+local heads, at
+function init(arguments)
+  heads, at = {{ {heads} }}, 0
+end
+function request()
+  at = at % #heads + 1
+  return heads[at]
+end
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format("\\nresult %d %d %d %d\\n", summary.requests, summary.duration,
+    latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+end
+""")
+    return path
+
+
+def _load(options: Options, script: Path, endpoint: Endpoint, seconds: float) -> tuple[int, float, float]:
+    """Answers, seconds taken, and p99 in seconds; LoadError for a run with any wrong answer."""
+    command = [require_program("wrk", "wrk"), "-t1", f"-c{options.connections}", f"-d{seconds}s", "-s", str(script)]
+    made = subprocess.run(
+        [*command, endpoint.base_url], capture_output=True, text=True, timeout=seconds + 60, check=True
+    )
+    found = re.search(r"^result (\d+) (\d+) (\d+) (\d+)$", made.stdout, re.MULTILINE)
+    if found is None or found[4] != "0" or found[1] == "0":
+        raise LoadError(f"{endpoint}: wrk says {made.stdout[-500:]}")
+    return int(found[1]), int(found[2]) / 1e6, int(found[3]) / 1e6
+
+
+def _measure(options: Options, script: Path, side: Side, pids: Sequence[int]) -> None:
+    before, neighbours = sum(cpu_time(pid).server for pid in pids), Neighbours()
+    answers, seconds, tail = _load(options, script, side.endpoint, options.seconds)
+    side.neighbours.append(neighbours.cores())
+    spent = sum(cpu_time(pid).server for pid in pids) - before
+    side.rates.append(answers / seconds)
+    side.cpu.append(spent / answers * 1e6)
+    side.tails.append(tail)
+
+
+def _account(sides: Sequence[Side]) -> dict[str, Any]:
+    site, alone = sides[0], sides[1]
+    return {
+        side.name: {
+            "rate": statistics.median(side.rates),
+            "cpu_us": statistics.median(side.cpu),
+            "p99": statistics.median(side.tails),
+            "neighbours": statistics.median(side.neighbours),
+            "over_return_200": None if side is alone else paired_ratio(side.rates, alone.rates),
+            "cpu_of_return_200_over_this": None if side is alone else cpu_ratio(side.cpu, alone.cpu),
+            "runs": asdict(side),
+        }
+        for side in (site, *sides[1:])
+    }
+
+
+def _show(console: Console, options: Options, account: dict[str, Any]) -> None:
+    rows = []
+    for name, entry in account.items():
+        ratios = [entry["over_return_200"], entry["cpu_of_return_200_over_this"]]
+        cells = ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
+        figures = [f"{entry['rate']:,.0f}", f"{entry['cpu_us']:.1f}", f"{entry['neighbours']:.2f}"]
+        rows.append([name, *figures, milliseconds(entry["p99"]), *cells])
+    title = f"lists of {options.mailboxes:,} mailboxes, hot, {options.connections} connections, wrk with one thread"
+    columns = ["server", "requests/s", "CPU us (nginx + ours)", "others' cores", "p99", "of return 200", "CPU ratio"]
+    console.print(table(title, columns, rows))
+
+
+def run(console: Console, options: Options, work: Path) -> dict[str, Any]:
+    """Measure and show; returns one account for each side."""
+    with ExitStack() as stack:
+        path = work / "http.sock"
+        workers = options.server.workers
+        sockets = [path] if workers == 1 else [path.with_name(f"{path.name}.{slot}") for slot in range(workers)]
+        sides = [Side(name, free_endpoint()) for name in (SITE, ALONE, DIRECT)]
+        site, alone, direct = (side.endpoint for side in sides)
+        main = _lay_out(work, sockets, site, direct)
+        nginx = stack.enter_context(_nginx(work, main, site))
+        plan = Plan(workers, {"SERVER_HOST": f"unix:{path}", **options.server.settings})
+        target = stack.enter_context(own_server(work, plan, site))
+        bar = stack.enter_context(progress(console))
+        boxes = asyncio.run(fill(target, options.mailboxes, lambda _: None))
+        _answer_alone(main, nginx, alone, len(asyncio.run(list_body(target, boxes[0]))))
+        script = _script(work, boxes)
+        assert target.pid is not None
+        for side in sides:
+            _load(options, script, side.endpoint, _WARM_UP_SECONDS)
+        task = bar.add_task("runs", total=options.runs * len(sides))
+        for number in range(options.runs):
+            for side in sides if number % 2 == 0 else reversed(sides):
+                bar.update(task, description=f"run {number + 1}/{options.runs}: {side.name}")
+                _measure(options, script, side, (nginx, target.pid))
+                bar.advance(task)
+    account = _account(sides)
+    _show(console, options, account)
+    return {"sides": account}
