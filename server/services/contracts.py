@@ -182,6 +182,13 @@ class Messages(Protocol):
         """
 
 
+class Across(Protocol):
+    async def page(self, user_id: str, q: str, before: str, limit: int) -> tuple[Sequence[Stored], int]:
+        """Messages of all of a user's mailboxes, newest first, and how many there are in all, found or not. ``before``:
+        only ids less than this one, "" for all. Refused field_invalid for an operator of ``q``.
+        """
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """What a message must be like to be waited for; "" and None leave a condition out."""
 
@@ -320,8 +327,10 @@ class Limits(Protocol):
     def enter(self, user: User, client: str) -> int | None:
         """Take one of an account's concurrent requests; give it back with ``leave``. Refused rate_limited."""
 
-    def searching(self, mailbox_id: str) -> int:
-        """Take one of a mailbox's searches at a time; give it back with ``leave``. Refused rate_limited."""
+    def searching(self, whose: str) -> int:
+        """Take one of a mailbox's or an account's searches at a time; give it back with ``leave``. Refused
+        rate_limited.
+        """
 
     def leave(self, place: int | None) -> None: ...
 

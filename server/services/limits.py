@@ -17,7 +17,7 @@ HITS = Counter("tempmail_rate_limit_hits_total", "Requests counted against a lim
 BLOCKS = Counter("tempmail_rate_limit_blocks_total", "Requests refused by a limit.", ("type",))
 
 EXTENSIONS: Final = 10  # of one mailbox in an hour
-SEARCHES: Final = 2  # of one mailbox at a time; a search may read all of its text
+SEARCHES: Final = 2  # of one mailbox, or of all of an account's, at a time; a search may read all of its text
 _DAY: Final = 86_400.0
 _HOUR: Final = 3_600.0
 _REMEMBERED: Final = 10_000
@@ -187,12 +187,13 @@ class RateLimits:
             BLOCKS.add(("extend",))
             raise Refused("rate_limited", f"{EXTENSIONS} extensions an hour", retry_after=verdict.retry_after)
 
-    def searching(self, mailbox_id: str) -> int:
-        """Take one of a mailbox's searches at a time; give it back with ``leave``. Refused rate_limited."""
-        place = self._places.take(b"s" + mailbox_id.encode(), SEARCHES)
+    def searching(self, whose: str) -> int:
+        """Take one of a mailbox's or an account's searches at a time; give it back with ``leave``. Refused
+        rate_limited."""
+        place = self._places.take(b"s" + whose.encode(), SEARCHES)
         if place is None:
             BLOCKS.add(("search",))
-            raise Refused("rate_limited", f"at most {SEARCHES} searches of a mailbox at once", retry_after=1.0)
+            raise Refused("rate_limited", f"at most {SEARCHES} searches at once", retry_after=1.0)
         return place
 
 

@@ -26,6 +26,7 @@ from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Mailbox, Stored
 from server.services.accounts import AccountService
+from server.services.across import AcrossService
 from server.services.administration import AdministrationService
 from server.services.aliases import AliasService
 from server.services.authentication import Authentication
@@ -58,6 +59,7 @@ from server.shards.context import WorkerContext
 from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
 from server.store import migrate
+from server.store.across import AcrossStore
 from server.store.administration import AdministrationStore
 from server.store.deliveries import DeliveryStore
 from server.store.departures import DepartureStore
@@ -244,6 +246,7 @@ class Shard:
         self._messages = MessageService(
             config, self._message_store, tags, self._ingest, coherence, self._sandbox, finder
         )
+        self._across = AcrossService(AcrossStore(self._pools.messages, now), tags)
         self._aliases = AliasService(config, self._mailbox_store, self._mailboxes, coherence, now)
         self._tags = TagService(tags, self._message_store, coherence, self._outbox, now)
 
@@ -296,6 +299,7 @@ class Shard:
             mailboxes=self._mailboxes,
             domains=self._domains,
             messages=self._messages,
+            across=self._across,
             aliases=self._aliases,
             tags=self._tags,
             webhooks=self._webhooks,

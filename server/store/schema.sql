@@ -177,6 +177,8 @@ CREATE TABLE messages.inboxes (
     user_id       uuid -- whose mailbox it is, so that a batch knows from the rows it locks anyway who is to be told
 ) WITH (fillfactor = 70); -- room for the counters' updates to stay on the page (HOT)
 CREATE INDEX inboxes_drop_after ON messages.inboxes (drop_after);
+-- A user's own mail, whatever mailbox it is in.
+CREATE INDEX inboxes_user_id ON messages.inboxes (user_id) WHERE user_id IS NOT NULL;
 
 -- One row for each mailbox a message reached. Mail vanishes by dropping the partition its drop_after lies in.
 CREATE TABLE messages.messages (

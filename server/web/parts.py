@@ -13,6 +13,7 @@ from server.cache.local import Local
 from server.config import Config
 from server.services.contracts import (
     Accounts,
+    Across,
     Administration,
     Aliases,
     ApiKeys,
@@ -47,6 +48,7 @@ class WebParts:
     mailboxes: Mailboxes
     domains: Domains
     messages: Messages
+    across: Across
     aliases: Aliases
     tags: Tags
     waiting: Waiting

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from server.web import (
+    across,
     admin,
     admin_config,
     admin_domains,
@@ -64,6 +65,7 @@ ROUTES: Final = (
     Route("POST", _MESSAGE + "/read", messages.mark_read, "mailbox", limit=True, scope="mail:write"),
     Route("GET", _MESSAGE + "/raw", messages.raw, "mailbox", limit=True, scope="mail:read"),
     Route("GET", _MESSAGE + "/attachments/{aid}", messages.attachment, "mailbox", limit=True, scope="mail:read"),
+    Route("GET", "/v1/messages", across.page, "user", limit=True, scope="mail:read"),
     Route("POST", "/v1/auth/register", auth.register, "none", limit=True),
     Route("POST", "/v1/auth/login", auth.login, "none", limit=True),
     Route("POST", "/v1/auth/refresh", auth.refresh, "none", limit=True),

@@ -47,7 +47,7 @@ async def test_far_mail_lies_in_days_and_never_overlaps_hours(pools: Pools) -> N
     far = (now() + timedelta(days=20)).replace(hour=12)
     await keeper.ensure([(far, now())])
     await keeper.ensure([(far + timedelta(hours=3), far - timedelta(days=1))])  # near now, in the same day
-    hour = now() + timedelta(days=2)
+    hour = (now() + timedelta(days=2)).replace(hour=12)  # an hour later it is still the same day
     await keeper.ensure([(hour, now())])
     await keeper.ensure([(hour + timedelta(hours=1), now() - timedelta(days=30))])  # far, but the day has an hour
     async with pools.messages.connection() as connection:
@@ -91,6 +91,35 @@ async def test_every_read_of_a_mailbox_touches_one_partition(pools: Pools) -> No
         assert touched, f"{name}\n{plan}"
 
 
+async def test_all_mail_of_an_account_is_looked_for_where_its_mailboxes_end(pools: Pools) -> None:
+    store, keeper = MessageStore(pools.messages, now), Partitions(pools.messages, 3600)
+    await keeper.ahead(now(), 86400)
+    one, two = await settled(store, timedelta(hours=3)), await settled(store, timedelta(hours=5))
+    for box in (one, two):
+        await batch.write(pools.messages, 0, [item(box)], now())
+    ends = [one.expires_at, two.expires_at]
+    last = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+    plan = await planned(
+        pools,
+        SQL.messages_across,
+        [one.id, two.id],
+        ends,
+        *ends,
+        now(),
+        last,
+        *[None] * 4,
+        ["text"],
+        ["%a%"],
+        [False],
+        50,
+    )
+    assert len(set(re.findall(r"\bmessages_2\d+_\d+\b(?!_)", plan))) == 3, plan  # what lies between the two ends
+    scans = [
+        line for line in plan.split("\n") if re.search(r"Scan.* on messages_2", line) and "never executed" not in line
+    ]
+    assert len(scans) == 2, plan
+
+
 async def test_reads_for_many_mailboxes_prune_while_they_run(pools: Pools) -> None:
     store, keeper = MessageStore(pools.messages, now), Partitions(pools.messages, 3600)
     await keeper.ahead(now(), 86400)
@@ -131,7 +160,7 @@ async def test_drop_left_half_done_by_a_crash_is_finished(pools: Pools) -> None:
     async with pools.messages.connection() as connection:
         left = await connection.fetch(
             "SELECT relname FROM pg_class"
-            " WHERE relnamespace = 'messages'::regnamespace AND relkind = 'r' AND relname ~ '_2'"
+            " WHERE relnamespace = 'messages'::regnamespace AND relkind = 'r' AND relname ~ '_2[0-9]{7}'"
         )
     assert left == []
 

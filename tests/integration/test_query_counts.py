@@ -68,6 +68,7 @@ CASES: Final = (
     Case(f"GET {BOX}", "token"),
     Case(f"PATCH {BOX}", "token", lambda _: {"expiresIn": "1h"}),
     Case(f"GET {BOX}/messages", "token"),
+    Case("GET /v1/messages", query="?q=x"),
     Case(f"POST {BOX}/messages", "token", lambda _: {"from": "a@example.org"}),
     Case(f"GET {BOX}/messages/search", "token", query="?q=x"),
     Case(f"GET {MESSAGE}", "token"),
