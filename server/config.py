@@ -91,6 +91,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_users_dsn: str
     database_mailboxes_dsn: str
     database_messages_dsn: str
+    database_replica_dsns: tuple[str, ...]
+    database_users_replica_dsns: tuple[str, ...]
+    database_mailboxes_replica_dsns: tuple[str, ...]
+    database_messages_replica_dsns: tuple[str, ...]
     database_max_open: int
     database_max_idle: int
     database_max_lifetime: float
@@ -132,6 +136,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         own: str = getattr(self, f"database_{domain}_dsn")
         return own or self.database_dsn
 
+    def replica_dsns(self, domain: str) -> tuple[str, ...]:
+        """The replicas of that primary: the domain's own, else those of the server that it shares."""
+        own: tuple[str, ...] = getattr(self, f"database_{domain}_replica_dsns")
+        return own or (self.database_replica_dsns if self.dsn(domain) == self.database_dsn else ())
+
+    def replicas(self) -> tuple[tuple[str, str], ...]:
+        """(primary, replica) of every replica there is; its place here is its number."""
+        domains = ("users", "mailboxes", "messages")
+        return tuple(dict.fromkeys((self.dsn(domain), own) for domain in domains for own in self.replica_dsns(domain)))
+
 
 def _text(value: str) -> str:
     return value.strip()
@@ -161,6 +175,11 @@ def _dsn(value: str) -> str:
     if value and not value.startswith(("postgresql://", "postgres://")):
         raise ValueError("must look like postgresql://user:password@host/database")
     return value
+
+
+def _dsns(value: str) -> tuple[str, ...]:
+    """Separated by commas; a comma inside one names further hosts of it."""
+    return tuple(_dsn(item) for item in re.split(r",\s*(?=postgres(?:ql)?://)", value.strip()) if item)
 
 
 def _name_servers(value: str) -> tuple[str, ...]:
@@ -402,6 +421,39 @@ SETTINGS: Final = (
     Setting("DATABASE_USERS_DSN", "database_users_dsn", _dsn, "", "own server for users", secret=True),
     Setting("DATABASE_MAILBOXES_DSN", "database_mailboxes_dsn", _dsn, "", "own server for mailboxes", secret=True),
     Setting("DATABASE_MESSAGES_DSN", "database_messages_dsn", _dsn, "", "own server for messages", secret=True),
+    Setting(
+        "DATABASE_SLAVE_DSNS",
+        "database_replica_dsns",
+        _dsns,
+        "",
+        "streaming replicas of DATABASE_DSN that may answer reads",
+        aliases=("DATABASE_REPLICA_DSNS",),
+        secret=True,
+    ),
+    Setting(
+        "DATABASE_USERS_REPLICA_DSNS",
+        "database_users_replica_dsns",
+        _dsns,
+        "",
+        "the same for the server of users",
+        secret=True,
+    ),
+    Setting(
+        "DATABASE_MAILBOXES_REPLICA_DSNS",
+        "database_mailboxes_replica_dsns",
+        _dsns,
+        "",
+        "the same for the server of mailboxes",
+        secret=True,
+    ),
+    Setting(
+        "DATABASE_MESSAGES_REPLICA_DSNS",
+        "database_messages_replica_dsns",
+        _dsns,
+        "",
+        "the same for the server of messages",
+        secret=True,
+    ),
     Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", _integer, "100", "connections of this node, all workers"),
     Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", _integer, "20", "connections of this node kept when idle"),
     Setting("DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed"),
@@ -476,13 +528,7 @@ SETTINGS: Final = (
 
 NOT_YET: Final = frozenset(
     {
-        *(
-            "DATABASE_SLAVE_DSNS",
-            "DATABASE_REPLICA_DSNS",
-            "DATABASE_USERS_REPLICA_DSNS",
-            "DATABASE_MAILBOXES_REPLICA_DSNS",
-        ),
-        *("DATABASE_MESSAGES_REPLICA_DSNS", "REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_DB", "REDIS_CLUSTER_NODES"),
+        *("REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_DB", "REDIS_CLUSTER_NODES"),
     }
 )
 """What environments of the older service may hold and this release passes over, with a warning: they must not keep it
@@ -563,6 +609,7 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}SMTP_TLS_KEY: needed beside SMTP_TLS_CERT")
     if config.mailbox_default_ttl > config.mailbox_max_ttl:
         raise ConfigError(f"{PREFIX}MAILBOX_DEFAULT_TTL: longer than MAILBOX_MAX_TTL")
+    _check_replicas(config)
     if config.database_max_open < 3 * config.workers:
         raise ConfigError(
             f"{PREFIX}DATABASE_MAX_OPEN_CONNS: {config.workers} workers need {3 * config.workers} or more"
@@ -595,6 +642,16 @@ def _check_queue(config: Config) -> None:
     for name in ("max_messages", "max_bytes"):
         if getattr(config, f"rabbitmq_{name}") < 1:
             raise ConfigError(f"{PREFIX}RABBITMQ_{name.upper()}: at least 1")
+
+
+def _check_replicas(config: Config) -> None:
+    for domain in ("users", "mailboxes", "messages"):
+        name = f"{PREFIX}DATABASE_{domain.upper()}_REPLICA_DSNS"
+        name = name if getattr(config, f"database_{domain}_replica_dsns") else f"{PREFIX}DATABASE_SLAVE_DSNS"
+        if config.replica_dsns(domain) and config.embedded:
+            raise ConfigError(f"{name}: give the primary as {PREFIX}DATABASE_DSN")
+        if config.dsn(domain) in config.replica_dsns(domain):
+            raise ConfigError(f"{name}: holds the DSN of the primary itself")
 
 
 def environment() -> dict[str, str]:

@@ -33,6 +33,7 @@ from server.config import Config
 from server.notify import Notifier
 from server.shards.context import WorkerContext
 from server.shards.sockets import SlotSockets, bind_slots
+from server.store.standings import Standings
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 SPARE_COLUMNS: Final = 2  # a roll has one worker more than there are slots; one more in case that one's end is awaited
@@ -120,6 +121,7 @@ class Supervisor:
         self._generations = Generations(columns)
         self._buckets = Buckets()
         self._places = Places()
+        self._standings = Standings(len(config.replicas()))
         self._beats = memoryview(mmap.mmap(-1, columns * 8)).cast("d")
         # last in, first out: a replacement takes a dead worker's column over and heals what that left unfinished
         self._free_columns = list(reversed(range(columns)))
@@ -305,7 +307,7 @@ class Supervisor:
             os.write(pipe, _READY)
 
         sockets = self._slots[number].sockets
-        shared = self._generations, self._buckets, self._places
+        shared = self._generations, self._buckets, self._places, self._standings
         return WorkerContext(number, column, sockets, *shared, ready, heartbeat)
 
     # -- workers: death --

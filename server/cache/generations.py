@@ -8,7 +8,8 @@ Must not know: what the keys are, what is cached, or the database.
 Why a cached answer is never out of date once a change is visible:
 
 - The writer makes its cell odd *before* COMMIT is sent, and gives it a new even value after the outcome is known. A
-  cell's values only grow, also across the processes that own the column one after the other, so no value returns.
+  cell's values only grow, also across the processes that own the column one after the other, so no value returns. An
+  even value is the time (CLOCK_MONOTONIC, ns) at which the change was over: whoever reads from a replica asks for it.
 - The reader takes the row *before* it reads the database, keeps an answer only if no cell was odd, and uses it only
   while the row equals the one kept. If the reader's copy of a cell predates ``begin``, the answer stops being valid at
   ``begin``, before anyone can see the change; if it falls between, the answer is not kept; if it follows ``end``, the
@@ -25,6 +26,7 @@ that learnt of the change learnt it through a receive.
 
 import mmap
 import sys
+import time
 from collections.abc import Iterable
 
 _CELL = 8
@@ -63,6 +65,12 @@ class Generations:
     def snapshot(self, slot: int) -> bytes:
         """The slot's row as it is now, ``columns * 8`` bytes. Take it before reading what is to be cached."""
         return self.memory[self.row(slot)]
+
+    def changed(self, key: bytes) -> int | None:
+        """When the last change of the slot was over (time.monotonic_ns; 0: never), None while one is under way."""
+        start = self.slot(key) * self.columns
+        row = self.cells[start : start + self.columns].tolist()
+        return None if any(value & 1 for value in row) else max(row)
 
     def settled(self, snapshot: bytes) -> bool:
         """No write was under way: what was read after this snapshot may be kept with it."""
@@ -104,12 +112,14 @@ class Writer:
         If it is not known (the connection broke during COMMIT), call this only once the backend can no longer commit.
         """
         in_flight, cells = self._in_flight, self._cells
+        now = time.monotonic_ns() & ~1
         for slot in slots:
             count = in_flight.pop(slot) - 1
             if count:
                 in_flight[slot] = count
             else:
-                cells[slot * self._columns + self._column] += 1
+                cell = slot * self._columns + self._column
+                cells[cell] = max(now, cells[cell] + 1)
 
     def bump(self, slots: Iterable[int]) -> None:
         """Another host has committed a change to keys of these slots: nothing kept before now is valid."""

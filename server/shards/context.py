@@ -10,6 +10,7 @@ from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.places import Places
 from server.shards.sockets import SlotSockets
+from server.store.standings import Standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +31,6 @@ class WorkerContext:
     generations: Generations
     buckets: Buckets
     places: Places
+    standings: Standings
     ready: Callable[[], None]
     heartbeat: Callable[[], None]

@@ -70,12 +70,12 @@ class Vitals:
 
     async def count(self) -> None:
         """What only the database knows. Unavailable."""
-        rows = await self._pools.mailboxes.fetch(_MAILBOXES)
+        rows = await self._pools.mailboxes.survey(_MAILBOXES)
         DOMAINS.values = {(row["domain"],): float(row["n"]) for row in rows}
         MAILBOXES.set(sum(row["n"] for row in rows))
-        MESSAGES.set((await self._pools.messages.fetch(_MESSAGES))[0]["n"])
-        USERS.set((await self._pools.users.fetch(_USERS))[0]["n"])
-        ONLINE.set((await self._pools.users.fetch(_ONLINE, self._renewed))[0]["n"])
+        MESSAGES.set((await self._pools.messages.survey(_MESSAGES))[0]["n"])
+        USERS.set((await self._pools.users.survey(_USERS))[0]["n"])
+        ONLINE.set((await self._pools.users.survey(_ONLINE, self._renewed))[0]["n"])
 
     async def close(self) -> None:
         if self._task is not None:

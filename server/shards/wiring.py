@@ -68,6 +68,7 @@ from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import DOMAINS, Database, Pools, translated
+from server.store.replicas import Replicas
 from server.store.tags import TagStore
 from server.store.users import UserStore
 from server.store.webhooks import WebhookStore
@@ -86,12 +87,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def _opened(config: Config) -> Pools:
+async def _opened(config: Config, replicas: Replicas) -> Pools:
     """The pools, once the database answers. Unavailable when it does not for ``PATIENCE``."""
     give_up = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
-            return await Pools.open(config)
+            return await Pools.open(config, replicas.of)
         except Unavailable as error:
             if asyncio.get_running_loop().time() > give_up:
                 raise
@@ -113,7 +114,10 @@ class Shard:
     async def start(self) -> None:
         """Build bottom up, listen last. Raises Unavailable, or migrate.MigrationError when the schema is not ours."""
         config, context = self._config, self._context
-        self._pools = pools = await _opened(config)
+        self._replicas = replicas = Replicas(config, context.standings, self._changed)
+        await replicas.open()
+        self._closing.push_async_callback(replicas.close)
+        self._pools = pools = await _opened(config, replicas)
         self._closing.push_async_callback(pools.close)
         await self._check_schema()
         self._local = local = Local(context.generations, config.cache_bytes, config.cache_ttl)
@@ -150,6 +154,9 @@ class Shard:
         self._closing.push_async_callback(self._bus.close)
         await self._start_services()
         await self._listen()
+
+    def _changed(self, key: str) -> int | None:
+        return self._context.generations.changed(key.encode())
 
     async def _build_domains(self) -> None:
         config, store = self._config, DomainStore(self._pools.mailboxes)
@@ -357,9 +364,15 @@ class Shard:
         if any(hint.kind is Kind.SETTINGS for hint in hints):
             self._settings.look()
         if any(hint.kind is Kind.LOST for hint in hints):
-            self._local.forget_older(0 if other_host else STALENESS)
+            self._forget_older(0 if other_host else STALENESS)
             self._missed = True
         self._hub.on_hints(hints)
+
+    def _forget_older(self, seconds: float) -> None:
+        """Other hosts may have written without our hearing of it, until ``seconds`` ago: neither memory nor a replica
+        may show a state from before."""
+        self._local.forget_older(seconds)
+        self._replicas.not_before(seconds)
 
     async def _next_seqs(self, mailbox_ids: Sequence[str]) -> dict[str, int]:
         counts = await self._message_store.counts_of(mailbox_ids)
@@ -377,12 +390,13 @@ class Shard:
             turns += 1
             missed, self._missed = self._missed, not self._bus.healthy
             if missed or self._missed:
-                self._local.forget_older(STALENESS if self._missed else 0)
+                self._forget_older(STALENESS if self._missed else 0)
             if missed or self._missed or turns % 30 == 0:
                 await self._hub.poll()
 
     async def readiness(self) -> dict[str, str]:
-        """ "ok" or what is wrong, for the database, its schema and the bus; asked once for all within a second."""
+        """ "ok" or what is wrong, for the database, its schema, the bus and, where there are any, replicas; asked once for all
+        within a second."""
         loop = asyncio.get_running_loop()
         if self._ready is None or (self._ready.done() and loop.time() >= self._ready_until):
             self._ready, self._ready_until = loop.create_task(self._readiness()), loop.time() + READY_KEPT
@@ -390,6 +404,8 @@ class Shard:
 
     async def _readiness(self) -> dict[str, str]:
         found = {"database": "ok", "migrations": "ok", "bus": "ok" if self._bus.healthy else self._bus.reason}
+        if self._config.replicas():
+            found["replicas"] = self._replicas.standing()
         try:
             async with asyncio.timeout(READY_TIMEOUT):
                 lacking = await self._lacking()

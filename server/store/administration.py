@@ -36,7 +36,7 @@ class Overrides(msgspec.Struct, frozen=True):
 
 
 class AdministrationStore:
-    """All reads go to the primary."""
+    """Lists and figures may come from replicas, as of now; what an act is judged by comes from the primary."""
 
     def __init__(self, pools: Pools) -> None:
         self._pools, self._database = pools, pools.users
@@ -46,9 +46,9 @@ class AdministrationStore:
     async def users(self, wanted: UserFilter, limit: int, offset: int) -> tuple[list[User], int]:
         """A page, newest first, and how many there are in all pages."""
         conditions = (like(wanted.search), wanted.role, wanted.tier, wanted.is_active)
-        rows = await self._database.fetch(SQL.admin_users, *conditions, limit, offset)
+        rows = await self._database.survey(SQL.admin_users, *conditions, limit, offset)
         if not rows and offset:  # past the last page no row carries the count
-            rows = await self._database.fetch(SQL.admin_users, *conditions, 1, 0)
+            rows = await self._database.survey(SQL.admin_users, *conditions, 1, 0)
             return [], rows[0]["found"] if rows else 0
         return [users.user(row) for row in rows], rows[0]["found"] if rows else 0
 
@@ -102,7 +102,7 @@ class AdministrationStore:
 
     async def acts(self, limit: int, offset: int) -> list[Act]:
         """Newest first."""
-        rows = await self._database.fetch(SQL.audit_page, limit, offset)
+        rows = await self._database.survey(SQL.audit_page, limit, offset)
         return [
             Act(
                 id=str(row["id"]),
@@ -119,8 +119,8 @@ class AdministrationStore:
         ]
 
     async def count_acts(self) -> int:
-        row = await self._database.fetchrow(SQL.audit_count)
-        return int(row["n"]) if row else 0
+        rows = await self._database.survey(SQL.audit_count)
+        return int(rows[0]["n"]) if rows else 0
 
     # Settings.
 
@@ -146,9 +146,10 @@ class AdministrationStore:
 
     async def statistics(self, day: date) -> Statistics:
         """From the counters that every change keeps: three short reads, however much there is."""
-        accounts = await self._pools.users.fetch(SQL.accounts_counted)
-        domains = await self._pools.mailboxes.fetch(SQL.mailboxes_counted)
-        messages = await self._pools.messages.fetchrow(SQL.messages_counted, day)
+        accounts = await self._pools.users.survey(SQL.accounts_counted)
+        domains = await self._pools.mailboxes.survey(SQL.mailboxes_counted)
+        counted = await self._pools.messages.survey(SQL.messages_counted, day)
+        messages = counted[0] if counted else None
         return Statistics(
             total_users=sum(row["accounts"] for row in accounts),
             active_users=sum(row["accounts"] for row in accounts if row["is_active"]),

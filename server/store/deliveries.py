@@ -103,7 +103,7 @@ class DeliveryStore:
 
     async def of(self, webhook_id: str, limit: int) -> list[Delivery]:
         """The newest first."""
-        return [_delivery(row) for row in await self._database.fetch(SQL.deliveries_of, webhook_id, limit)]
+        return [_delivery(row) for row in await self._database.survey(SQL.deliveries_of, webhook_id, limit)]
 
     async def one(self, delivery_id: str, user_id: str) -> Delivery | None:
         row = await self._database.fetchrow(SQL.delivery_one, delivery_id, user_id)

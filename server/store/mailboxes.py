@@ -1,5 +1,6 @@
 """The mailboxes domain: records by id and by address, aliases. Must not know: mail, which lives in another domain."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
@@ -12,7 +13,7 @@ from server.store.sql import SQL
 
 
 class MailboxStore:
-    """All reads go to the primary: a mailbox made a moment ago must take mail now."""
+    """What mail is routed by is asked of the primary: a mailbox made a moment ago, by whatever host, takes mail now."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -43,7 +44,7 @@ class MailboxStore:
 
     async def by_id(self, mailbox_id: str) -> Mailbox | None:
         """The record; one that is not there takes as long."""
-        row = (await self._database.fetch(SQL.mailbox_by_id, mailbox_id))[0]
+        row = (await self._database.read([mailbox_id], SQL.mailbox_by_id, mailbox_id, sure=_knows))[0]
         mailbox = rows.mailbox(row)
         return mailbox if row["known"] else None
 
@@ -90,11 +91,11 @@ class MailboxStore:
 
     async def aliases(self, mailbox_id: str) -> list[Alias]:
         """Oldest first."""
-        return [_alias(row) for row in await self._database.fetch(SQL.aliases_of_mailbox, mailbox_id)]
+        return [_alias(row) for row in await self._database.read([mailbox_id], SQL.aliases_of_mailbox, mailbox_id)]
 
     async def alias(self, mailbox_id: str, alias_id: str) -> Alias | None:
-        row = await self._database.fetchrow(SQL.alias_one, mailbox_id, alias_id)
-        return _alias(row) if row else None
+        found = await self._database.read([mailbox_id], SQL.alias_one, mailbox_id, alias_id, sure=bool)
+        return _alias(found[0]) if found else None
 
     async def switch_alias(self, mailbox_id: str, alias_id: str, active: bool) -> Alias | None:
         row = await self._database.fetchrow(SQL.alias_switch, mailbox_id, alias_id, active)
@@ -102,6 +103,10 @@ class MailboxStore:
 
     async def delete_alias(self, mailbox_id: str, alias_id: str) -> bool:
         return affected(await self._database.execute(SQL.alias_delete, mailbox_id, alias_id)) == 1
+
+
+def _knows(found: Sequence[asyncpg.Record]) -> bool:
+    return bool(found[0]["known"])
 
 
 async def _insert(connection: Connection, mailbox: Mailbox) -> None:

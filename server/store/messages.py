@@ -73,10 +73,10 @@ class MessageStore:
         raise Unavailable("a mailbox moved three times while it was read")
 
     async def _inbox(self, mailbox_id: str) -> tuple[Counts, datetime]:
-        row = await self._database.fetchrow(SQL.inbox_counts, mailbox_id)
-        if row is None:
+        found = await self._database.read([mailbox_id], SQL.inbox_counts, mailbox_id, sure=bool)
+        if not found:
             raise Refused("mailbox_not_found")
-        return _counts(row), rows.moment(row["drop_after"])
+        return _counts(found[0]), rows.moment(found[0]["drop_after"])
 
     async def counts(self, mailbox_id: str) -> Counts:
         return (await self._inbox(mailbox_id))[0]
@@ -88,29 +88,34 @@ class MessageStore:
     async def page(self, mailbox: Mailbox, limit: int, offset: int, before: int) -> tuple[list[Stored], int]:
         """Newest first, seq < ``before``; and the mailbox's total."""
         found = await self._spanned(
-            mailbox, lambda s: self._database.fetch(SQL.message_page, mailbox.id, *s, before, limit, offset)
+            mailbox,
+            lambda s: self._database.read([mailbox.id], SQL.message_page, mailbox.id, *s, before, limit, offset),
         )
         return [rows.stored(row) for row in found if row["id"] is not None], found[0]["total"] if found else 0
 
     async def one(self, mailbox: Mailbox, message_id: str) -> Stored:
         """Refused message_not_found."""
         which = _which(message_id)
-        found = await self._spanned(mailbox, lambda s: self._database.fetch(SQL.message_one, mailbox.id, *s, *which))
-        if not found or found[0]["id"] is None:
+        found = await self._spanned(
+            mailbox,
+            lambda s: self._database.read([mailbox.id], SQL.message_one, mailbox.id, *s, *which, sure=_holds_message),
+        )
+        if not _holds_message(found):
             raise Refused("message_not_found")
         return rows.stored(found[0])
 
     async def since(self, readers: Sequence[tuple[str, int]]) -> list[Stored]:
         """For each (mailbox id, after): up to 100 messages with a greater seq, by mailbox, oldest first."""
         ids_, after = [r[0] for r in readers], [r[1] for r in readers]
-        return [rows.stored(row) for row in await self._database.fetch(SQL.messages_since, ids_, after)]
+        return [rows.stored(row) for row in await self._database.read(ids_, SQL.messages_since, ids_, after)]
 
     async def raw(self, message: Stored) -> bytes:
         """The bytes as they came, unpacked."""
-        row = await self._database.fetchrow(SQL.body, message.body_id, message.body_drop_after)
-        if row is None:
+        which = (message.body_id, message.body_drop_after)
+        found = await self._database.read([message.mailbox_id], SQL.body, *which, sure=bool)
+        if not found:
             raise Refused("message_not_found")
-        return self._unpack(row["raw"], max_output_size=_MAX_BODY)
+        return self._unpack(found[0]["raw"], max_output_size=_MAX_BODY)
 
     async def search(
         self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str], limit: int, offset: int
@@ -136,7 +141,8 @@ class MessageStore:
     ) -> list[asyncpg.Record]:
         conditions = (wanted.after, wanted.before, wanted.least, wanted.most, *_columns(wanted.terms, tags))
         return await self._spanned(
-            mailbox, lambda s: self._database.fetch(SQL.search, mailbox.id, *s, *conditions, below, limit, offset)
+            mailbox,
+            lambda s: self._database.read([mailbox.id], SQL.search, mailbox.id, *s, *conditions, below, limit, offset),
         )
 
     async def mark_read(self, mailbox: Mailbox, message_id: str) -> bool:
@@ -193,8 +199,11 @@ class MessageStore:
     async def tags_of(self, mailbox: Mailbox, message_id: str) -> list[str]:
         """Ids of the tags a message carries, of whoever put them there. Refused message_not_found."""
         which = _which(message_id)
-        found = await self._spanned(mailbox, lambda s: self._database.fetch(SQL.message_tags, mailbox.id, *s, *which))
-        if not found or found[0]["id"] is None:
+        found = await self._spanned(
+            mailbox,
+            lambda s: self._database.read([mailbox.id], SQL.message_tags, mailbox.id, *s, *which, sure=_holds_message),
+        )
+        if not _holds_message(found):
             raise Refused("message_not_found")
         return [str(row["tag_id"]) for row in found if row["tag_id"] is not None]
 
@@ -257,6 +266,11 @@ class MessageStore:
             await connection.execute(SQL.message_tags_move, mailbox_id, *where, drop_after)
             await _release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in held])
             await connection.execute(SQL.inbox_move, mailbox_id, drop_after)
+
+
+def _holds_message(found: Sequence[asyncpg.Record]) -> bool:
+    """Whether the message that was asked for is among rows that hold the inbox in any case."""
+    return bool(found) and found[0]["id"] is not None
 
 
 def _which(message_id: str) -> tuple[int, str]:

@@ -8,10 +8,10 @@ connection has one too: a database that hangs is answered with Unavailable, neve
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import asyncpg
 
@@ -46,13 +46,44 @@ def translated() -> Iterator[None]:
         raise Unavailable(f"database: {type(error).__name__}: {error}") from error
 
 
+class Copies(Protocol):
+    """A domain's replicas. Both answer None where the primary has to be asked, and raise nothing for their trouble."""
+
+    async def read(self, keys: Sequence[str], sql: str, args: Sequence[Any]) -> list[asyncpg.Record] | None:
+        """Rows that show every change of ``keys`` that anybody may have seen."""
+        ...
+
+    async def survey(self, sql: str, args: Sequence[Any]) -> list[asyncpg.Record] | None:
+        """Rows as of now, whatever they are about; a replica may take a moment to get here."""
+        ...
+
+
 class Database:
-    """One domain's server. ``fetch``, ``fetchrow`` and ``execute`` raise Unavailable; ``connection`` hands the raw one
-    out.
+    """One domain's server and its replicas. ``read``, ``survey``, ``fetch``, ``fetchrow`` and ``execute`` raise
+    Unavailable; ``connection`` hands the raw one out. All but the first two go to the primary.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        self.pool = pool
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", copies: Copies | None = None) -> None:
+        self.pool, self._copies = pool, copies
+
+    async def read(
+        self, keys: Sequence[str], sql: str, *args: Any, sure: Callable[[list[asyncpg.Record]], bool] | None = None
+    ) -> list[asyncpg.Record]:
+        """What only changes together with the generations of ``keys``, from a replica that has come that far, if any.
+
+        ``sure``: whether rows of a replica say enough. That something is not there, the primary has to say: another
+        host may have made it a moment ago.
+        """
+        if self._copies is not None:
+            rows = await self._copies.read(keys, sql, args)
+            if rows is not None and (sure is None or sure(rows)):
+                return rows
+        return await self.fetch(sql, *args)
+
+    async def survey(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """A large or rare read that may wait a moment for a replica to show the present."""
+        rows = None if self._copies is None else await self._copies.survey(sql, args)
+        return await self.fetch(sql, *args) if rows is None else rows
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         with translated():
@@ -98,17 +129,17 @@ class Pools:
         self._distinct = list({id(db.pool): db.pool for db in (*databases.values(), arrivals)}.values())
 
     @classmethod
-    async def open(cls, config: Config) -> "Pools":
-        """Connect; Unavailable when a server does not answer within 10 s."""
+    async def open(cls, config: Config, copies: Callable[[Domain], Copies | None] = lambda _: None) -> "Pools":
+        """Connect; Unavailable when a server does not answer within 10 s. ``copies``: each domain's replicas."""
         dsns = {domain: config.dsn(domain) for domain in DOMAINS}
-        share = max(2, (config.database_max_open // config.workers - 1) // len(set(dsns.values())))
-        idle = max(1, min(share, config.database_max_idle // config.workers))
-        opened: dict[str, Database] = {}
+        most = share(config)
+        idle = max(1, min(most, config.database_max_idle // config.workers))
+        opened: dict[str, asyncpg.Pool[asyncpg.Record]] = {}
         with translated():
             for dsn in dict.fromkeys(dsns.values()):
-                opened[dsn] = Database(await asyncio.wait_for(_pool(dsn, config, idle, share), 10))
+                opened[dsn] = await asyncio.wait_for(_pool(dsn, config, idle, most), 10)
             arrivals = Database(await asyncio.wait_for(_pool(dsns["messages"], config, 1, 1, _PLANNED_ONCE), 10))
-        return cls({domain: opened[dsn] for domain, dsn in dsns.items()}, arrivals)
+        return cls({domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}, arrivals)
 
     def count(self) -> int:
         """Connections open now; also sets the gauge."""
@@ -123,6 +154,11 @@ class Pools:
                 await asyncio.wait_for(pool.close(), 5)
             except TimeoutError:
                 pool.terminate()
+
+
+def share(config: Config) -> int:
+    """Connections of one worker to one server."""
+    return max(2, (config.database_max_open // config.workers - 1) // len({config.dsn(domain) for domain in DOMAINS}))
 
 
 _PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}

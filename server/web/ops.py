@@ -24,7 +24,7 @@ class Health(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """``status`` is "ok" or "unavailable"; ``checks`` says "ok" or what is wrong of each thing by name."""
+    """``status`` is "ok", "degraded" or "unavailable"; ``checks`` says "ok" or what is wrong of each thing by name."""
 
     status: str
     checks: dict[str, str]
@@ -43,7 +43,7 @@ async def health(_: Call) -> Reply:
 
 @describe(
     "Tell whether everything a request needs works",
-    detail="200 if so; 503 with the same fields if not.",
+    detail="200 if so, also where something stands in for what does not (degraded); 503 with the same fields if not.",
     gives=Readiness,
     bare=True,
     same=(503,),
@@ -51,8 +51,11 @@ async def health(_: Call) -> Reply:
 async def ready(call: Call) -> Reply:
     """200 if everything a request needs works; 503 naming each thing and what is wrong with it."""
     checks = await call.parts.readiness()
-    works = all(found == "ok" for found in checks.values())
-    return bare(Readiness("ok" if works else "unavailable", checks), 200 if works else 503)
+    if all(found == "ok" for found in checks.values()):
+        return bare(Readiness("ok", checks))
+    if all(found == "ok" or found.startswith("degraded") for found in checks.values()):
+        return bare(Readiness("degraded", checks))
+    return bare(Readiness("unavailable", checks), 503)
 
 
 @describe("Metrics of all workers", detail="In the text exposition format of Prometheus.", media="text/plain")

@@ -29,6 +29,7 @@ from server.metrics import Board
 from server.shards.context import WorkerContext
 from server.shards.sockets import bind_slots
 from server.shards.wiring import Shard
+from server.store.standings import Standings
 from tests.contract.world import PASSWORD, Owner, owner
 
 FLOW: Final = Path(__file__).parents[2] / "server" / "FLOW.md"
@@ -146,7 +147,7 @@ class Counted:
         """The base of its URLs."""
         sockets = bind_slots(self._config, 1)[0]
         closing.callback(sockets.close)
-        shared = self._generations, Buckets(), Places()
+        shared = self._generations, Buckets(), Places(), Standings(0)
         context = WorkerContext(0, 0, sockets, *shared, lambda: None, lambda: None)
         shard = Shard(self._config, context, Board(2), b"count123")
         closing.push_async_callback(shard.close)

@@ -38,6 +38,32 @@ def test_old_names_still_work_and_domains_move_apart() -> None:
     ]
 
 
+def test_replicas_go_with_the_server_they_copy() -> None:
+    found = load(
+        DATABASE_DSN="postgresql://a/x",
+        DATABASE_REPLICA_DSNS="postgresql://a1/x, postgresql://a2,a3/x",
+        DATABASE_MESSAGES_DSN="postgresql://b/x",
+        DATABASE_USERS_REPLICA_DSNS="postgresql://a1/x",
+    )
+    assert found.replica_dsns("users") == ("postgresql://a1/x",)
+    assert found.replica_dsns("mailboxes") == ("postgresql://a1/x", "postgresql://a2,a3/x")
+    assert found.replica_dsns("messages") == ()
+    assert [number for _, number in found.replicas()] == ["postgresql://a1/x", "postgresql://a2,a3/x"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"DATABASE_SLAVE_DSNS": "postgresql://a1/x"},
+        {"DATABASE_SLAVE_DSNS": "postgresql://a/x", "DATABASE_DSN": "postgresql://a/x"},
+        {"DATABASE_SLAVE_DSNS": "a1,a2", "DATABASE_DSN": "postgresql://a/x"},
+    ],
+)
+def test_replicas_without_a_primary_apart_are_refused(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="TEMPMAIL_DATABASE_SLAVE_DSNS"):
+        load(**given)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
