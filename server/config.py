@@ -7,9 +7,7 @@ The environment wins over the file. A variable is ``TEMPMAIL_`` + the name shown
 holds the same names in lower case (``smtp_domain = "temp.mail"``).
 """
 
-import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +15,29 @@ from typing import Any, Final
 
 import msgspec
 
-PREFIX: Final = "TEMPMAIL_"
+from server.notation import (
+    Address,
+    Network,
+    address,
+    boolean,
+    domains,
+    dsn,
+    dsns,
+    duration,
+    durations,
+    host_name,
+    integer,
+    mailbox,
+    name_servers,
+    names,
+    networks,
+    one_of,
+    port,
+    queue_name,
+    text,
+)
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+PREFIX: Final = "TEMPMAIL_"
 
 ROLES: Final = ("smtp", "web", "push", "webhooks", "sweeper", "ingest")
 """What a node may do: take mail; answer requests; hold WebSockets, event streams and waits; deliver to webhooks; end
@@ -28,19 +46,6 @@ mailboxes and drop partitions; store what SMTP nodes queued. ``shards/roles.py``
 
 class ConfigError(ValueError):
     """A setting is unknown, malformed or contradicts another; the text names it and says what would be right."""
-
-
-class Address(msgspec.Struct, frozen=True):
-    """A TCP address to listen on, or a unix socket when ``path`` is set."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +138,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def dsn(self, domain: str) -> str:
         """The primary DSN of the data domain ``users``, ``mailboxes`` or ``messages``."""
-        own: str = getattr(self, f"database_{domain}_dsn")
+        own: str = getattr(self, f"database_{domain}dsn")
         return own or self.database_dsn
 
     def replica_dsns(self, domain: str) -> tuple[str, ...]:
@@ -147,131 +152,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys((self.dsn(domain), own) for domain in domains for own in self.replica_dsns(domain)))
 
 
-def _text(value: str) -> str:
-    return value.strip()
-
-
-def _integer(value: str) -> int:
-    if not re.fullmatch(r"\s*-?\d{1,18}\s*", value):
-        raise ValueError(f"{value!r} is not a whole number")
-    return int(value)
-
-
-def _port(value: str) -> int:
-    if not 0 <= _integer(value) <= 65535:
-        raise ValueError(f"{value} is not between 0 and 65535")
-    return int(value)
-
-
-def _host_name(value: str) -> str:
-    name = value.strip().rstrip(".")
-    if len(name) > 253 or not re.fullmatch(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", name):
-        raise ValueError(f"{value!r} is not a host name such as mx.example.net")
-    return name
-
-
-def _dsn(value: str) -> str:
-    value = value.strip()
-    if value and not value.startswith(("postgresql://", "postgres://")):
-        raise ValueError("must look like postgresql://user:password@host/database")
-    return value
-
-
-def _dsns(value: str) -> tuple[str, ...]:
-    """Separated by commas; a comma inside one names further hosts of it."""
-    return tuple(_dsn(item) for item in re.split(r",\s*(?=postgres(?:ql)?://)", value.strip()) if item)
-
-
-def _name_servers(value: str) -> tuple[str, ...]:
-    """``address`` or ``address:port``, IPv6 in brackets where a port follows."""
-    for item in _names(value):
-        address = re.fullmatch(r"\[([^\]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.*:.*:.*)", item)
-        try:
-            ipaddress.ip_address(next(filter(None, address.groups())) if address else item)
-        except ValueError:
-            raise ValueError(f"{item!r} is not an address such as 192.0.2.53 or 192.0.2.53:5353") from None
-    return _names(value)
-
-
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def duration(value: str) -> float:
-    """``90``, ``90s``, ``15m``, ``48h``, ``7d`` or a sum like ``1h30m`` in seconds; ValueError when malformed."""
-    value = value.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        return float(value)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
-    if not parts or "".join(n + u for n, u in parts) != value:
-        raise ValueError(f"{value!r} is not a duration such as 30s, 15m, 48h or 7d")
-    return sum(float(n) * _UNITS[u] for n, u in parts)
-
-
-def _boolean(value: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if value.strip().lower() not in known:
-        raise ValueError(f"{value!r} is not true or false")
-    return known[value.strip().lower()]
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(item for item in (part.strip() for part in value.split(",")) if item)
-
-
-def _queue_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value.strip()):
-        raise ValueError(f"{value!r} is not a name of letters, digits, dots, dashes and underscores")
-    return value.strip()
-
-
-def _domains(value: str) -> tuple[str, ...]:
-    names = tuple(name.lower().rstrip(".") for name in _names(value))
-    for name in names:
-        if len(name) > 253 or not re.fullmatch(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", name):
-            raise ValueError(f"{name!r} is not a domain name such as temp.mail (non-ASCII names: give the xn-- form)")
-    return names
-
-
-def _mailbox(value: str) -> str:
-    address = value.strip().lower()
-    if address and not re.fullmatch(r"[a-z0-9]+(?:[._-][a-z0-9]+)*@[a-z0-9.-]+", address):
-        raise ValueError(f"{address!r} is not an address such as postmaster@temp.mail")
-    return address
-
-
 def _roles(value: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.lower() for name in _names(value)))
-    unknown = [name for name in names if name not in (*ROLES, "all")]
-    if unknown or not names:
+    given = tuple(dict.fromkeys(name.lower() for name in names(value)))
+    unknown = [name for name in given if name not in (*ROLES, "all")]
+    if unknown or not given:
         raise ValueError(f"{', '.join(unknown) or 'nothing'!r}: give all, or some of {', '.join(ROLES)}")
-    return ("all",) if "all" in names else names
-
-
-def _durations(value: str) -> tuple[float, ...]:
-    return tuple(duration(item) for item in _names(value))
-
-
-def _networks(value: str) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(item, strict=False) for item in _names(value))
-
-
-def _address(value: str) -> Address:
-    value = value.strip()
-    if value.startswith("unix:"):
-        return Address(path=value.removeprefix("unix:"))
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{value!r} is not host:port, :port or unix:/path")
-    return Address(host=host.strip("[]") or "0.0.0.0", port=int(port))
-
-
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.strip().lower() not in allowed:
-            raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
-        return value.strip().lower()
-
-    return parse
+    return ("all",) if "all" in given else given
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -288,60 +174,60 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 SETTINGS: Final = (
-    Setting("SERVER_HOST", "", _text, "0.0.0.0", "address the HTTP API listens on", "127.0.0.1"),
-    Setting("SERVER_PORT", "", _port, "8080", "port of the HTTP API; 0 picks a free one"),
-    Setting("SMTP_BIND_ADDR", "smtp", _address, ":25", "where mail comes in", "127.0.0.1:2525"),
-    Setting("SMTP_DOMAIN", "smtp_domain", _host_name, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
+    Setting("SERVER_HOST", "", text, "0.0.0.0", "address the HTTP API listens on", "127.0.0.1"),
+    Setting("SERVER_PORT", "", port, "8080", "port of the HTTP API; 0 picks a free one"),
+    Setting("SMTP_BIND_ADDR", "smtp", address, ":25", "where mail comes in", "127.0.0.1:2525"),
+    Setting("SMTP_DOMAIN", "smtp_domain", host_name, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
     Setting(
-        "SMTP_MAX_CONNECTIONS", "smtp_max_connections", _integer, "1000", "SMTP sessions of this node; more get 421"
+        "SMTP_MAX_CONNECTIONS", "smtp_max_connections", integer, "1000", "SMTP sessions of this node; more get 421"
     ),
     Setting(
         "SMTP_MAX_CONNECTIONS_PER_IP",
         "smtp_max_connections_per_ip",
-        _integer,
+        integer,
         "100",
         "sessions one address may hold in one worker; RATE_LIMIT_EXEMPT networks are not counted",
     ),
     Setting(
-        "SMTP_MAX_RECIPIENTS", "smtp_max_recipients", _integer, "100", "RCPT per message (RFC 5321 asks for >= 100)"
+        "SMTP_MAX_RECIPIENTS", "smtp_max_recipients", integer, "100", "RCPT per message (RFC 5321 asks for >= 100)"
     ),
-    Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", _integer, "10485760", "largest message, in bytes"),
+    Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", integer, "10485760", "largest message, in bytes"),
     Setting("SMTP_READ_TIMEOUT", "smtp_read_timeout", duration, "30s", "silence after which a sender is dropped"),
     Setting("SMTP_WRITE_TIMEOUT", "smtp_write_timeout", duration, "30s", "how long a sender may not read our replies"),
     Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", duration, "15m", "a session's whole life"),
     Setting(
-        "SMTP_MIN_RATE", "smtp_min_rate", _integer, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
+        "SMTP_MIN_RATE", "smtp_min_rate", integer, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
     ),
     Setting(
         "SMTP_BARE_NEWLINES",
         "smtp_bare_newlines",
-        _one_of("normalise", "refuse"),
+        one_of("normalise", "refuse"),
         "normalise",
         "a bare CR or LF inside DATA becomes CRLF, or the message is refused with 550 5.6.11",
     ),
-    Setting("SMTP_TLS_CERT", "smtp_tls_cert", _text, "", "PEM chain for STARTTLS, or 'self-signed' for a trial"),
-    Setting("SMTP_TLS_KEY", "smtp_tls_key", _text, "", "PEM key of SMTP_TLS_CERT"),
-    Setting("MAILBOX_ALLOWED_DOMAINS", "domains", _domains, "temp.mail", "domains we serve; the first is the default"),
+    Setting("SMTP_TLS_CERT", "smtp_tls_cert", text, "", "PEM chain for STARTTLS, or 'self-signed' for a trial"),
+    Setting("SMTP_TLS_KEY", "smtp_tls_key", text, "", "PEM key of SMTP_TLS_CERT"),
+    Setting("MAILBOX_ALLOWED_DOMAINS", "domains", domains, "temp.mail", "domains we serve; the first is the default"),
     Setting(
         "ADMIN_MAILBOX",
         "admin_mailbox",
-        _mailbox,
+        mailbox,
         "",
         "address under one of our domains that gets mail to postmaster@ and abuse@; empty = postmaster@ the first",
     ),
-    Setting("PLUS_ADDRESSING", "plus_addressing", _boolean, "true", "box+anything@domain reaches box@domain"),
-    Setting("SUBDOMAIN_MAILBOXES", "subdomain_mailboxes", _boolean, "false", "anything@box.domain reaches box@domain"),
+    Setting("PLUS_ADDRESSING", "plus_addressing", boolean, "true", "box+anything@domain reaches box@domain"),
+    Setting("SUBDOMAIN_MAILBOXES", "subdomain_mailboxes", boolean, "false", "anything@box.domain reaches box@domain"),
     Setting(
         "WEBHOOK_ALLOWED_NETWORKS",
         "webhook_allowed_networks",
-        _networks,
+        networks,
         "",
         "networks that webhooks may reach although they are not public",
     ),
     Setting(
         "WEBHOOK_RETRY_DELAYS",
         "webhook_retry_delays",
-        _durations,
+        durations,
         "1m,5m,15m,1h,6h",
         "waits before each further attempt to tell a webhook; as many attempts as waits, and one",
     ),
@@ -353,12 +239,12 @@ SETTINGS: Final = (
         "how far the log of webhook deliveries goes back; what is still waiting then is given up",
     ),
     Setting(
-        "DNS_SERVERS", "dns_servers", _name_servers, "", "host:port of the name servers to ask; empty = the system's"
+        "DNS_SERVERS", "dns_servers", name_servers, "", "host:port of the name servers to ask; empty = the system's"
     ),
     Setting(
         "MAIL_AUTHENTICATION",
         "mail_authentication",
-        _boolean,
+        boolean,
         "true",
         "ask DNS for SPF, DKIM and DMARC of arriving mail, after it was accepted; off asks nothing",
         "false",
@@ -372,59 +258,57 @@ SETTINGS: Final = (
         "30d",
         "longest life an account may ask for, other than for ever",
     ),
-    Setting("MAILBOX_MAX_PER_IP", "mailbox_max_per_ip", _integer, "3", "mailboxes a guest address may make a day"),
+    Setting("MAILBOX_MAX_PER_IP", "mailbox_max_per_ip", integer, "3", "mailboxes a guest address may make a day"),
     Setting(
         "MAILBOX_REQUIRE_VERIFICATION",
         "mailbox_require_verification",
-        _boolean,
+        boolean,
         "false",
         "an account makes mailboxes only once its email is verified",
     ),
-    Setting(
-        "MAILBOX_MAX_MESSAGES", "mailbox_max_messages", _integer, "1000", "messages a guest mailbox holds; 0 = any"
-    ),
-    Setting("MAILBOX_MAX_ALIASES", "mailbox_max_aliases", _integer, "5", "aliases a mailbox may have; 0 = none"),
+    Setting("MAILBOX_MAX_MESSAGES", "mailbox_max_messages", integer, "1000", "messages a guest mailbox holds; 0 = any"),
+    Setting("MAILBOX_MAX_ALIASES", "mailbox_max_aliases", integer, "5", "aliases a mailbox may have; 0 = none"),
     Setting(
         "RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"
     ),
     Setting("PARTITION_INTERVAL", "partition_interval", duration, "1h", "width of a partition of short-lived mail"),
-    Setting("CORS_ALLOWED_ORIGINS", "cors_origins", _names, "", "origins whose pages may call the API; * for any"),
+    Setting("CORS_ALLOWED_ORIGINS", "cors_origins", names, "", "origins whose pages may call the API; * for any"),
     Setting(
-        "QUERY_TOKEN", "query_token", _boolean, "true", "accept ?token= (old clients); off keeps tokens out of URLs"
+        "QUERY_TOKEN", "query_token", boolean, "true", "accept ?token= (old clients); off keeps tokens out of URLs"
     ),
-    Setting("RATE_LIMIT_ENABLED", "rate_enabled", _boolean, "true", "off: nothing limits how often a client asks"),
+    Setting("RATE_LIMIT_ENABLED", "rate_enabled", boolean, "true", "off: nothing limits how often a client asks"),
     Setting(
-        "RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", _integer, "600", "per client address; 0 = none"
+        "RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", integer, "600", "per client address; 0 = none"
     ),
-    Setting("RATE_LIMIT_BURST", "rate_burst", _integer, "100", "requests a client may make at once"),
+    Setting("RATE_LIMIT_BURST", "rate_burst", integer, "100", "requests a client may make at once"),
     Setting(
         "RATE_LIMIT_CREATE_MAILBOX",
         "rate_create_mailbox",
-        _integer,
+        integer,
         "0",
         "mailboxes one client may make an hour, guest or not; 0 = any number",
     ),
-    Setting("RATE_LIMIT_EXEMPT", "rate_exempt", _networks, "", "networks without limits", "127.0.0.0/8,::1"),
-    Setting("TRUSTED_PROXIES", "trusted_proxies", _networks, "", "networks whose X-Forwarded-For is believed"),
+    Setting("RATE_LIMIT_EXEMPT", "rate_exempt", networks, "", "networks without limits", "127.0.0.0/8,::1"),
+    Setting("TRUSTED_PROXIES", "trusted_proxies", networks, "", "networks whose X-Forwarded-For is believed"),
     Setting(
-        "LOG_LEVEL", "log_level", _one_of("debug", "info", "warning", "error"), "info", "least level that is logged"
+        "LOG_LEVEL", "log_level", one_of("debug", "info", "warning", "error"), "info", "least level that is logged"
     ),
     Setting(
         "DATABASE_DSN",
         "database_dsn",
-        _dsn,
+        dsn,
         "",
         "PostgreSQL >= 15; empty starts one of our own",
         aliases=("DATABASE_MASTER_DSN",),
         secret=True,
     ),
-    Setting("DATABASE_USERS_DSN", "database_users_dsn", _dsn, "", "own server for users", secret=True),
-    Setting("DATABASE_MAILBOXES_DSN", "database_mailboxes_dsn", _dsn, "", "own server for mailboxes", secret=True),
-    Setting("DATABASE_MESSAGES_DSN", "database_messages_dsn", _dsn, "", "own server for messages", secret=True),
+    Setting("DATABASE_USERS_DSN", "database_users_dsn", dsn, "", "own server for users", secret=True),
+    Setting("DATABASE_MAILBOXES_DSN", "database_mailboxes_dsn", dsn, "", "own server for mailboxes", secret=True),
+    Setting("DATABASE_MESSAGES_DSN", "database_messages_dsn", dsn, "", "own server for messages", secret=True),
     Setting(
         "DATABASE_SLAVE_DSNS",
         "database_replica_dsns",
-        _dsns,
+        dsns,
         "",
         "streaming replicas of DATABASE_DSN that may answer reads",
         aliases=("DATABASE_REPLICA_DSNS",),
@@ -433,7 +317,7 @@ SETTINGS: Final = (
     Setting(
         "DATABASE_USERS_REPLICA_DSNS",
         "database_users_replica_dsns",
-        _dsns,
+        dsns,
         "",
         "the same for the server of users",
         secret=True,
@@ -441,7 +325,7 @@ SETTINGS: Final = (
     Setting(
         "DATABASE_MAILBOXES_REPLICA_DSNS",
         "database_mailboxes_replica_dsns",
-        _dsns,
+        dsns,
         "",
         "the same for the server of mailboxes",
         secret=True,
@@ -449,47 +333,47 @@ SETTINGS: Final = (
     Setting(
         "DATABASE_MESSAGES_REPLICA_DSNS",
         "database_messages_replica_dsns",
-        _dsns,
+        dsns,
         "",
         "the same for the server of messages",
         secret=True,
     ),
-    Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", _integer, "100", "connections of this node, all workers"),
-    Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", _integer, "20", "connections of this node kept when idle"),
+    Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", integer, "100", "connections of this node, all workers"),
+    Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", integer, "20", "connections of this node kept when idle"),
     Setting("DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed"),
     Setting("DATABASE_CONN_MAX_IDLE_TIME", "database_max_idle_time", duration, "10m", "then an idle one is closed"),
     Setting("DATABASE_STATEMENT_TIMEOUT", "database_statement_timeout", duration, "5s", "longest a statement may run"),
-    Setting("REDIS_URL", "redis_url", _text, "", "redis://host:6379/0 carries events between hosts", secret=True),
-    Setting("CACHE_BYTES", "cache_bytes", _integer, "67108864", "ready responses a worker keeps, in bytes"),
+    Setting("REDIS_URL", "redis_url", text, "", "redis://host:6379/0 carries events between hosts", secret=True),
+    Setting("CACHE_BYTES", "cache_bytes", integer, "67108864", "ready responses a worker keeps, in bytes"),
     Setting("CACHE_TTL", "cache_ttl", duration, "60s", "longest a ready answer lives; 5 s while the bus is down"),
-    Setting("WEBSOCKET_MAX", "websocket_max", _integer, "20000", "WebSocket connections of one worker; more get 503"),
+    Setting("WEBSOCKET_MAX", "websocket_max", integer, "20000", "WebSocket connections of one worker; more get 503"),
     Setting(
         "JWT_SECRET",
         "jwt_secret",
-        _text,
+        text,
         "",
         "signs access tokens, 32 bytes or more, the same on every node; empty makes one in DATA_DIR",
         secret=True,
     ),
-    Setting("PASSWORD_MIN_LENGTH", "password_min_length", _integer, "8", "shortest password taken, 8 to 72 characters"),
+    Setting("PASSWORD_MIN_LENGTH", "password_min_length", integer, "8", "shortest password taken, 8 to 72 characters"),
     Setting(
         "LOGIN_MAX_ATTEMPTS",
         "login_max_attempts",
-        _integer,
+        integer,
         "10",
         "failed logins of one account in ten minutes; then it has to wait",
     ),
-    Setting("JWT_ISSUER", "jwt_issuer", _text, "tempmail", "who issues access tokens; others' are refused"),
+    Setting("JWT_ISSUER", "jwt_issuer", text, "tempmail", "who issues access tokens; others' are refused"),
     Setting("JWT_ACCESS_EXPIRY", "jwt_access_expiry", duration, "15m", "life of an access token"),
     Setting("JWT_REFRESH_EXPIRY", "jwt_refresh_expiry", duration, "7d", "life of a login that is not renewed"),
     Setting(
         "STREAMS_MAX",
         "streams_max",
-        _integer,
+        integer,
         "10000",
         "event streams and waiting requests of one worker; more get 503, and one client may hold a tenth",
     ),
-    Setting("WORKERS", "workers", _integer, "0", "worker processes; 0 = one a core"),
+    Setting("WORKERS", "workers", integer, "0", "worker processes; 0 = one a core"),
     Setting(
         "ROLES",
         "roles",
@@ -500,25 +384,25 @@ SETTINGS: Final = (
     Setting(
         "INGEST_MODE",
         "ingest_mode",
-        _one_of("direct", "queue"),
+        one_of("direct", "queue"),
         "direct",
         "direct: SMTP stores mail before 250; queue: RabbitMQ keeps it before 250, and nodes with role ingest store it",
     ),
     Setting(
-        "RABBITMQ_URL", "rabbitmq_url", _text, "", "amqp://user:password@host:5672/ for INGEST_MODE=queue", secret=True
+        "RABBITMQ_URL", "rabbitmq_url", text, "", "amqp://user:password@host:5672/ for INGEST_MODE=queue", secret=True
     ),
-    Setting("RABBITMQ_QUEUE", "rabbitmq_queue", _queue_name, "tempmail.mail", "name that its queues begin with"),
+    Setting("RABBITMQ_QUEUE", "rabbitmq_queue", queue_name, "tempmail.mail", "name that its queues begin with"),
     Setting(
         "RABBITMQ_MAX_MESSAGES",
         "rabbitmq_max_messages",
-        _integer,
+        integer,
         "1000000",
         "messages a queue holds; more get 451. Fixed when the queue is made",
     ),
     Setting(
         "RABBITMQ_MAX_BYTES",
         "rabbitmq_max_bytes",
-        _integer,
+        integer,
         "8589934592",
         "bytes a queue holds; more get 451. Fixed when the queue is made",
     ),

@@ -19,10 +19,11 @@ import msgspec
 
 from server.cache import keys
 from server.cache.local import Local, Ticket
-from server.config import Config, duration
+from server.config import Config
 from server.log import event
 from server.model.administration import Actor
 from server.model.errors import Refused, Unavailable
+from server.notation import duration
 from server.services.coherence import Coherence, settings_changed
 from server.services.contracts import ShownSettings
 from server.store.administration import AdministrationStore, Overrides

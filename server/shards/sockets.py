@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from server.config import PREFIX, Address, Config, ConfigError
+from server.config import PREFIX, Config, ConfigError
+from server.notation import Address
 
 BACKLOG: Final = 4096
 _UNIX_UMASK: Final = 0o117  # the socket's mode is 0660 from its first moment on

@@ -11,8 +11,9 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from server import log
-from server.config import Config, Network
+from server.config import Config
 from server.metrics import Counter, Gauge
+from server.notation import Network
 from server.services.contracts import Delivery
 from server.smtp import replies
 from server.smtp.trace import Clock

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from multidict import CIMultiDict
 
-from server.config import Config, Network
+from server.config import Config
+from server.notation import Network
 
 _HOPS_MAX: Final = 32  # addresses of X-Forwarded-For that are looked at, from the right
 _REMEMBERED: Final = 4096  # peers whose classification is kept

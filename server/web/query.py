@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from server import config
+from server import notation
 from server.model import ids
 from server.model.errors import Refused
 from server.web import requests
@@ -168,7 +168,7 @@ class Duration:
     def of(self, call: Call) -> float:
         text = requests.text(call.request, self.name)
         try:
-            seconds = config.duration(text[:_DURATION_MAX]) if text else self.default
+            seconds = notation.duration(text[:_DURATION_MAX]) if text else self.default
         except ValueError:
             seconds = -1.0
         if not self.least <= seconds <= self.most:

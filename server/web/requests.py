@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from server import config
+from server import notation
 from server.cache.buckets import Verdict
 from server.model import dates
 from server.model.account import Principal, User
@@ -137,7 +137,7 @@ _LIFE_MAX: Final = 100 * 365 * 86400  # seconds; beyond it dates leave the calen
 def lifetime(text: str) -> float:
     """``expiresIn`` such as ``48h`` in seconds. Refused duration_invalid; how long is too long the services know."""
     try:
-        seconds = config.duration(text) if len(text) <= 32 else 0.0
+        seconds = notation.duration(text) if len(text) <= 32 else 0.0
     except ValueError:
         seconds = 0.0
     if not 1 <= seconds <= _LIFE_MAX:

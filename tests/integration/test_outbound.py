@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from server.config import Network
 from server.model.errors import Refused, Unavailable
+from server.notation import Network
 from server.services.outbound import BODY_KEPT, Outbound, forbidden, target
 from server.services.resolver import Resolver
 from tests.nameserver import Zones, name_server

@@ -24,8 +24,9 @@ from server.cache import keys
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
 from server.cache.places import Places
-from server.config import Address, Config
+from server.config import Config
 from server.metrics import Board
+from server.notation import Address
 from server.shards.context import WorkerContext
 from server.shards.sockets import bind_slots
 from server.shards.wiring import Shard

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import config
+from server import config, notation
 from server.config import ConfigError
 
 
@@ -120,14 +120,14 @@ def test_secrets_are_not_shown() -> None:
 @given(st.integers(0, 10**6), st.sampled_from(["ms", "s", "m", "h", "d"]))
 def test_durations_add_up(number: int, unit: str) -> None:
     seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit] * number
-    assert config.duration(f"{number}{unit}") == pytest.approx(seconds)
-    assert config.duration(f"1d{number}{unit}") == pytest.approx(86400 + seconds)
+    assert notation.duration(f"{number}{unit}") == pytest.approx(seconds)
+    assert notation.duration(f"1d{number}{unit}") == pytest.approx(86400 + seconds)
 
 
 @given(st.text())
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     with suppress(ValueError):
-        assert config.duration(text) >= 0
+        assert notation.duration(text) >= 0
 
 
 def test_roles_are_all_or_some_and_only_a_queue_has_takers() -> None:
