@@ -138,7 +138,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def dsn(self, domain: str) -> str:
         """The primary DSN of the data domain ``users``, ``mailboxes`` or ``messages``."""
-        own: str = getattr(self, f"database_{domain}dsn")
+        own: str = getattr(self, f"database_{domain}_dsn")
         return own or self.database_dsn
 
     def replica_dsns(self, domain: str) -> tuple[str, ...]:

@@ -395,8 +395,8 @@ class Shard:
                 await self._hub.poll()
 
     async def readiness(self) -> dict[str, str]:
-        """ "ok" or what is wrong, for the database, its schema, the bus and, where there are any, replicas; asked once for all
-        within a second."""
+        """ "ok" or what is wrong, for the database, its schema, the bus and any replicas; asked once for
+        all within a second."""
         loop = asyncio.get_running_loop()
         if self._ready is None or (self._ready.done() and loop.time() >= self._ready_until):
             self._ready, self._ready_until = loop.create_task(self._readiness()), loop.time() + READY_KEPT
