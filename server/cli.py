@@ -129,6 +129,8 @@ def _welcome(config: Config, sockets: SlotSockets) -> None:
     if sockets.smtp:
         smtp = _shown(sockets.smtp.getsockname())
         err.print(f"  SMTP  {smtp}   for {', '.join(config.domains)}", soft_wrap=True)
+    if sockets.lmtp:
+        err.print(f"  LMTP  {_shown(sockets.lmtp.getsockname())}", soft_wrap=True)
     if config.roles != configuration.everything(config.ingest_mode):
         err.print(f"  Roles {', '.join(config.roles)}", soft_wrap=True)
     if "web" not in config.roles:

@@ -27,11 +27,13 @@ from server.notation import (
     durations,
     host_name,
     integer,
+    is_loopback,
     mailbox,
     name_servers,
     names,
     networks,
     one_of,
+    optional_address,
     port,
     queue_name,
     text,
@@ -54,6 +56,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http: Address
     smtp: Address
     smtp_domain: str
+    smtp_proxy_protocol: bool
+    lmtp: Address | None
     smtp_max_connections: int
     smtp_max_connections_per_ip: int
     smtp_max_recipients: int
@@ -177,6 +181,20 @@ SETTINGS: Final = (
     Setting("SERVER_HOST", "", text, "0.0.0.0", "address the HTTP API listens on", "127.0.0.1"),
     Setting("SERVER_PORT", "", port, "8080", "port of the HTTP API; 0 picks a free one"),
     Setting("SMTP_BIND_ADDR", "smtp", address, ":25", "where mail comes in", "127.0.0.1:2525"),
+    Setting(
+        "SMTP_PROXY_PROTOCOL",
+        "smtp_proxy_protocol",
+        boolean,
+        "false",
+        "SMTP connections from TRUSTED_PROXIES begin with a PROXY header, version 1 or 2; others have none",
+    ),
+    Setting(
+        "LMTP_BIND_ADDR",
+        "lmtp",
+        optional_address,
+        "",
+        "where a mail server of this host hands mail over: unix:/path or a loopback host:port; empty = nowhere",
+    ),
     Setting("SMTP_DOMAIN", "smtp_domain", host_name, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
     Setting(
         "SMTP_MAX_CONNECTIONS", "smtp_max_connections", integer, "1000", "SMTP sessions of this node; more get 421"
@@ -289,7 +307,7 @@ SETTINGS: Final = (
         "mailboxes one client may make an hour, guest or not; 0 = any number",
     ),
     Setting("RATE_LIMIT_EXEMPT", "rate_exempt", networks, "", "networks without limits", "127.0.0.0/8,::1"),
-    Setting("TRUSTED_PROXIES", "trusted_proxies", networks, "", "networks whose X-Forwarded-For is believed"),
+    Setting("TRUSTED_PROXIES", "trusted_proxies", networks, "", "whose X-Forwarded-For and PROXY header are believed"),
     Setting(
         "LOG_LEVEL", "log_level", one_of("debug", "info", "warning", "error"), "info", "least level that is logged"
     ),
@@ -491,6 +509,10 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}PARTITION_INTERVAL: must divide a day evenly and be a minute or more")
     if config.smtp_tls_cert and config.smtp_tls_cert != "self-signed" and not config.smtp_tls_key:
         raise ConfigError(f"{PREFIX}SMTP_TLS_KEY: needed beside SMTP_TLS_CERT")
+    if config.smtp_proxy_protocol and not config.trusted_proxies and not config.smtp.path:
+        raise ConfigError(f"{PREFIX}SMTP_PROXY_PROTOCOL: believed from TRUSTED_PROXIES alone, which names none")
+    if config.lmtp and not config.lmtp.path and not is_loopback(config.lmtp.host):
+        raise ConfigError(f"{PREFIX}LMTP_BIND_ADDR: it has no limits, so only unix:/path or a loopback address will do")
     if config.mailbox_default_ttl > config.mailbox_max_ttl:
         raise ConfigError(f"{PREFIX}MAILBOX_DEFAULT_TTL: longer than MAILBOX_MAX_TTL")
     _check_replicas(config)

@@ -136,6 +136,17 @@ def address(value: str) -> Address:
     return Address(host=host.strip("[]") or "0.0.0.0", port=int(port))
 
 
+def optional_address(value: str) -> Address | None:
+    return address(value) if value.strip() else None
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def one_of(*allowed: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value.strip().lower() not in allowed:

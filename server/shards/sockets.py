@@ -11,6 +11,7 @@ without it finds that one out.
 """
 
 import errno
+import itertools
 import os
 import re
 import socket
@@ -35,18 +36,19 @@ class SlotSockets:
 
     http: socket.socket
     smtp: socket.socket | None = None
+    lmtp: socket.socket | None = None
 
-    def _both(self) -> list[socket.socket]:
-        return [self.http, self.smtp] if self.smtp else [self.http]
+    def _all(self) -> list[socket.socket]:
+        return [sock for sock in (self.http, self.smtp, self.lmtp) if sock is not None]
 
     def close(self) -> None:
         """Drop this process's copies."""
-        for sock in self._both():
+        for sock in self._all():
             sock.close()
 
     def withdraw(self) -> None:
         """Close for good: the paths of unix sockets go too."""
-        for sock in self._both():
+        for sock in self._all():
             _withdraw(sock)
 
 
@@ -64,20 +66,28 @@ class _Endpoint:
 
 def bind_slots(config: Config, count: int) -> list[SlotSockets]:
     """Bind ``count`` sockets for ``config.http``, and as many for ``config.smtp`` where the node takes mail; port 0 is
-    chosen once and shared by all slots.
+    chosen once and shared by all slots. LMTP has one socket, whose connections whichever slot is free takes.
 
     A unix socket's path gets ``.N`` appended, N the slot, when there are several. ConfigError names setting and remedy.
     """
-    http = _bind(_Endpoint(config.http, "SERVER_HOST", "SERVER_PORT"), count)
+    bound = [_bind(_Endpoint(config.http, "SERVER_HOST", "SERVER_PORT"), count)]
     if "smtp" not in config.roles:
-        return [SlotSockets(sock) for sock in http]
+        return [SlotSockets(sock) for sock in bound[0]]
     try:
-        smtp = _bind(_Endpoint(config.smtp, "SMTP_BIND_ADDR", "SMTP_BIND_ADDR"), count)
+        bound.append(_bind(_Endpoint(config.smtp, "SMTP_BIND_ADDR", "SMTP_BIND_ADDR"), count))
+        if config.lmtp is not None:
+            bound.append(_bind_shared(_Endpoint(config.lmtp, "LMTP_BIND_ADDR", "LMTP_BIND_ADDR"), count))
     except ConfigError:
-        for sock in http:
+        for sock in itertools.chain(*bound):
             _withdraw(sock)
         raise
-    return [SlotSockets(*pair) for pair in zip(http, smtp, strict=True)]
+    return [SlotSockets(*sockets) for sockets in zip(*bound, strict=True)]
+
+
+def _bind_shared(endpoint: _Endpoint, count: int) -> list[socket.socket]:
+    """One listening socket for all slots, because whoever connects to a path knows one path."""
+    [first] = _bind(endpoint, 1)
+    return [first, *(first.dup() for _ in range(count - 1))]
 
 
 def _bind(endpoint: _Endpoint, count: int) -> list[socket.socket]:

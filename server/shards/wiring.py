@@ -293,8 +293,7 @@ class Shard:
     async def _listen(self) -> None:
         self._sessions = Sessions(self._config, self._hub, self._open, self._limits.exempt)
         self._streams = Streams(self._config.streams_max, self._limits.exempt)
-        sock = self._context.sockets.smtp
-        self._smtp = Listener(self._config, self._arriving(), sock) if sock else None
+        self._incoming = self._listeners()
         await self._follow_settings()
         parts = WebParts(
             config=self._config,
@@ -320,8 +319,19 @@ class Shard:
             websocket=self._sessions.admit,
         )
         self._web = await app.serve(app.build(parts), self._context.sockets.http, self._config.drain_deadline / 2)
-        if self._smtp:
-            await self._smtp.start()
+        for listener in self._incoming:
+            await listener.start()
+
+    def _listeners(self) -> list[Listener]:
+        """The ways in for mail that this node has."""
+        sockets = self._context.sockets
+        if sockets.smtp is None:
+            return []
+        delivery = self._arriving()
+        listeners = [Listener(self._config, delivery, sockets.smtp)]
+        if sockets.lmtp is not None:
+            listeners.append(Listener(self._config, delivery, sockets.lmtp, lmtp=True))
+        return listeners
 
     def _arriving(self) -> Delivery:
         """Where SMTP hands its mail: the commit, or what checks it after the commit."""
@@ -334,9 +344,10 @@ class Shard:
 
     async def _follow_settings(self) -> None:
         """Whoever keeps settings is told of those in force, now and whenever administrators change them."""
-        for part in (self._limits, self._accounts, self._mailboxes, self._messages, self._aliases, self._smtp):
-            if part is not None:
-                self._settings.on_change(part.adopt)
+        for part in (self._limits, self._accounts, self._mailboxes, self._messages, self._aliases):
+            self._settings.on_change(part.adopt)
+        for listener in self._incoming:
+            self._settings.on_change(listener.adopt)
         await self._settings.load()
 
     def tick(self) -> None:
@@ -418,7 +429,7 @@ class Shard:
     async def drain(self, deadline: float) -> None:
         """Stop listening; finish SMTP transactions and requests, send WebSockets away, commit what was accepted."""
         self._streams.drain()
-        mail = [self._smtp.drain(deadline)] if self._smtp else []
+        mail = [listener.drain(deadline) for listener in self._incoming]
         await asyncio.gather(*mail, self._web.close(), self._sessions.drain(deadline))
         await self._ingest.drain()
 

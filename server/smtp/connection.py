@@ -9,7 +9,7 @@ is copied nowhere.
 """
 
 import asyncio
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from server.smtp import replies
 from server.smtp.base import Base
@@ -31,6 +31,14 @@ CLOSING: Final = 4  # said its last reply, or is gone
 _BATCH: Final = 64  # replies gathered before they are written, so that output is bounded by what the client reads
 _CR: Final = 13
 _REFUSALS: Final = ord("4")  # what a reply that is no success begins with, or a later digit
+
+
+class Member(Protocol):
+    """What a listener needs of a connection it has accepted."""
+
+    def check(self, now: float) -> None: ...
+    def end_if_idle(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Connection(Base):
@@ -64,7 +72,7 @@ class Connection(Base):
     _wire: asyncio.Transport
     _seat: str | None
 
-    def __init__(self, shared: Shared, sessions: "set[Connection]") -> None:
+    def __init__(self, shared: Shared, sessions: set[Member]) -> None:
         super().__init__()
         self._shared, self._sessions = shared, sessions
         self._seat = None
@@ -107,7 +115,7 @@ class Connection(Base):
     def begin(self, wire: asyncio.Transport, peer: str) -> None:
         """Greet the client at ``peer``, an IP address or empty, or send it away."""
         self._wire, self.peer = wire, peer
-        self._seat = self._shared.seats.take(self._counted_as())
+        self._seat = self._shared.seats.take(peer)
         self._sessions.add(self)
         if self._seat is None:
             CONNECTIONS.add(("refused",))
@@ -117,9 +125,6 @@ class Connection(Base):
         else:
             CONNECTIONS.add(("accepted",))
             wire.write(self._shared.greeting)
-
-    def _counted_as(self) -> str:
-        return self.peer
 
     def connection_lost(self, error: Exception | None) -> None:
         """Gone, by FIN, RST or us. A message already submitted is none of this connection's business any more."""

@@ -1,18 +1,23 @@
-"""One SMTP listening socket: accepts sessions, sweeps them for time, and lets them go when we go down.
+"""One SMTP or LMTP listening socket: accepts sessions, sweeps them for time, and lets them go when we go down.
 
 Must not know: what a session says.
 """
 
 import asyncio
 import contextlib
+import functools
+import ipaddress
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from server.config import Config
 from server.services.contracts import Delivery
 from server.smtp import certificate
 from server.smtp.base import configured
-from server.smtp.connection import Connection
+from server.smtp.connection import Member
+from server.smtp.local import LocalSession
+from server.smtp.proxy import Proxied
 from server.smtp.session import Session
 from server.smtp.shared import Shared
 
@@ -21,15 +26,16 @@ _SWEEP: Final = 1.0  # seconds between looks at every session's times
 
 
 class Listener:
-    """Serve SMTP on ``sock`` (bound; owned by the listener from here on) and give what comes to ``delivery``.
+    """Serve SMTP, or LMTP, on ``sock`` (bound; owned by the listener from here on) and give what comes to ``delivery``.
 
     Construct inside the worker, after the fork. Raises ConfigError when the TLS certificate cannot be used.
     """
 
-    def __init__(self, config: Config, delivery: Delivery, sock: socket.socket) -> None:
+    def __init__(self, config: Config, delivery: Delivery, sock: socket.socket, *, lmtp: bool = False) -> None:
+        self._lmtp = lmtp
         self._config, self._delivery, self._sock = config, delivery, sock
         self._tls = certificate.context(config)
-        self._sessions: set[Connection] = set()
+        self._sessions: set[Member] = set()
         self._shared: Shared | None = None
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -43,12 +49,29 @@ class Listener:
     async def start(self) -> None:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
-        shared = self._shared = Shared(self._config, self._delivery, loop, self._tls)
-        protocol = configured(Session, loop, shared.name, shared.size, self._tls)
-        self._server = await loop.create_server(
-            lambda: protocol(shared, self._sessions), sock=self._sock, backlog=_BACKLOG
-        )
+        self._shared = Shared(self._config, self._delivery, loop, self._tls, lmtp=self._lmtp)
+        protocol = self._protocol(self._shared, loop)
+        if self._sock.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(protocol, sock=self._sock, backlog=_BACKLOG)
+        else:
+            self._server = await loop.create_server(protocol, sock=self._sock, backlog=_BACKLOG)
         self._sweeper = loop.call_later(_SWEEP, self._sweep, loop)
+
+    def _protocol(self, shared: Shared, loop: asyncio.AbstractEventLoop) -> Callable[[], asyncio.BaseProtocol]:
+        """What makes the protocol of each connection."""
+        sessions = self._sessions
+        cls = configured(LocalSession if self._lmtp else Session, loop, shared.name, shared.size, self._tls)
+        if self._lmtp or not self._config.smtp_proxy_protocol:
+            return lambda: cls(shared, sessions)
+        trusts = functools.lru_cache(maxsize=4096)(self._trusts)
+        return lambda: Proxied(shared, sessions, trusts, lambda: cls(shared, sessions))
+
+    def _trusts(self, peer: str) -> bool:
+        """Whether ``peer`` is a proxy of ours; a unix socket's, which has no address, is one by its nature."""
+        address = ipaddress.ip_address(peer.partition("%")[0]) if peer else None
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return address is None or any(address in network for network in self._config.trusted_proxies)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """One timer for all: setting and moving a timer a session costs more than looking at each once a second."""

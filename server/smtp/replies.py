@@ -38,7 +38,7 @@ BARE_LINE_FEED: Final = b"500 5.5.2 Lines end with CR LF\r\n"
 BAD_ARGUMENT: Final = b"501 5.5.4 Bad argument\r\n"
 BAD_ADDRESS: Final = b"501 5.1.3 Bad address\r\n"
 NOT_IMPLEMENTED: Final = b"502 5.5.1 Not implemented\r\n"
-HELLO_FIRST: Final = b"503 5.5.1 EHLO first\r\n"
+HELLO_FIRST: Final = b"503 5.5.1 Say hello first\r\n"
 MAIL_FIRST: Final = b"503 5.5.1 MAIL first\r\n"
 NESTED_MAIL: Final = b"503 5.5.1 A mail is already begun\r\n"
 CHUNKS_BEGUN: Final = b"503 5.5.1 This mail comes by BDAT\r\n"
@@ -51,6 +51,7 @@ REFUSED: Final = b"550 5.7.0 Refused\r\n"
 TOO_BIG: Final = b"552 5.3.4 Message too big\r\n"
 NEEDS_SMTPUTF8: Final = b"553 5.6.7 Address needs SMTPUTF8\r\n"
 NO_RECIPIENTS: Final = b"554 5.5.1 No valid recipients\r\n"
+NO_RECIPIENTS_LMTP: Final = b"503 5.5.1 No valid recipients\r\n"
 UNKNOWN_PARAMETER: Final = b"555 5.5.4 Parameter not recognised\r\n"
 
 _WORDS: Final[dict[Word, bytes]] = {
@@ -69,8 +70,8 @@ def of(word: Word) -> bytes:
     return _WORDS.get(word, REFUSED)
 
 
-def greeting(name: str) -> bytes:
-    return f"220 {name} ESMTP\r\n".encode("ascii")
+def greeting(name: str, protocol: str = "ESMTP") -> bytes:
+    return f"220 {name} {protocol}\r\n".encode("ascii")
 
 
 def hello(name: str) -> bytes:

@@ -15,7 +15,7 @@ from server.model import ids
 from server.model.errors import Refused
 from server.model.message import Envelope, Recipient
 from server.smtp import paths, replies, trace
-from server.smtp.connection import BUSY, CLOSING, Connection
+from server.smtp.connection import BUSY, CLOSING, Connection, Member
 from server.smtp.incoming import Chunked, Dotted, Incoming
 from server.smtp.paths import Declined, Sender
 from server.smtp.shared import BYTES, MESSAGES, RECIPIENTS, TLS, Shared
@@ -48,7 +48,7 @@ class Session(Connection):
     PROMPT: ClassVar[Mapping[bytes, Command]]
     WORD: ClassVar = "SMTP"
 
-    def __init__(self, shared: Shared, sessions: "set[Connection]") -> None:
+    def __init__(self, shared: Shared, sessions: set[Member]) -> None:
         super().__init__(shared, sessions)
         self._transaction: Transaction | None = None
         self._helo, self._extended = "", False
@@ -256,12 +256,13 @@ class Session(Connection):
             self._conclude(body.refusal, transaction)
             return
         recipients = list(transaction.recipients.values())
-        future = self._shared.delivery.submit(
-            Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo)
-        )
+        future = self._hand_over(Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo))
         BYTES.add(n=len(raw))
         self._hold |= BUSY
         future.add_done_callback(self._committed)
+
+    def _hand_over(self, envelope: Envelope) -> "asyncio.Future[Any]":
+        return self._shared.delivery.submit(envelope)
 
     def _committed(self, future: "asyncio.Future[Any]") -> None:
         """Runs though the client be gone: nobody else looks at the future, and what it says is counted."""

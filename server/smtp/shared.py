@@ -46,11 +46,20 @@ LINGER: Final = 10.0
 """Seconds a closed session's last reply has to leave before the connection is aborted."""
 
 
+_UNLIMITED: Final = 1 << 60  # the budget of a mail server of this host: commands cost it nothing, ten errors still do
+
+
 class Shared:
     """One per listener. ``draining`` once set lets each session finish its transaction and begin no other."""
 
     def __init__(
-        self, config: Config, delivery: Delivery, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None
+        self,
+        config: Config,
+        delivery: Delivery,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None,
+        *,
+        lmtp: bool = False,
     ) -> None:
         self.delivery, self.loop, self.tls = delivery, loop, tls
         self.now = loop.time
@@ -60,15 +69,15 @@ class Shared:
         self.min_rate = config.smtp_min_rate
         self.normalise = config.smtp_bare_newlines == "normalise"
         self.default_domain = config.domains[0]
-        self.greeting = replies.greeting(self.name)
+        self.greeting = replies.greeting(self.name, "LMTP" if lmtp else "ESMTP")
         self.hello = replies.hello(self.name)
-        self.no_recipients = replies.NO_RECIPIENTS
+        self.no_recipients = replies.NO_RECIPIENTS_LMTP if lmtp else replies.NO_RECIPIENTS
         self.adopt(config)
         self.clock = Clock()
         self.seats = Seats(
             -(-config.smtp_max_connections // config.workers), config.smtp_max_connections_per_ip, config.rate_exempt
         )
-        self.budget = max(1000, 100 + 10 * self.recipients_max)
+        self.budget = _UNLIMITED if lmtp else max(1000, 100 + 10 * self.recipients_max)
         self.draining = False
         self.empty = asyncio.Event()  # set whenever the last session has gone
         self.in_flight = 0

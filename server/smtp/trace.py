@@ -16,9 +16,9 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 def origin(helo: str, peer: str, name: str, protocol: str) -> bytes:
     """The Received field up to its id: made once a session, for a session's mails differ only in what follows.
 
-    ``peer`` is an IP address or empty (unix socket); ``protocol`` is a word of RFC 3848 or RFC 6531 section 4.3.
+    ``peer`` is an IP address or empty (unix socket, LMTP); ``protocol`` is a word of RFC 3848 or RFC 6531 section 4.3.
     """
-    literal = f"IPv6:{peer}" if ":" in peer else peer or "unix"
+    literal = f"IPv6:{peer}" if ":" in peer else peer or "local"
     return f"Received: from {_UNSAFE.sub('?', helo)} ([{literal}])\r\n\tby {name} with {protocol} id ".encode("ascii")
 
 

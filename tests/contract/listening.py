@@ -103,13 +103,13 @@ class Client:
 
 
 @asynccontextmanager
-async def listening(folder: Path, **settings: str) -> AsyncIterator[Listening]:
+async def listening(folder: Path, *, lmtp: bool = False, **settings: str) -> AsyncIterator[Listening]:
     """Settings are public names without their prefix, such as SMTP_READ_TIMEOUT="30s"."""
     defaults = {"DATA_DIR": str(folder), "WORKERS": "1", "MAILBOX_ALLOWED_DOMAINS": "temp.mail"}
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     delivery = Commanded()
-    listener = Listener(config.load({}, defaults | settings), delivery, sock)
+    listener = Listener(config.load({}, defaults | settings), delivery, sock, lmtp=lmtp)
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     await listener.start()

@@ -1,12 +1,13 @@
-"""Real senders, and what they were promised: smtp-source with its dialogue kept, and raw sockets that misbehave on
-purpose.
+"""Real senders, and what they were promised: smtp-source with its dialogue kept, a Postfix that relays, and raw sockets
+that misbehave on purpose.
 """
 
 import asyncio
 import re
 import socket
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STORED = re.compile(r"250 2\.0\.0 OK stored as ([0-9a-f-]{36})")
@@ -72,3 +73,79 @@ def vanish(sock: socket.socket, how: str) -> None:
 
 def run(*command: str, timeout: float = 60, **more: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **more)  # type: ignore[call-overload,no-any-return]
+
+
+_MAIN = """
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+meta_directory = /etc/postfix
+shlib_directory = /usr/lib/postfix
+mail_owner = postfix
+setgid_group = postdrop
+myhostname = relay.test
+mydestination =
+mynetworks = 127.0.0.0/8
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+{route}
+relay_domains = temp.mail
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtp_tls_security_level = may
+smtputf8_enable = no
+maillog_file = {folder}/log
+maillog_file_prefixes = {folder}
+minimal_backoff_time = 1s
+queue_run_delay = 1s
+alias_maps =
+alias_database =
+"""
+
+_MASTER = """
+127.0.0.1:{port} inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 1 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+relay unix - - n - - smtp
+lmtp unix - - n - - lmtp
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+@contextmanager
+def relaying(route: str) -> Iterator[tuple[str, int]]:
+    """A private Postfix that takes mail on loopback and hands it on by ``route``, a line of main.cf; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    folder = Path(run("mktemp", "-d", "-p", "/var/tmp", "postfix.XXXXXX").stdout.strip())
+    folder.chmod(0o755)
+    etc = folder / "etc"
+    for name in ("etc", "queue", "data"):
+        (folder / name).mkdir()
+    (etc / "main.cf").write_text(_MAIN.format(folder=folder, route=route))
+    (etc / "master.cf").write_text(_MASTER.format(port=port))
+    run("chown", "postfix", str(folder / "data"))
+    started = run("postfix", "-c", str(etc), "start")
+    assert started.returncode == 0, started.stderr
+    try:
+        yield "127.0.0.1", port
+    finally:
+        run("postfix", "-c", str(etc), "stop")
+        run("rm", "-rf", str(folder))

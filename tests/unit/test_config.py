@@ -163,3 +163,23 @@ def test_environment_of_the_older_service_does_not_keep_it_from_starting() -> No
 def test_name_servers_are_addresses_with_or_without_a_port() -> None:
     given = "192.0.2.53,192.0.2.53:5353,[2001:db8::53]:5353,2001:db8::53"
     assert load(DNS_SERVERS=given).dns_servers == tuple(given.split(","))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"SMTP_PROXY_PROTOCOL": "true"}, "SMTP_PROXY_PROTOCOL.*TRUSTED_PROXIES"),
+        ({"LMTP_BIND_ADDR": "0.0.0.0:24"}, "LMTP_BIND_ADDR.*loopback"),
+        ({"LMTP_BIND_ADDR": "/run/lmtp"}, "LMTP_BIND_ADDR"),
+    ],
+)
+def test_ways_in_that_anybody_could_use_are_refused(given: dict[str, str], named: str) -> None:
+    with pytest.raises(config.ConfigError, match=named):
+        load(**given)
+
+
+def test_ways_in_that_are_guarded_are_allowed() -> None:
+    assert load(SMTP_PROXY_PROTOCOL="true", TRUSTED_PROXIES="10.0.0.0/8").smtp_proxy_protocol
+    assert load(SMTP_PROXY_PROTOCOL="true", SMTP_BIND_ADDR="unix:/run/smtp").smtp_proxy_protocol
+    assert str(load(LMTP_BIND_ADDR="[::1]:24").lmtp) == "[::1]:24"
+    assert load().lmtp is None
