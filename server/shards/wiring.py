@@ -55,6 +55,7 @@ from server.services.tags import TagService
 from server.services.waiting import Waiting
 from server.services.webhooks import WebhookService
 from server.shards import roles
+from server.shards.broker import Broker
 from server.shards.context import WorkerContext
 from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
@@ -293,6 +294,7 @@ class Shard:
     async def _listen(self) -> None:
         self._sessions = Sessions(self._config, self._hub, self._open, self._limits.exempt)
         self._streams = Streams(self._config.streams_max, self._limits.exempt)
+        self._broker = self._connect_queue()
         self._incoming = self._listeners()
         await self._follow_settings()
         parts = WebParts(
@@ -319,6 +321,7 @@ class Shard:
             websocket=self._sessions.admit,
         )
         self._web = await app.serve(app.build(parts), self._context.sockets.http, self._config.drain_deadline / 2)
+        await self._broker.start()
         for listener in self._incoming:
             await listener.start()
 
@@ -327,14 +330,20 @@ class Shard:
         sockets = self._context.sockets
         if sockets.smtp is None:
             return []
-        delivery = self._arriving()
+        delivery = self._broker.delivery
         listeners = [Listener(self._config, delivery, sockets.smtp)]
         if sockets.lmtp is not None:
             listeners.append(Listener(self._config, delivery, sockets.lmtp, lmtp=True))
         return listeners
 
+    def _connect_queue(self) -> Broker:
+        first, messages = self._context.slot == 0, self._pools.messages
+        broker = Broker(self._config, self._does, first, self._arriving(), self._ingest.drain, messages, now)
+        self._closing.push_async_callback(broker.close)
+        return broker
+
     def _arriving(self) -> Delivery:
-        """Where SMTP hands its mail: the commit, or what checks it after the commit."""
+        """Where SMTP, or the queue behind it, hands its mail: the commit, or what checks it after the commit."""
         if not self._config.mail_authentication:
             return self._ingest
         asking = self._resolver.records
@@ -406,8 +415,8 @@ class Shard:
                 await self._hub.poll()
 
     async def readiness(self) -> dict[str, str]:
-        """ "ok" or what is wrong, for the database, its schema, the bus and any replicas; asked once for
-        all within a second."""
+        """ "ok" or what is wrong, for the database, its schema, the bus, any replicas and, in queue
+        mode, the broker; asked once for all within a second."""
         loop = asyncio.get_running_loop()
         if self._ready is None or (self._ready.done() and loop.time() >= self._ready_until):
             self._ready, self._ready_until = loop.create_task(self._readiness()), loop.time() + READY_KEPT
@@ -417,6 +426,7 @@ class Shard:
         found = {"database": "ok", "migrations": "ok", "bus": "ok" if self._bus.healthy else self._bus.reason}
         if self._config.replicas():
             found["replicas"] = self._replicas.standing()
+        found |= self._broker.readiness()
         try:
             async with asyncio.timeout(READY_TIMEOUT):
                 lacking = await self._lacking()
@@ -431,6 +441,7 @@ class Shard:
         self._streams.drain()
         mail = [listener.drain(deadline) for listener in self._incoming]
         await asyncio.gather(*mail, self._web.close(), self._sessions.drain(deadline))
+        await self._broker.drain()
         await self._ingest.drain()
 
     async def close(self) -> None:

@@ -34,10 +34,10 @@ from server.web.streams import Streams
 class WebParts:
     """Everything a handler may use. ``served``: which rows of the route table this node answers.
 
-    ``readiness`` answers {"database" | "migrations" | "bus" | "replicas": "ok" or what is wrong}; ``metrics`` the
-    exposition of all workers; ``websocket`` lets a request to upgrade in, whose client's address is given, and answers
-    with what takes the transport and what came behind the request; Refused origin_not_allowed and rate_limited,
-    Unavailable.
+    ``readiness`` answers {"database" | "migrations" | "bus" | "replicas" | "broker": "ok" or what is wrong};
+    ``metrics`` the exposition of all workers; ``websocket`` lets a request to upgrade in, whose client's address is
+    given, and answers with what takes the transport and what came behind the request; Refused origin_not_allowed and
+    rate_limited, Unavailable.
     """
 
     config: Config
