@@ -61,6 +61,7 @@ class Side:
 
 
 _MAIN: Final = """\
+{user}
 worker_processes auto;
 worker_rlimit_nofile 20000;
 pcre_jit on;
@@ -81,7 +82,12 @@ http {{
     include tempmail/cache.conf;
     include tempmail/log.conf;
     server {{ listen {site} backlog=4096; include tempmail/site.conf; }}
-    server {{ listen {direct} backlog=4096; include tempmail/proxy.conf; location / {{ proxy_pass http://tempmail; }} }}
+    server {{
+        listen {direct} backlog=4096;
+        keepalive_requests 1000000;
+        include tempmail/proxy.conf;
+        location / {{ proxy_pass http://tempmail; }}
+    }}
     include alone.conf;
 }}
 """
@@ -109,7 +115,8 @@ def _lay_out(work: Path, sockets: Sequence[Path], site: Endpoint, direct: Endpoi
     (work / "nginx-cache").mkdir()
     (conf / "alone.conf").touch()
     main = conf / "nginx.conf"
-    main.write_text(_MAIN.format(work=work, site=site, direct=direct))
+    user = "" if os.geteuid() else "user root;"  # the server's sockets are open to its own user and group
+    main.write_text(_MAIN.format(user=user, work=work, site=site, direct=direct))
     return main
 
 
@@ -155,15 +162,24 @@ end
     return path
 
 
-def _load(options: Options, script: Path, endpoint: Endpoint, seconds: float) -> tuple[int, float, float]:
-    """Answers, seconds taken, and p99 in seconds; LoadError for a run with any wrong answer."""
-    command = [require_program("wrk", "wrk"), "-t1", f"-c{options.connections}", f"-d{seconds}s", "-s", str(script)]
+def _load(
+    options: Options, script: Path, endpoint: Endpoint, seconds: float, *, strict: bool = True
+) -> tuple[int, float, float]:
+    """Answers, seconds taken, and p99 in seconds; LoadError for a ``strict`` run with any wrong answer."""
+    command = [
+        require_program("wrk", "wrk"),
+        "-t1",
+        f"-c{options.connections}",
+        f"-d{max(round(seconds), 1)}s",
+        "-s",
+        str(script),
+    ]
     made = subprocess.run(
-        [*command, endpoint.base_url], capture_output=True, text=True, timeout=seconds + 60, check=True
+        [*command, endpoint.base_url], capture_output=True, text=True, timeout=seconds + 60, check=False
     )
     found = re.search(r"^result (\d+) (\d+) (\d+) (\d+)$", made.stdout, re.MULTILINE)
-    if found is None or found[4] != "0" or found[1] == "0":
-        raise LoadError(f"{endpoint}: wrk says {made.stdout[-500:]}")
+    if found is None or (strict and found[4] != "0") or found[1] == "0":
+        raise LoadError(f"{endpoint}: wrk says {made.stdout[-500:]} {made.stderr[-500:]}")
     return int(found[1]), int(found[2]) / 1e6, int(found[3]) / 1e6
 
 
@@ -223,7 +239,7 @@ def run(console: Console, options: Options, work: Path) -> dict[str, Any]:
         script = _script(work, boxes)
         assert target.pid is not None
         for side in sides:
-            _load(options, script, side.endpoint, _WARM_UP_SECONDS)
+            _load(options, script, side.endpoint, _WARM_UP_SECONDS, strict=False)  # nginx's old workers close on some
         task = bar.add_task("runs", total=options.runs * len(sides))
         for number in range(options.runs):
             for side in sides if number % 2 == 0 else reversed(sides):

@@ -105,7 +105,7 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes (forked: their command line is the supervisor's)."""
-        return [child for child in self.children() if "serve" in child.cmdline() and child.status() != "zombie"]
+        return [child for child in self.children() if _serves(child)]
 
     def postmaster(self) -> psutil.Process:
         return next(child for child in self.children() if "postgres" in child.name())
@@ -150,3 +150,10 @@ class Server:
     async def deliver(self, *boxes: Box, **what: str) -> None:
         """``send``, without blocking the test's loop."""
         await asyncio.to_thread(self.send, *boxes, **what)
+
+
+def _serves(child: psutil.Process) -> bool:
+    try:
+        return "serve" in child.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended meanwhile
+        return False
