@@ -6,6 +6,7 @@ A token is 256 bits from ``secrets``; only its SHA-256 is stored (a fast hash is
 compared in constant time. Unknown mailbox and wrong token take the same time to the same answer.
 """
 
+import asyncio
 import hmac
 import math
 import secrets
@@ -41,6 +42,7 @@ from server.store.partitions import Partitions
 
 MIN_TTL: Final = 60.0  # s
 MAX_RECORDS: Final = 50_000  # mailbox records a worker remembers
+REFUSAL_BEAT: Final = 0.004  # s: a refusal comes at a multiple of this after the question, whatever it took to know
 _NAMED: Final = 20  # domains that a refusal names
 
 CREATED = Counter("tempmail_mailboxes_created_total", "Mailboxes made.")
@@ -164,12 +166,16 @@ class MailboxService:
 
     async def _opened(self, mailbox_id: str, right: Callable[[Mailbox], bool]) -> Mailbox:
         """The living mailbox, if ``right`` says so. A refusal costs one query and changes nothing in memory, be the
-        mailbox unknown or another's: neither what there is nor what is remembered must be heard in its time."""
+        mailbox unknown or another's, and it comes at a beat counted from the question: neither what there is nor what
+        is remembered must be heard in its time."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         known = self._remembered(mailbox_id)
         if known is not None and right(known) and not known.expired(self._clock()):
             return known
         found = await self._record(mailbox_id, right) if ids.valid(mailbox_id) else None
         if found is None or found.expired(self._clock()):
+            await asyncio.sleep(REFUSAL_BEAT - (loop.time() - began) % REFUSAL_BEAT)
             raise Refused("mailbox_not_found")
         return found
 

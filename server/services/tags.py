@@ -52,7 +52,9 @@ class TagService:
     async def all(self, user_id: str) -> list[tuple[Tag, int]]:
         """Oldest first, each with how many messages carry it now."""
         tags = await self._tags.all(user_id)
-        counts = await self._messages.tag_counts([tag.id for tag in tags]) if tags else {}
+        if not tags:
+            return []
+        counts = await self._messages.tag_counts([tag.id for tag in tags], await self._messages.ends_of(user_id))
         return [(tag, counts.get(tag.id, 0)) for tag in tags]
 
     async def one(self, user_id: str, tag_id: str) -> Tag:
@@ -88,8 +90,9 @@ class TagService:
     async def messages(self, user_id: str, tag_id: str, limit: int, before: str) -> tuple[Sequence[Stored], int]:
         """Those that carry it, newest first, and how many there are; ``before``: only ids below this, "" for all."""
         await self.one(user_id, tag_id)
+        ends = await self._messages.ends_of(user_id)
         found, counts = await asyncio.gather(
-            self._messages.tagged(tag_id, before or _LAST, limit), self._messages.tag_counts([tag_id])
+            self._messages.tagged(tag_id, before or _LAST, limit, ends), self._messages.tag_counts([tag_id], ends)
         )
         return found, counts.get(tag_id, 0)
 

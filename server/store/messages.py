@@ -26,6 +26,7 @@ Span = tuple[datetime, datetime]
 
 _LAST = 1 << 62
 _MAX_BODY = 256 << 20  # bytes a stored body may unpack to; far above any accepted message
+ENDS_MAX = 1_000  # moments that a statement is told of one by one
 _NO_TAG = "00000000-0000-0000-0000-000000000000"  # the nil UUID (RFC 9562 section 5.9), which no tag has
 
 
@@ -217,14 +218,25 @@ class MessageStore:
         await self.one(mailbox, message_id)
         raise Refused("tag_not_found")
 
-    async def tagged(self, tag_id: str, before: str, limit: int) -> list[Stored]:
-        """Messages that carry a tag, newest first, in whatever mailbox; ``before``: only ids less than this."""
-        found = await self._database.fetch(SQL.tag_messages, tag_id, self._clock(), before, limit)
+    async def ends_of(self, user_id: str) -> list[datetime] | None:
+        """When the mail of a user's living mailboxes may vanish; None where that is no short list."""
+        found = await self._database.fetch(SQL.ends_of_user, user_id, self._clock(), ENDS_MAX + 1)
+        ends = [rows.moment(row["drop_after"]) for row in found]
+        # kept for a time only, mail of a mailbox without an end may be dated any time ahead
+        return None if len(ends) > ENDS_MAX or FOREVER in ends else ends
+
+    async def tagged(
+        self, tag_id: str, before: str, limit: int, ends: Sequence[datetime] | None = None
+    ) -> list[Stored]:
+        """Messages that carry a tag, newest first, in whatever mailbox; ``before``: only ids less than this. ``ends``:
+        see ``ends_of``, of the tag's owner.
+        """
+        found = await self._database.fetch(SQL.tag_messages, tag_id, self._clock(), before, limit, ends)
         return [rows.stored(row) for row in found]
 
-    async def tag_counts(self, tag_ids: Sequence[str]) -> dict[str, int]:
-        """How many messages carry each; a tag that none carries is missing."""
-        found = await self._database.fetch(SQL.tag_counts, list(tag_ids), self._clock())
+    async def tag_counts(self, tag_ids: Sequence[str], ends: Sequence[datetime] | None = None) -> dict[str, int]:
+        """How many messages carry each; a tag that none carries is missing. ``ends`` as for ``tagged``."""
+        found = await self._database.fetch(SQL.tag_counts, list(tag_ids), self._clock(), ends)
         return {str(row["tag_id"]): row["n"] for row in found}
 
     async def clear_tag(self, tag_id: str) -> None:

@@ -71,7 +71,7 @@ async def test_every_read_of_a_mailbox_touches_one_partition(pools: Pools) -> No
         "message_one": await planned(pools, SQL.message_one, box.id, *where, row.seq, row.id),
         "body": await planned(pools, SQL.body, row.body_id, row.body_drop_after),
         "search": await planned(
-            pools, SQL.search, box.id, *where, *[None] * 4, ["tag"], [row.id], [True], ["%a%"], [False], 20, 0
+            pools, SQL.search, box.id, *where, *[None] * 4, ["tag"], [row.id], [True], ["%a%"], [False], 1 << 62, 20, 0
         ),
         "tags": await planned(pools, SQL.message_tags, box.id, *where, row.seq, row.id),
         "tag": await planned(pools, SQL.message_tag, box.id, *where, row.seq, row.id, row.id),

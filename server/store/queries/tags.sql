@@ -31,22 +31,27 @@ DELETE FROM users.tags WHERE user_id = $1 AND id = $2
 -- name: tag_counts
 -- Counted when asked for: a counter could not follow messages that vanish with their partition. The key begins with the tag,
 -- so each partition that is still alive is one probe, and the cost is that of the tagged messages alone. A mailbox that is
--- gone has no inbox any more.
+-- gone has no inbox any more. $3, where it is given, are the ends of the user's mailboxes: with them the plan has their
+-- partitions alone, and planning for all of them took far longer than the rest.
 SELECT t.tag_id, count(*) AS n
 FROM messages.message_tags t
 JOIN messages.inboxes i ON i.mailbox_id = t.mailbox_id AND i.drop_after > $2
-WHERE t.tag_id = ANY($1::uuid[]) AND t.drop_after > $2
+WHERE t.tag_id = ANY($1::uuid[]) AND t.drop_after > $2 AND ($3::timestamptz[] IS NULL OR t.drop_after = ANY($3))
 GROUP BY t.tag_id
 
+-- name: ends_of_user
+-- When the mail of a user's mailboxes may vanish.
+SELECT DISTINCT drop_after FROM messages.inboxes WHERE user_id = $1 AND drop_after > $2 LIMIT $3
+
 -- name: tag_messages
--- A tag's messages, newest first, whatever mailbox they are in: ids sort by time, and $3 is the last one seen.
+-- A tag's messages, newest first, whatever mailbox they are in: ids sort by time, and $3 is the last one seen. $5 as $3 above.
 SELECT m.mailbox_id, m.seq, m.id, m.received_at, m.body_id, m.body_drop_after, m.size, m.is_read, m.envelope_from,
     m.sender, m.recipient, m.subject, m.preview, m.details
 FROM messages.message_tags t
 JOIN messages.inboxes i ON i.mailbox_id = t.mailbox_id AND i.drop_after > $2
 JOIN messages.messages m ON m.mailbox_id = t.mailbox_id AND m.seq = t.seq AND m.drop_after = t.drop_after
-    AND m.drop_after > $2
-WHERE t.tag_id = $1 AND t.drop_after > $2 AND t.message_id < $3 AND m.id = t.message_id
+    AND m.drop_after > $2 AND ($5::timestamptz[] IS NULL OR m.drop_after = ANY($5))
+WHERE t.tag_id = $1 AND t.drop_after > $2 AND ($5::timestamptz[] IS NULL OR t.drop_after = ANY($5)) AND t.message_id < $3 AND m.id = t.message_id
 ORDER BY t.message_id DESC LIMIT $4
 
 -- name: message_tag
