@@ -550,3 +550,21 @@ async def test_mail_through_nginx_is_traced_to_its_sender(own_server: Callable[.
         client.get(f"{server.http}/v1/mailboxes/{box.id}/messages/{message['id']}/raw", headers=box.auth) as response,
     ):
         assert "[127.0.0.9]" in (await response.text()).partition("\n\n")[0].replace("\r", "")
+
+
+async def test_a_client_that_holds_its_share_open_gets_no_more(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "edge").mkdir()
+    changes = {"tempmail_connections 300": "tempmail_connections 2"}
+    edge = Edge(tmp_path / "edge", sockets(server), changes=changes).start()
+    try:
+        async with edge.session(family=socket.AF_INET, local_addr=("127.0.0.7", 0)) as client:
+            box = await box_at(client, edge.base)
+            url = f"{edge.base}/v1/mailboxes/{box.id}/events"
+            async with client.get(url, headers=box.auth) as one, client.get(url, headers=box.auth) as two:
+                assert (one.status, two.status) == (200, 200)
+                async with client.get(f"{edge.base}/v1/auth/me") as response:
+                    assert (response.status, (await response.json())["error"]) == (429, "rate_limited")
+                one.close()
+                two.close()
+    finally:
+        edge.stop()
