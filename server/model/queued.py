@@ -47,18 +47,22 @@ def unpack(frame: bytes) -> Envelope:
     if frame[:1] != VERSION:
         raise FrameError(f"version {frame[:1].hex() or 'none'}")
     try:
-        found = _decode(memoryview(frame)[1:])
-        if zstandard.frame_content_size(found.packed) > RAW_MAX:
-            raise FrameError("too big")
-        raw = zstandard.ZstdDecompressor().decompress(found.packed, max_output_size=RAW_MAX)
-    except (msgspec.MsgspecError, UnicodeError, zstandard.ZstdError) as error:
+        return _opened(_decode(memoryview(frame)[1:]))
+    except FrameError:
+        raise
+    except (msgspec.MsgspecError, ValueError, OverflowError, zstandard.ZstdError) as error:
         raise FrameError(type(error).__name__) from error
+
+
+def _opened(found: _Frame) -> Envelope:
     if not ids.valid(found.id) or not found.recipients:
         raise FrameError("no id or no recipient")
+    if zstandard.frame_content_size(found.packed) > RAW_MAX:
+        raise FrameError("too big")
     return Envelope(
         found.sender,
         [Recipient(address, mailbox) for address, mailbox in found.recipients],
-        raw,
+        zstandard.ZstdDecompressor().decompress(found.packed, max_output_size=RAW_MAX),
         found.tls,
         found.client,
         found.helo,

@@ -7,6 +7,7 @@ Trouble of ours is waited out here: handing the message back would count against
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -79,8 +80,13 @@ class Intake:
         self._submit(envelope, handed, RETRY[0])
 
     def _submit(self, envelope: Envelope, handed: Handed, delay: float) -> None:
-        if not handed.gone:
+        if handed.gone:
+            return
+        try:
             future = self._ingest.submit(envelope)
+        except Exception as error:  # a fault of ours that this message brings out: it is kept, and holds up no other
+            self._bury(handed, type(error).__name__)
+        else:
             future.add_done_callback(partial(self._decided, envelope, handed, delay))
 
     def _decided(
@@ -98,7 +104,8 @@ class Intake:
             self._bury(handed, str(error))
         else:
             self._tell("queued message waits", type(error).__name__)
-            self._loop.call_later(delay, self._submit, envelope, handed, min(2 * delay, RETRY[1]))
+            apart = delay * random.uniform(0.5, 1.5)  # so that one which fails its batch meets others each time
+            self._loop.call_later(apart, self._submit, envelope, handed, min(2 * delay, RETRY[1]))
 
     def _bury(self, handed: Handed, reason: str) -> None:
         TAKEN.add(("dead",))

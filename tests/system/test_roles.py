@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import aiohttp
@@ -10,7 +13,7 @@ from websockets.asyncio.client import connect
 
 from server.store.embedded import running_dsn
 from tests.receiving import receiving
-from tests.running import Server
+from tests.running import ROOT, Server
 
 OwnServer = Callable[..., Server]
 
@@ -76,3 +79,13 @@ async def test_webhooks_wait_for_the_node_whose_work_they_are(own_server: OwnSer
         worker = beside(own_server, plain, "webhooks", WORKERS="1", WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8")
         await receiver.until(lambda found: len(found.requests) == 1)
         assert await asyncio.to_thread(worker.stop) == 0
+
+
+@pytest.mark.parametrize(("roles", "said"), [("smtp,wbe", "wbe"), ("ingest", "TEMPMAIL_INGEST_MODE=queue")])
+def test_roles_that_cannot_be_are_refused_before_anything_is_started(roles: str, said: str) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TEMPMAIL_")}
+    command = [sys.executable, "-m", "server", "serve", "--roles", roles]
+    found = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 2
+    assert "TEMPMAIL_ROLES" in found.stderr
+    assert said in found.stderr

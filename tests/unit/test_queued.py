@@ -39,3 +39,9 @@ def test_another_version_is_refused() -> None:
     frame = queued.pack(Envelope("a@b.c", [Recipient("x@y.z", "box")], b"raw"), ids.new())
     with pytest.raises(queued.FrameError, match="version 02"):
         queued.unpack(b"\x02" + frame[1:])
+
+
+def test_an_id_from_beyond_the_calendar_is_recognised() -> None:
+    frame = queued.pack(Envelope("a@b.c", [Recipient("x@y.z", "box")], b"raw"), "ffffffff-ffff-7000-8000-000000000000")
+    with pytest.raises(queued.FrameError):
+        queued.unpack(frame)
