@@ -163,8 +163,9 @@ def ws(
     seconds: Seconds = 10.0,
     workers: Workers = CORES,
     settings: Settings = None,
-    subscribers: Annotated[int, typer.Option(min=1, max=15_000, help="WebSocket connections")] = 1000,
-    rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="mails per second to offer")] = 500.0,
+    connections: Annotated[int, typer.Option(min=1, max=200_000, help="WebSocket connections that read")] = 1000,
+    mails_per_second: Annotated[float, typer.Option(min=0.1, max=100_000, help="mails to offer")] = 500.0,
+    lazy: Annotated[int, typer.Option(min=0, max=15_000, help="connections beside them that do not read")] = 0,
     size: Annotated[int, typer.Option(min=1, max=1_000_000, help="bytes of each body")] = 4096,
     http: Http = "",
     smtp: Smtp = "",
@@ -173,7 +174,7 @@ def ws(
 ) -> None:
     """Time from the final dot to the WebSocket frame, and memory per connection."""
     target = _target(http, smtp, i_own_this_target)
-    options = scenario_ws.Options(_plan(workers, settings), seconds, subscribers, rate, size)
+    options = scenario_ws.Options(_plan(workers, settings), seconds, connections, lazy, mails_per_second, size)
     with work_directory(work_dir) as work:
         _save("ws", work, options, target, scenario_ws.run(console, options, work, target))
 

@@ -97,9 +97,18 @@ class Neighbours:
         return max(self._reading() - self._foreign, 0.0) / (time.monotonic() - self._started)
 
 
-def memory_bytes(root: int) -> int:
-    """Proportional set size of the tree without PostgreSQL: a shared page counts once."""
-    total = 0
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of a tree without PostgreSQL. ``shared``: a page in several processes counts once, by shares (Pss);
+    ``own``: pages of one process alone (Uss)."""
+
+    shared: int
+    own: int
+
+
+def memory(root: int) -> Memory:
+    """What the tree under ``root`` holds now."""
+    proportional = private = 0
     for stat in tree(root):
         if stat.name.startswith("postgres"):
             continue
@@ -107,5 +116,14 @@ def memory_bytes(root: int) -> int:
             text = (_PROC / str(stat.pid) / "smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended between the listing and the reading
-        total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
-    return total
+        sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in text.splitlines()[1:]}
+        proportional += sizes["Pss:"]
+        private += sizes["Private_Clean:"] + sizes["Private_Dirty:"]
+    return Memory(proportional, private)
+
+
+def kernel_bytes() -> int:
+    """What the kernel of this machine holds for everybody: slabs, and pages that wait in sockets."""
+    slab = next(line for line in (_PROC / "meminfo").read_text().splitlines() if line.startswith("Slab:"))
+    tcp = next(line for line in (_PROC / "net" / "sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    return int(slab.split()[1]) * 1024 + int(tcp.split()[-1]) * os.sysconf("SC_PAGE_SIZE")
