@@ -92,7 +92,7 @@ def wire_form(message: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Times of one accepted message on ``time.perf_counter()``: last byte handed over, 250 read."""
+    """Times of one accepted message on ``time.perf_counter()``: its bytes handed over, 250 read."""
 
     sent: float
     answered: float
@@ -143,8 +143,8 @@ class SmtpConnection:
             for command in commands:
                 await self._command(command, 250)
             await self._command(b"DATA\r\n", 354)
-        self._writer.write(wire + b".\r\n")
         sent = time.perf_counter()
+        self._writer.write(wire + b".\r\n")
         await self._expect(250)
         return Delivery(sent, time.perf_counter())
 

@@ -26,6 +26,7 @@ from math import inf
 from typing import Any, Final, NoReturn, Protocol
 
 from server import log
+from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.places import Places
@@ -122,6 +123,7 @@ class Supervisor:
         self._buckets = Buckets()
         self._places = Places()
         self._standings = Standings(len(config.replicas()))
+        self._lines = Lines(columns)
         self._beats = memoryview(mmap.mmap(-1, columns * 8)).cast("d")
         # last in, first out: a replacement takes a dead worker's column over and heals what that left unfinished
         self._free_columns = list(reversed(range(columns)))
@@ -307,7 +309,7 @@ class Supervisor:
             os.write(pipe, _READY)
 
         sockets = self._slots[number].sockets
-        shared = self._generations, self._buckets, self._places, self._standings
+        shared = self._generations, self._buckets, self._places, self._standings, self._lines
         return WorkerContext(number, column, sockets, *shared, ready, heartbeat)
 
     # -- workers: death --

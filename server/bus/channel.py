@@ -16,7 +16,8 @@ from server.metrics import Counter, Gauge
 from server.model.event import NOBODY, Hint, Kind, pack, unpack
 
 MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
-RETRY: Final = 1.0  # seconds between attempts to listen again
+PACE: Final = 0.005  # s from one publish to the next: what comes in between goes together
+RETRY: Final = 1.0  # s between attempts to listen again
 _ORIGIN: Final = 10  # bytes before the hints: 8 name the host, 2 the worker
 
 CONNECTIONS = Gauge("tempmail_redis_connections", "Open connections to Redis.")
@@ -36,6 +37,7 @@ class Channel(ABC):
         self._pending: list[Hint] = []
         self._sender: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._free_at = 0.0  # when the next publish may go
         self.healthy = False
         self.reason = "not connected yet"
 
@@ -52,7 +54,11 @@ class Channel(ABC):
             self._sender = asyncio.create_task(self._send_all())
 
     async def _send_all(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._pending:
+            if self._free_at > loop.time():
+                await asyncio.sleep(self._free_at - loop.time())
+            self._free_at = loop.time() + PACE
             hints, self._pending = self._pending, []
             try:
                 await self._send(hints)

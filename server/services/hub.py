@@ -121,8 +121,13 @@ class Hub:
                 _doubt(watchers)
         self._wake()
 
+    @property
+    def watching(self) -> bool:
+        """Whether anybody watches anything."""
+        return bool(self._watched)
+
     def feed(self, rows: Sequence[Stored]) -> None:
-        """Rows this worker has just committed: handed on without a query wherever they are the next ones."""
+        """Rows this host has just committed: handed on without a query wherever they are the next ones."""
         for row in rows:
             watchers = self._watched.get(row.mailbox_id)
             if not watchers:

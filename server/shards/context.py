@@ -6,6 +6,7 @@ Lives here so that the shards know it without knowing the supervisor. Must not k
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.places import Places
@@ -32,5 +33,6 @@ class WorkerContext:
     buckets: Buckets
     places: Places
     standings: Standings
+    lines: Lines
     ready: Callable[[], None]
     heartbeat: Callable[[], None]

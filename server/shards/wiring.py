@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from server.bus.channel import CONNECTIONS, Channel
+from server.bus.neighbours import Neighbours
 from server.bus.postgres import PostgresChannel
 from server.bus.redis import RedisChannel
 from server.cache.generations import Writer
@@ -150,6 +151,9 @@ class Shard:
         )
         self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of)
         self._closing.push_async_callback(self._hub.close)
+        self._neighbours = Neighbours(context.lines, context.column, self._hub.feed)
+        self._neighbours.start()
+        self._closing.callback(self._neighbours.close)
         self._bus = self._channel()
         self._bus.start()
         self._closing.push_async_callback(self._bus.close)
@@ -364,6 +368,7 @@ class Shard:
         self._vitals.look()
         CONNECTIONS.set(self._bus.connections())
         self._settings.look()
+        self._neighbours.attend(self._hub.watching)
         self._publish()
 
     def _exposition(self) -> bytes:
@@ -372,6 +377,7 @@ class Shard:
 
     def _committed(self, rows: Sequence[Stored]) -> None:
         self._hub.feed(rows)
+        self._neighbours.tell(rows)
 
     def _tell(self, hints: Sequence[Hint]) -> None:
         """This worker changed something: its own readers first, then the other workers'."""

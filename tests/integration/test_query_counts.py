@@ -20,6 +20,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from server.bus.neighbours import Lines
 from server.cache import keys
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
@@ -148,7 +149,7 @@ class Counted:
         """The base of its URLs."""
         sockets = bind_slots(self._config, 1)[0]
         closing.callback(sockets.close)
-        shared = self._generations, Buckets(), Places(), Standings(0)
+        shared = self._generations, Buckets(), Places(), Standings(0), Lines(2)
         context = WorkerContext(0, 0, sockets, *shared, lambda: None, lambda: None)
         shard = Shard(self._config, context, Board(2), b"count123")
         closing.push_async_callback(shard.close)

@@ -1,0 +1,96 @@
+"""New mail to the other workers of this host, whole, over socket pairs made before the fork.
+
+Lives here: the pairs, one for each column, and one worker's hand on them. Must not know: who reads the mail.
+
+This only saves time. Whoever is not told (a full socket, a row too big, a worker that seemed to have no readers) hears
+the hint all the same and asks the store; whoever was told finds in the hint nothing that is lacking.
+"""
+
+import asyncio
+import mmap
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from server.metrics import Counter
+from server.model.message import Stored
+
+RECORD_MAX: Final = 32 * 1024  # bytes sent at once; a row that takes more is left to its hint
+_READS: Final = 64  # records taken in one turn of the loop
+
+TOLD = Counter("tempmail_neighbours_told_total", "Records of new mail sent to other workers of the host.")
+LOST = Counter(
+    "tempmail_neighbours_lost_total", "Records that a worker's socket had no room for; hints made them good."
+)
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[Stored]).decode
+
+
+class Lines:
+    """The socket pairs of all columns, and who listens. Make it before the fork."""
+
+    def __init__(self, columns: int) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(columns)]
+        self.ends = tuple(near for near, _ in pairs)
+        self.ways = tuple(far for _, far in pairs)
+        for sock in self.ends + self.ways:
+            sock.setblocking(False)
+        self.listening = mmap.mmap(-1, columns)
+
+
+class Neighbours:
+    """The hand of the worker that owns ``column``. ``receive`` gets what other workers have committed."""
+
+    def __init__(self, lines: Lines, column: int, receive: Callable[[Sequence[Stored]], None]) -> None:
+        self._lines, self._column, self._receive = lines, column, receive
+        self._end = lines.ends[column]
+        self._space = bytearray(2 * RECORD_MAX)
+        self.attend(False)  # a predecessor's word may still stand
+
+    def start(self) -> None:
+        asyncio.get_running_loop().add_reader(self._end, self._hear)
+
+    def attend(self, listening: bool) -> None:
+        """Whether this worker has readers: to one without any nothing is sent."""
+        self._lines.listening[self._column] = listening
+
+    def tell(self, rows: Sequence[Stored]) -> None:
+        """Send ``rows`` to every other worker that listens. Returns at once and never fails."""
+        others = [n for n, heard in enumerate(self._lines.listening[:]) if heard and n != self._column]
+        if not others:
+            return
+        for record in _records(rows):
+            for column in others:
+                try:
+                    self._lines.ways[column].send(record)
+                    TOLD.add()
+                except OSError:  # full, or its worker is on its way out
+                    LOST.add()
+
+    def _hear(self) -> None:
+        for _ in range(_READS):
+            try:
+                size = self._end.recv_into(self._space)
+            except OSError:  # all is read
+                return
+            self._receive(_decode(memoryview(self._space)[:size]))
+
+    def close(self) -> None:
+        self.attend(False)
+        asyncio.get_running_loop().remove_reader(self._end)
+
+
+def _records(rows: Sequence[Stored]) -> Iterator[bytes]:
+    """``rows`` in as few records as their size allows, in their order."""
+    record = _encode(rows)
+    if len(record) <= RECORD_MAX:
+        yield record
+    elif len(rows) > 1:
+        middle = len(rows) // 2
+        yield from _records(rows[:middle])
+        yield from _records(rows[middle:])
+    else:
+        LOST.add()

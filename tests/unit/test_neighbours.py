@@ -1,0 +1,104 @@
+"""Mail told to the other workers of a host: what arrives, what is left to the hint, and that nothing ever waits."""
+
+import asyncio
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from server.bus.neighbours import LOST, RECORD_MAX, Lines, Neighbours
+from server.model import ids
+from server.model.message import FOREVER, Details, Stored, StoredAttachment
+
+BOX = ids.new()
+
+
+def stored(seq: int, preview: str = "") -> Stored:
+    details = Details(codes=("123456",), has_text=True, attachments=(StoredAttachment("2", "é.pdf", "a/b", 3),))
+    now = datetime.now(UTC)
+    return Stored(
+        ids.new(seq), BOX, seq, now, "a@b.c", "Ä <a@b.c>", "x@y.z", "☃", preview, 1, False, details, "b", FOREVER
+    )
+
+
+class Worker:
+    """One worker's hand, and what it heard."""
+
+    def __init__(self, lines: Lines, column: int) -> None:
+        self.heard: list[Sequence[Stored]] = []
+        self.hand = Neighbours(lines, column, self.heard.append)
+        self.hand.start()
+
+
+@pytest.fixture
+async def lines() -> Iterator[Lines]:
+    made = Lines(3)
+    yield made
+    for sock in made.ends + made.ways:
+        sock.close()
+
+
+async def told(worker: Worker, count: int) -> list[Stored]:
+    async with asyncio.timeout(20):
+        while sum(map(len, worker.heard)) < count:
+            await asyncio.sleep(0)
+    return [row for rows in worker.heard for row in rows]
+
+
+async def test_rows_arrive_whole_at_those_who_listen_and_nobody_else(lines: Lines) -> None:
+    one, two, three = (Worker(lines, column) for column in range(3))
+    one.hand.attend(True)
+    two.hand.attend(True)
+    rows = [stored(1), stored(2)]
+    one.hand.tell(rows)
+    assert await told(two, 2) == rows
+    two.hand.attend(False)
+    three.hand.attend(True)
+    one.hand.tell([stored(3)])
+    await told(three, 1)
+    assert len(two.heard) == 1
+    assert not one.heard
+    assert len(three.heard) == 1
+    for worker in (one, two, three):
+        worker.hand.close()
+    assert not any(lines.listening[:])
+
+
+async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left_out(lines: Lines) -> None:
+    one, two = Worker(lines, 0), Worker(lines, 1)
+    two.hand.attend(True)
+    rows = [stored(n, "p" * 1000) for n in range(1, 100)]
+    one.hand.tell([*rows, stored(100, "p" * RECORD_MAX), stored(101)])
+    assert [row.seq for row in await told(two, 100)] == [*range(1, 100), 101]
+    one.hand.close()
+    two.hand.close()
+
+
+async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) -> None:
+    one, before = Worker(lines, 0), LOST.values[()]
+    lines.listening[1] = True
+    for n in range(2000):
+        one.hand.tell([stored(n)])
+    assert LOST.values[()] > before
+    two = Worker(lines, 1)  # its successor finds what still waits, and hears what is new
+    two.hand.attend(True)
+    old = await told(two, 1)
+    assert old[0].seq == 0
+    one.hand.close()
+    two.hand.close()
+
+
+async def test_what_a_dead_worker_listened_to_is_not_believed_of_its_successor(lines: Lines) -> None:
+    lines.listening[1] = True
+    two = Worker(lines, 1)
+    assert not lines.listening[1]
+    two.hand.close()
+
+
+def test_a_record_is_one_message_on_the_socket() -> None:
+    lines = Lines(1)
+    assert lines.ends[0].type & socket.SOCK_SEQPACKET == socket.SOCK_SEQPACKET
+    for sock in lines.ends + lines.ways:
+        assert not sock.getblocking()
+        sock.close()
