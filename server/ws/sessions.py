@@ -13,6 +13,7 @@ however the sessions came.
 """
 
 import asyncio
+import resource
 import time
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
@@ -55,6 +56,7 @@ class Sessions:
 
     def __init__(self, config: Config, hub: Watching, authorise: Authorise, exempt: Callable[[str], bool]) -> None:
         self._config, self.hub, self._authorise, self._exempt = config, hub, authorise, exempt
+        self._most = _room(config.websocket_max)
         self.now = time.monotonic()
         self._wheel: list[set[Session]] = [set() for _ in range(_PLACES)]
         self._ticks = self._turn = self._open = 0
@@ -77,11 +79,11 @@ class Sessions:
         origins = self._config.cors_origins
         if not origin_allowed(request.headers.get("Origin"), request.headers.get("Host", ""), origins):
             raise Refused("origin_not_allowed", "this page's origin may not connect", field="Origin")
-        if self._draining is not None or self._open >= self._config.websocket_max:
+        if self._draining is not None or self._open >= self._most:
             raise Unavailable("no room for another WebSocket")
         if self._exempt(client):
             client = ""
-        elif self._held[client] >= max(1, self._config.websocket_max // SHARE):
+        elif self._held[client] >= max(1, self._most // SHARE):
             raise Refused("rate_limited", "too many WebSockets are open from here", retry_after=_AGAIN)
         return partial(self._take, token_of(request, query=self._config.query_token), intern(client))
 
@@ -214,3 +216,9 @@ class Sessions:
             self._ticking.cancel()
         if self._checker is not None:
             self._checker.cancel()
+
+
+def _room(wanted: int) -> int:
+    """As many of ``wanted`` connections as this process has descriptors for; a tenth of those is left to all else."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if limit == resource.RLIM_INFINITY else min(wanted, limit * 9 // 10)

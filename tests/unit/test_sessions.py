@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -30,6 +31,11 @@ from server.ws import session as session_module
 from server.ws.handshake import Origin, origin_allowed, parse_origin
 from server.ws.session import PING_INTERVAL, SILENCE_MAX, WRITE_STALL, Session
 from server.ws.sessions import CLOSE_WAIT, SHARE, Sessions
+
+HANDSHAKE = (
+    b"GET /v1/ws?token=right HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 class Place:
@@ -273,10 +279,7 @@ async def test_an_idle_connection_has_no_task_and_when_all_are_gone_nothing_runs
 async def connect_raw(place: Place) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A client that says nothing of its own accord."""
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
-    writer.write(
-        b"GET /v1/ws?token=right HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
+    writer.write(HANDSHAKE)
     head = await reader.readuntil(b"\r\n\r\n")
     assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head, "the example of RFC 6455 section 1.3"
     try:
@@ -284,6 +287,50 @@ async def connect_raw(place: Place) -> AsyncIterator[tuple[asyncio.StreamReader,
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (b"HTTP/1.1", b"HTTP/1.0"),
+        (b"Upgrade: websocket", b"Upgrade: h2c"),
+        (b"Upgrade: websocket\r\n", b""),
+        (b"keep-alive, Upgrade", b"keep-alive"),
+        (b"Version: 13", b"Version: 8"),
+        (b"Sec-WebSocket-Version: 13\r\n", b""),
+        (b"Sec-WebSocket-Version: 13\r\n", b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n"),
+        (b"25jZQ==", b"25jZQ="),
+        (b"dGhl", b"dG!l"),
+        (b"dGhlIHNhbXBsZSBub25jZQ==", b"dGhl"),
+        (b"Host: x\r\n", b"Host: x\r\nContent-Length: 5\r\n"),
+    ],
+)
+async def test_what_is_no_handshake_is_refused_over_http(place: Place, right: bytes, wrong: bytes) -> None:
+    """RFC 6455 section 4.2.1, and a body, which would be taken for frames."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    writer.write(HANDSHAKE.replace(right, wrong) + b"hello" * (b"Length" in wrong))
+    assert await reader.readexactly(12) == b"HTTP/1.%d 400" % (wrong != b"HTTP/1.0")
+    writer.close()
+    assert not place.sessions.sessions()
+
+
+async def test_what_came_behind_the_handshake_is_read_as_frames(place: Place) -> None:
+    said = b'{"type":"unsubscribe","mailboxId":"x"}'
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    writer.write(HANDSHAKE + bytes((0x81, 0x80 | len(said))) + bytes(4) + said)
+    await reader.readuntil(b"\r\n\r\n")
+    assert b"unsubscribed" in await reader.readuntil(b"}")
+    writer.close()
+
+
+def test_a_tenth_of_the_descriptors_is_left_to_all_else() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        assert Place(load({"TEMPMAIL_WEBSOCKET_MAX": "20000"})).sessions._most == 180
+        assert Place(load({"TEMPMAIL_WEBSOCKET_MAX": "20"})).sessions._most == 20
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_draining_closes_with_1012_and_lets_nobody_in(place: Place) -> None:
