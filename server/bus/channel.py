@@ -16,7 +16,7 @@ from server.metrics import Counter, Gauge
 from server.model.event import NOBODY, Hint, Kind, pack, unpack
 
 MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
-PACE: Final = 0.005  # s from one publish to the next: what comes in between goes together
+PACE: Final = 0.02  # s from one publish to the next: what comes in between goes together
 RETRY: Final = 1.0  # s between attempts to listen again
 _ORIGIN: Final = 10  # bytes before the hints: 8 name the host, 2 the worker
 
