@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from server import administration, log
 from server import config as configuration
 from server.administration import database
+from server.capacity.command import plan
 from server.config import Config, ConfigError
 from server.metrics import Board
 from server.model.errors import Unavailable
@@ -43,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(administration.app)
+app.command()(plan)
 err: Final = Console(stderr=True, highlight=False)
 
 
