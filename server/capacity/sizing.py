@@ -283,7 +283,7 @@ def _large(parts: _Parts) -> Plan:
     sizer, other = parts.sizer, parts.prices.other
     smtp = sizer.group("smtp", Need(load.mail / 2, parts.session_bytes), least=2, roles="smtp", workers=_a_core_each)
     web = sizer.group(
-        "web", Need(load.web + load.proxy, parts.websocket_bytes), least=2, roles="web", workers=_a_core_each
+        "web", Need(load.web + load.proxy, parts.websocket_bytes), least=2, roles="web,push", workers=_a_core_each
     )
     ingest = sizer.group("ingest", Need(load.mail, 0), least=2, roles="ingest,webhooks,sweeper", workers=_a_core_each)
     servers = (smtp, web, ingest)
@@ -328,7 +328,7 @@ def _finished(
 ) -> Plan:
     demand, units = parts.demand, parts.units
     nodes = sum(group.count for group in servers)
-    watching = next((group for group in servers if "web" in group.roles or group.roles == "all"), servers[0])
+    watching = next((group for group in servers if "push" in group.roles or group.roles == "all"), servers[0])
     workers = watching.workers
     sockets = demand.websockets / max(1, watching.count - 1 if watching.count > 1 else 1) / workers
     if sockets > units.limits.websockets_per_worker:

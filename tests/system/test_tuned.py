@@ -1,18 +1,17 @@
 """Every line of deploy/4c8g and deploy/8c16g is taken by the real server it is for, with the value it names."""
 
 import asyncio
-import os
 import re
-import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 import redis
+
+from tests.debian_postgres import Cluster
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("4c8g", "8c16g")
@@ -25,57 +24,18 @@ def lines(folder: str, name: str, separator: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data folder of Debian's PostgreSQL, made once; the server runs as the package's own user."""
-    folder = Path("/tmp") / f"tuned-{os.getpid()}"  # short: socket paths have 107 bytes
-    folder.mkdir()
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-    as_postgres(folder, "initdb", "--no-sync", "--auth=trust", "--username=postgres", "-D", str(folder / "data"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-def binary(name: str) -> str:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    assert found, "apt-get install postgresql"
-    return str(found[-1])
-
-
-def as_postgres(folder: Path, name: str, *arguments: str) -> None:
-    """Run one of its programs: as the package's user where we are root, which it refuses."""
-    someone = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    subprocess.run(
-        [binary(name), *arguments],
-        check=True,
-        **someone,
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-        stdout=subprocess.DEVNULL,
-        timeout=60,
-    )
-
-
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_postgresql_takes_every_line(cluster: Path, folder: str) -> None:
-    wanted = lines(folder, "postgresql.conf", "=")
-    shutil.copy(ROOT / "deploy" / folder / "postgresql.conf", cluster / "tuned.conf")
-    (cluster / "tuned.conf").chmod(0o644)
-    (cluster / "data" / "postgresql.conf").write_text(f"include '{cluster}/tuned.conf'\n")
-    options = f"-c listen_addresses= -c unix_socket_directories={cluster} -c logging_collector=off"
-    as_postgres(cluster, "pg_ctl", "start", "-w", "-D", f"{cluster}/data", "-o", options, "-l", f"{cluster}/log")
-    try:
-        applied, failed = asyncio.run(settings(cluster))
-    finally:
-        as_postgres(cluster, "pg_ctl", "stop", "-m", "fast", "-D", f"{cluster}/data")
+def test_postgresql_takes_every_line(folder: str) -> None:
+    configuration = ROOT / "deploy" / folder / "postgresql.conf"
+    with Cluster("tuned", configuration) as cluster:
+        applied, failed = asyncio.run(settings(cluster.folder))
     assert failed == []
-    assert set(wanted) <= applied
+    assert set(lines(folder, "postgresql.conf", "=")) <= applied
 
 
-async def settings(cluster: Path) -> tuple[set[str], list[str]]:
+async def settings(folder: Path) -> tuple[set[str], list[str]]:
     """The names in force from the file, and those that it names and the server did not take."""
-    connection = await asyncpg.connect(host=str(cluster), user="postgres", database="postgres")
+    connection = await asyncpg.connect(host=str(folder), user="postgres", database="postgres")
     try:
         rows = await connection.fetch(
             "SELECT name, applied, error FROM pg_file_settings WHERE sourcefile LIKE '%/tuned.conf'"
