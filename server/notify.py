@@ -1,15 +1,31 @@
-"""The service manager's notification protocol, sd_notify(3), spoken directly.
+"""The service manager's protocols, sd_notify(3) and sd_listen_fds(3), spoken directly.
 
-Lives here: the datagrams to NOTIFY_SOCKET and the watchdog's rhythm.
-Must not know: what the states mean to the supervisor.
+Lives here: the datagrams to NOTIFY_SOCKET, the watchdog's rhythm, and the sockets that the manager keeps for us while
+we restart (its file descriptor store). Must not know: what the states mean to the supervisor, or what the sockets are.
 """
 
+import array
 import os
 import socket
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from server import log
+
+_FIRST: Final = 3  # SD_LISTEN_FDS_START
+
+
+def kept(env: Mapping[str, str] = os.environ) -> dict[str, socket.socket]:
+    """The sockets that were stored under their names by the process before this one; empty where none were."""
+    if env.get("LISTEN_PID") != str(os.getpid()) or not env.get("LISTEN_FDS", "").isdecimal():
+        return {}
+    names = env.get("LISTEN_FDNAMES", "").split(":")
+    found = {name: socket.socket(fileno=_FIRST + n) for n, name in enumerate(names[: int(env["LISTEN_FDS"])])}
+    for sock in found.values():
+        sock.setblocking(False)
+        sock.set_inheritable(False)
+    return found
 
 
 class Notifier:
@@ -43,12 +59,26 @@ class Notifier:
             self._due = now + self.watchdog / 2
             self._send("WATCHDOG=1")
 
-    def _send(self, *lines: str) -> None:
+    @property
+    def manages(self) -> bool:
+        """Whether there is a service manager."""
+        return bool(self._address)
+
+    def store(self, name: str, sock: socket.socket) -> None:
+        """Have the manager hold ``sock`` under ``name`` beyond our end, for whoever is started next in our place."""
+        self._send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptor=sock.fileno())
+
+    def forget(self, name: str) -> None:
+        """It need not hold that socket any more."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def _send(self, *lines: str, descriptor: int | None = None) -> None:
         if not self._address:
             return
+        rights = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.setblocking(False)
-                sock.sendto("\n".join(lines).encode(), self._address)
+                sock.sendmsg(["\n".join(lines).encode()], rights, 0, self._address)
         except OSError as error:  # the service goes on; its manager will say what it missed
             log.event("warning", "service manager not notified", state=lines[0], error=error)

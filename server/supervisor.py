@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, NoReturn, Protocol
 
-from server import log
+from server import log, notify
 from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
@@ -117,7 +117,8 @@ class Supervisor:
         self._on_reap = on_reap
         self._timing = timing
         self._drain_deadline = config.drain_deadline
-        self._slots = [_Slot(sockets) for sockets in bind_slots(config, config.workers)]
+        self._notifier = Notifier()
+        self._slots = [_Slot(sockets) for sockets in self._bind(config)]
         columns = config.workers + SPARE_COLUMNS
         self._generations = Generations(columns)
         self._buckets = Buckets()
@@ -129,7 +130,6 @@ class Supervisor:
         self._free_columns = list(reversed(range(columns)))
         self._pid = os.getpid()
         self._workers: dict[int, _Worker] = {}
-        self._notifier = Notifier()
         self._signals, self._signal_writer = socket.socketpair()
         self._announced = False
         self._stopping = False
@@ -222,6 +222,20 @@ class Supervisor:
         self._announced = True
         self._notifier.ready(self._summary())
         self._on_ready(self._slots[0].sockets)
+
+    def _bind(self, config: Config) -> list[SlotSockets]:
+        """Every slot's sockets, those among them that the service manager kept; from now on it keeps all of them."""
+        kept = notify.kept()
+        slots = bind_slots(config, config.workers, kept)
+        taken = {name: sock for slot, sockets in enumerate(slots) for name, sock in sockets.named(slot).items()}
+        for name, old in kept.items():
+            if taken.get(name) is not old:
+                self._notifier.forget(name)
+                old.close()
+        for name, sock in taken.items():
+            if kept.get(name) is not sock:
+                self._notifier.store(name, sock)
+        return slots
 
     def _serving(self, slot: int) -> bool:
         return any(worker.slot == slot and worker.ready for worker in self._workers.values())
@@ -443,7 +457,8 @@ class Supervisor:
         self._stopping = True
         self._notifier.stopping("draining")
         for slot in self._slots:
-            slot.sockets.withdraw()  # with the workers' copies gone the addresses are free, and callers are refused
+            # with the workers' copies gone callers are refused, unless a service manager keeps the sockets
+            slot.sockets.withdraw(kept=self._notifier.manages)
         now = time.monotonic()
         for worker in self._workers.values():
             self._terminate(worker, now)
@@ -463,7 +478,7 @@ class Supervisor:
         self._signals.close()
         self._signal_writer.close()
         for slot in self._slots:
-            slot.sockets.withdraw()
+            slot.sockets.withdraw(kept=self._notifier.manages)
 
 
 def _queue_only(number: int, frame: object) -> None:

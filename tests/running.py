@@ -11,6 +11,7 @@ import smtplib
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -53,15 +54,24 @@ class Server:
         self.http = ""
         self.smtp = ("", 0)
 
-    def start(self, timeout: float = 90) -> "Server":
+    def start(
+        self,
+        timeout: float = 90,
+        *,
+        command: Sequence[str] = (sys.executable, "-m", "server", "serve"),
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> "Server":
+        """``command`` and what follows are for tests that stand in for a service manager."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("TEMPMAIL_")}
-        env |= {f"TEMPMAIL_{name}": value for name, value in self._settings.items()}
+        env |= {f"TEMPMAIL_{name}": value for name, value in self._settings.items()} | dict(environment or {})
         with open(self.log_path, "ab") as log:
             offset = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve"],
+                command,
                 cwd=ROOT,
                 env=env,
+                pass_fds=pass_fds,
                 stderr=log,
                 stdout=log,
                 stdin=subprocess.DEVNULL,
@@ -78,6 +88,10 @@ class Server:
             time.sleep(0.05)
         self.stop()
         raise AssertionError(f"the server did not start:\n{self.log_path.read_text('utf-8', 'replace')[-4000:]}")
+
+    def set(self, **settings: str) -> None:
+        """Settings of the next start."""
+        self._settings |= settings
 
     def pin(self) -> None:
         """Let the next start use the addresses of this one."""

@@ -7,7 +7,8 @@ shrinks the queue of the socket for all who share it.
 
 Each slot has a socket of its own (SO_REUSEPORT; the kernel spreads connections over them), so what waits in the
 backlog of a dead worker waits for its successor. SO_REUSEPORT would as silently let a second server in: a trial bind
-without it finds that one out.
+without it finds that one out. Sockets that the service manager kept while we restarted are taken up again, so that
+nobody was refused meanwhile; one that no slot takes up must not stay, for the kernel would go on filling its backlog.
 """
 
 import errno
@@ -16,7 +17,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,15 +42,23 @@ class SlotSockets:
     def _all(self) -> list[socket.socket]:
         return [sock for sock in (self.http, self.smtp, self.lmtp) if sock is not None]
 
+    def named(self, slot: int) -> dict[str, socket.socket]:
+        """The sockets by the names under which a service manager keeps them."""
+        named = {"http": self.http, "smtp": self.smtp, "lmtp": None if slot else self.lmtp}  # all slots share the last
+        return {f"{kind}.{slot}": sock for kind, sock in named.items() if sock is not None}
+
     def close(self) -> None:
         """Drop this process's copies."""
         for sock in self._all():
             sock.close()
 
-    def withdraw(self) -> None:
-        """Close for good: the paths of unix sockets go too."""
+    def withdraw(self, *, kept: bool = False) -> None:
+        """Close for good: the paths of unix sockets go too, unless the sockets are ``kept`` by someone else."""
         for sock in self._all():
-            _withdraw(sock)
+            if kept:
+                sock.close()
+            else:
+                _withdraw(sock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +73,21 @@ class _Endpoint:
         return ConfigError(f"{PREFIX}{setting}: {self.address}: {problem}")
 
 
-def bind_slots(config: Config, count: int) -> list[SlotSockets]:
+def bind_slots(config: Config, count: int, kept: Mapping[str, socket.socket] | None = None) -> list[SlotSockets]:
     """Bind ``count`` sockets for ``config.http``, and as many for ``config.smtp`` where the node takes mail; port 0 is
     chosen once and shared by all slots. LMTP has one socket, whose connections whichever slot is free takes.
 
-    A unix socket's path gets ``.N`` appended, N the slot, when there are several. ConfigError names setting and remedy.
+    A unix socket's path gets ``.N`` appended, N the slot, when there are several. ``kept`` sockets, by the names of
+    ``SlotSockets.named``, serve again where the address is still theirs. ConfigError names setting and remedy.
     """
-    bound = [_bind(_Endpoint(config.http, "SERVER_HOST", "SERVER_PORT"), count)]
+    bound = [_bind(_Endpoint(config.http, "SERVER_HOST", "SERVER_PORT"), _of("http", count, kept))]
     if "smtp" not in config.roles:
         return [SlotSockets(sock) for sock in bound[0]]
     try:
-        bound.append(_bind(_Endpoint(config.smtp, "SMTP_BIND_ADDR", "SMTP_BIND_ADDR"), count))
+        bound.append(_bind(_Endpoint(config.smtp, "SMTP_BIND_ADDR", "SMTP_BIND_ADDR"), _of("smtp", count, kept)))
         if config.lmtp is not None:
-            bound.append(_bind_shared(_Endpoint(config.lmtp, "LMTP_BIND_ADDR", "LMTP_BIND_ADDR"), count))
+            lmtp = _Endpoint(config.lmtp, "LMTP_BIND_ADDR", "LMTP_BIND_ADDR")
+            bound.append(_shared(_bind(lmtp, _of("lmtp", 1, kept)), count))
     except ConfigError:
         for sock in itertools.chain(*bound):
             _withdraw(sock)
@@ -84,16 +95,23 @@ def bind_slots(config: Config, count: int) -> list[SlotSockets]:
     return [SlotSockets(*sockets) for sockets in zip(*bound, strict=True)]
 
 
-def _bind_shared(endpoint: _Endpoint, count: int) -> list[socket.socket]:
+def _shared(bound: list[socket.socket], count: int) -> list[socket.socket]:
     """One listening socket for all slots, because whoever connects to a path knows one path."""
-    [first] = _bind(endpoint, 1)
-    return [first, *(first.dup() for _ in range(count - 1))]
+    return bound + [bound[0].dup() for _ in range(count - 1)]
 
 
-def _bind(endpoint: _Endpoint, count: int) -> list[socket.socket]:
+_Kept = list[socket.socket | None]
+"""What was kept for each slot."""
+
+
+def _of(kind: str, count: int, kept: Mapping[str, socket.socket] | None) -> _Kept:
+    return [(kept or {}).get(f"{kind}.{slot}") for slot in range(count)]
+
+
+def _bind(endpoint: _Endpoint, kept: _Kept) -> list[socket.socket]:
     bound: list[socket.socket] = []
     try:
-        for sock in _unix(endpoint, count) if endpoint.address.path else _tcp(endpoint, count):
+        for sock in _unix(endpoint, kept) if endpoint.address.path else _tcp(endpoint, kept):
             bound.append(sock)  # noqa: PERF402 - what was bound before a failure must be let go
     except OSError as error:
         for sock in bound:
@@ -102,16 +120,27 @@ def _bind(endpoint: _Endpoint, count: int) -> list[socket.socket]:
     return bound
 
 
-def _tcp(endpoint: _Endpoint, count: int) -> Iterator[socket.socket]:
+def _tcp(endpoint: _Endpoint, kept: _Kept) -> Iterator[socket.socket]:
     family, host = _resolved(endpoint)
     port = endpoint.address.port
-    if port:
+    ours = [sock for sock in kept if sock is not None and _stands(sock, family, host, port)]
+    if ours:
+        port = ours[0].getsockname()[1]
+    elif port:
         _tcp_socket(family, host, port, shared=False).close()
-    for _ in range(count):
+    for old in kept:
+        if old is not None and old in ours and old.getsockname()[1] == port:
+            yield old
+            continue
         sock = _tcp_socket(family, host, port, shared=True)
         sock.listen(BACKLOG)
         port = sock.getsockname()[1]
         yield sock
+
+
+def _stands(sock: socket.socket, family: int, host: str, port: int) -> bool:
+    """Whether a kept socket listens where it is wanted."""
+    return sock.family == family and sock.getsockname()[0] == host and port in (0, sock.getsockname()[1])
 
 
 def _resolved(endpoint: _Endpoint) -> tuple[int, str]:
@@ -139,10 +168,13 @@ def _tcp_socket(family: int, host: str, port: int, *, shared: bool) -> socket.so
     return sock
 
 
-def _unix(endpoint: _Endpoint, count: int) -> Iterator[socket.socket]:
-    path = endpoint.address.path
-    for slot in range(count):
-        yield _unix_socket(f"{path}.{slot}" if count > 1 else path)
+def _unix(endpoint: _Endpoint, kept: _Kept) -> Iterator[socket.socket]:
+    for slot, old in enumerate(kept):
+        path = f"{endpoint.address.path}.{slot}" if len(kept) > 1 else endpoint.address.path
+        reachable = (
+            old is not None and old.family == socket.AF_UNIX and old.getsockname() == path and os.path.exists(path)
+        )
+        yield old if old is not None and reachable else _unix_socket(path)
 
 
 def _unix_socket(path: str) -> socket.socket:
