@@ -129,6 +129,37 @@ def test_reload_replaces_the_workers_and_comes_back_to_ready(host: Booted) -> No
     assert json.loads(curl(host, "https://localhost/health/ready"))["status"] == "ok"
 
 
+# Connects until it is told to end, and counts who was refused; who waits gets its greeting from the successor.
+_KNOCK: Final = """
+import pathlib, socket, time
+refused = greeted = 0
+while not pathlib.Path("/tmp/enough").exists():
+    try:
+        with socket.create_connection(("127.0.0.1", 25), timeout=60) as client:
+            greeted += client.recv(4) == b"220 "
+    except ConnectionRefusedError:
+        refused += 1
+    except ConnectionResetError:
+        pass
+    time.sleep(0.01)
+pathlib.Path("/tmp/counted").write_text(f"{refused} {greeted}")
+"""
+
+
+def test_restart_refuses_nobody(host: Booted) -> None:
+    host.write("/tmp/knock.py", _KNOCK)
+    host.run("systemd-run", "--unit=knock", "python3", "/tmp/knock.py")
+    for _ in range(2):
+        host.run("systemctl", "restart", "tempmail")
+    host.run("touch", "/tmp/enough")
+    host.until(["systemctl", "is-active", "knock"], "inactive")
+    refused, greeted = map(int, host.run("cat", "/tmp/counted").stdout.split())
+    assert refused == 0
+    assert greeted > 0
+    assert host.property("tempmail", "NFileDescriptorStore") == "4"
+    assert json.loads(curl(host, "https://localhost/health/ready"))["status"] == "ok"
+
+
 def test_a_supervisor_that_hangs_or_is_killed_is_started_again(host: Booted) -> None:
     host.write("/run/systemd/system/tempmail.service.d/test.conf", "[Service]\nWatchdogSec=2s\nRestartSec=100ms\n")
     host.run("systemctl", "daemon-reload")
