@@ -24,7 +24,7 @@ QUERIES: Final = [(panel["title"], target["expr"]) for panel in DASHBOARD["panel
 RULES: Final = [
     rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]
 ]
-ELSEWHERE: Final = ("tempmail_database_replica_lag_seconds", "tempmail_queue_depth")
+ELSEWHERE: Final = ("tempmail_database_replica_lag_seconds", "tempmail_queue_messages")
 """Figures that an installation without replicas or a broker has no values of."""
 
 SCRAPES: Final = 6
