@@ -86,6 +86,17 @@ class QuotaObject(msgspec.Struct, rename="camel"):
         return cls(user_id, *msgspec.structs.astuple(quota))
 
 
+_SHOWN: Final = {
+    "is_active": "isActive",
+    "is_email_verified": "isEmailVerified",
+    "max_mailboxes": "maxMailboxes",
+    "max_messages": "maxMessagesPerMailbox",
+    "max_requests_per_minute": "maxApiRequestsPerMinute",
+    "max_concurrent": "maxConcurrentRequests",
+}
+"""What an act changed, as this API calls it elsewhere."""
+
+
 class ActObject(msgspec.Struct, rename="camel"):
     """One act of an administrator; ``before`` and ``after`` hold what it changed."""
 
@@ -101,7 +112,10 @@ class ActObject(msgspec.Struct, rename="camel"):
 
     @classmethod
     def of(cls, act: Act) -> Self:
-        before, after = (None if values is None else dict(values) for values in (act.before, act.after))
+        before, after = (
+            None if values is None else {_SHOWN.get(name, name): value for name, value in values.items()}
+            for values in (act.before, act.after)
+        )
         at, actor_id = rfc3339(act.at), act.actor_id or UNSET
         return cls(act.id, at, act.actor, act.action, act.target, act.client, before, after, actor_id)
 

@@ -253,7 +253,7 @@ async def test_every_act_is_noted_with_what_it_changed_and_no_secret(people: Peo
     assert [act["action"] for act in acts] == ["user.delete", "quota.set", "user.update"]
     delete, quota, update = acts
     assert (update["before"], update["after"]) == ({"tier": "free"}, {"tier": "pro"})
-    assert (quota["before"]["max_mailboxes"], quota["after"]["max_mailboxes"]) == (50, 7)
+    assert (quota["before"]["maxMailboxes"], quota["after"]["maxMailboxes"]) == (50, 7)
     assert (delete["actorId"], update["actorId"]) == (people.root.id, people.admin.id)
     assert delete["client"] == "127.0.0.1"
     assert "hash" not in str(acts)

@@ -26,7 +26,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A server that checks mail, and the DNS it asks."""
     with name_server() as zones:
         folder = tmp_path_factory.mktemp("authentication")
-        server = Server(folder, DNS_SERVERS=zones.address, MAIL_AUTHENTICATION="on").start()
+        lmtp = f"unix:{folder}/lmtp"
+        server = Server(folder, DNS_SERVERS=zones.address, MAIL_AUTHENTICATION="on", LMTP_BIND_ADDR=lmtp).start()
         yield Installation(server, zones)
         assert server.stop() == 0, server.log[-4000:]
 
@@ -206,6 +207,37 @@ async def test_every_recipient_sees_the_results_and_a_bounce_is_judged_by_its_gr
                 break
             await asyncio.sleep(0.1)
         assert auth == NONE | {"spf": "pass"}
+
+
+async def test_mail_that_a_server_of_this_host_hands_over_is_judged_by_its_signature_alone(
+    host: Installation, key: RSAPrivateKey
+) -> None:
+    """Its client's address is not the sender's: it neither passes SPF nor fails for the want of it."""
+    box, domain = await host.server.mailbox(), fresh()
+    publish(host, domain, key)
+    host.zones.texts[domain] = ["v=spf1 -all"]
+    host.zones.texts[f"_dmarc.{domain}"] = ["v=DMARC1; p=reject"]
+    plain = mail(f"a@{domain}")
+
+    def hand_over(raw: bytes) -> None:
+        with smtplib.LMTP(str(host.server.folder / "lmtp"), local_hostname="relay.example") as client:
+            client.sendmail(f"a@{domain}", [box.address], raw)
+
+    await asyncio.to_thread(hand_over, signed(plain, domain, key))
+    for _ in range(200):
+        auth = (await host.server.messages(box))[0]["auth"]
+        if auth["dkim"] != "none":
+            break
+        await asyncio.sleep(0.1)
+    assert auth == NONE | {"dkim": "pass", "dmarc": "pass"}
+    await asyncio.to_thread(hand_over, plain)
+    await asyncio.to_thread(hand_over, signed(plain, domain, key))
+    for _ in range(200):  # the later one is checked: so is the earlier
+        newest, earlier, *_ = await host.server.messages(box)
+        if newest["auth"]["dkim"] != "none":
+            break
+        await asyncio.sleep(0.1)
+    assert earlier["auth"] == NONE
 
 
 async def test_where_checking_is_off_dns_is_not_asked(installation: Installation) -> None:
