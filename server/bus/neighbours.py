@@ -57,9 +57,17 @@ class Neighbours:
         """Whether this worker has readers: to one without any nothing is sent."""
         self._lines.listening[self._column] = listening
 
+    @property
+    def heard(self) -> bool:
+        """Whether another worker listens."""
+        return bool(self._others())
+
+    def _others(self) -> list[int]:
+        return [n for n, heard in enumerate(self._lines.listening[:]) if heard and n != self._column]
+
     def tell(self, rows: Sequence[Stored]) -> None:
         """Send ``rows`` to every other worker that listens. Returns at once and never fails."""
-        others = [n for n, heard in enumerate(self._lines.listening[:]) if heard and n != self._column]
+        others = self._others()
         if not others:
             return
         for record in _records(rows):

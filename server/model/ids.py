@@ -13,26 +13,29 @@ from typing import Final
 
 _SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _DRAWN: Final = 4000  # random bytes asked of the system at once: the call costs more than all else here
-_EACH: Final = 10
+_EACH: Final = 20  # hexadecimal digits, of which an id takes 18 and two bits
+_VARIANT: Final = {
+    f"{digit:x}": "89ab"[digit & 3] for digit in range(16)
+}  # RFC 9562 section 4.1: the upper bits are 10
 
 
 class _Pool:
-    """The system's random bytes, drawn in bulk. A forked child draws its own, so that no two processes share any."""
+    """The system's random bits, drawn in bulk. A forked child draws its own, so that no two processes share any."""
 
     def __init__(self) -> None:
-        self._bytes, self._used = b"", 0
+        self._digits, self._used = "", 0
         os.register_at_fork(after_in_child=self._empty)
 
     def _empty(self) -> None:
-        self._bytes, self._used = b"", 0
+        self._digits, self._used = "", 0
 
-    def take(self) -> int:
-        """80 random bits."""
+    def take(self) -> str:
+        """80 random bits as 20 digits."""
         start = self._used
-        if start >= len(self._bytes):
-            self._bytes, start = os.urandom(_DRAWN), 0
+        if start >= len(self._digits):
+            self._digits, start = os.urandom(_DRAWN).hex(), 0
         self._used = start + _EACH
-        return int.from_bytes(self._bytes[start : start + _EACH], "big")
+        return self._digits[start : start + _EACH]
 
 
 _random = _Pool()
@@ -40,11 +43,9 @@ _random = _Pool()
 
 def new(seq: int | None = None) -> str:
     """A UUIDv7 in canonical text form; with ``seq`` (< 2**32) its low 32 bits are that number."""
-    rand = _random.take()
-    value = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (rand >> 68) << 64 | 2 << 62 | rand & (1 << 62) - 1
-    text = f"{value:032x}"
-    text = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-    return text if seq is None else with_seq(text[:28], seq)
+    rand, stamp = _random.take(), f"{time.time_ns() // 1_000_000:012x}"
+    head = f"{stamp[:8]}-{stamp[8:]}-7{rand[:3]}-{_VARIANT[rand[3]]}{rand[4:7]}-{rand[7:11]}"
+    return head + rand[11:19] if seq is None else with_seq(head, seq)
 
 
 def head() -> str:

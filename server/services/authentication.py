@@ -58,12 +58,12 @@ class Authentication:
     async def resolve(self, address: str) -> Recipient:
         return await self._delivery.resolve(address)
 
-    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
+    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[Sequence[Stored]]":
         future = self._delivery.submit(envelope, is_read=is_read)
         future.add_done_callback(partial(self._settled, envelope))
         return future
 
-    def _settled(self, envelope: Envelope, future: "asyncio.Future[list[Stored]]") -> None:
+    def _settled(self, envelope: Envelope, future: "asyncio.Future[Sequence[Stored]]") -> None:
         if future.cancelled() or future.exception() is not None or not future.result():
             return
         if len(self._waiting) >= WAITING_MAX or self._bytes >= WAITING_BYTES_MAX:

@@ -30,7 +30,7 @@ class Delivery(Protocol):
     async def resolve(self, address: str) -> Recipient:
         """Ask memory, then the primary. Refused: domain_not_allowed, mailbox_not_found, mailbox_full."""
 
-    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
+    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[Sequence[Stored]]":
         """Queue one message for the open batch; resolves once its COMMIT is certain, raises Refused or Unavailable if
         not.
 

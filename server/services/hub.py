@@ -126,6 +126,9 @@ class Hub:
         """Whether anybody watches anything."""
         return bool(self._watched)
 
+    def watches(self, mailbox_id: str) -> bool:
+        return mailbox_id in self._watched
+
     def feed(self, rows: Sequence[Stored]) -> None:
         """Rows this host has just committed: handed on without a query wherever they are the next ones."""
         for row in rows:

@@ -28,7 +28,7 @@ from server.services.coherence import Coherence, mail
 from server.services.routing import Routes
 from server.services.sandbox import Sandbox, SandboxError
 from server.store import batch
-from server.store.batch import Item, Shortfall
+from server.store.batch import Item, Rows, Shortfall
 from server.store.partitions import Partitions
 from server.store.pools import ERRORS, TROUBLE, Database
 
@@ -52,7 +52,7 @@ ATTACHMENTS = Histogram(
 WAITING = Gauge("tempmail_ingest_queue", "Messages waiting for the open batch.")
 
 Committed = Callable[[Sequence[Stored]], None]
-"""Called in the loop with the rows just committed, before their senders are answered from the next turn of the loop."""
+"""Called with rows just committed of watched mailboxes, before the loop's next turn answers their senders."""
 
 
 class _Pending:
@@ -60,12 +60,12 @@ class _Pending:
 
     __slots__ = ("future", "item", "lost", "stripped")
 
-    def __init__(self, item: Item, future: "asyncio.Future[list[Stored]]") -> None:
+    def __init__(self, item: Item, future: "asyncio.Future[Sequence[Stored]]") -> None:
         self.item, self.future = item, future
         self.stripped = False  # reduced to its bytes, because what was read of it could not be stored
         self.lost = False  # its commit may or may not have happened
 
-    def accept(self, rows: list[Stored]) -> None:
+    def accept(self, rows: Rows) -> None:
         if not self.future.done():
             self.future.set_result(rows)
 
@@ -87,13 +87,15 @@ class Ingest:
         local: Local,
         coherence: Coherence,
         sandbox: Sandbox,
+        watched: Callable[[str], bool],
         committed: Committed,
         recorded: Callable[[], None],
         clock: Callable[[], datetime],
     ) -> None:
         self._database, self._partitions, self._retention = database, partitions, retention
         self._routes, self._local, self._coherence = routes, local, coherence
-        self._sandbox, self._committed, self._recorded, self._clock = sandbox, committed, recorded, clock
+        self._sandbox, self._watched, self._committed = sandbox, watched, committed
+        self._recorded, self._clock = recorded, clock
         self._pack = zstandard.ZstdCompressor(level=1).compress
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 asking is a system call
         self._queue: list[_Pending] = []
@@ -101,7 +103,7 @@ class Ingest:
         self._reading: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
         self._full: set[str] = set()
-        self._arrived: list[tuple[Envelope, bool, asyncio.Future[list[Stored]]]] = []
+        self._arrived: list[tuple[Envelope, bool, asyncio.Future[Sequence[Stored]]]] = []
 
     def route(self, address: str) -> Recipient | None:
         return self._routes.route(address)
@@ -109,9 +111,9 @@ class Ingest:
     async def resolve(self, address: str) -> Recipient:
         return await self._routes.resolve(address)
 
-    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
+    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[Sequence[Stored]]":
         """Queue one message; the future is settled once its fate is certain."""
-        future: asyncio.Future[list[Stored]] = self._loop.create_future()
+        future: asyncio.Future[Sequence[Stored]] = self._loop.create_future()
         if (
             len(self._queue) + len(self._reading) + len(self._arrived) >= MAX_QUEUE
             or self._queued_bytes >= MAX_QUEUE_BYTES
@@ -133,20 +135,23 @@ class Ingest:
         """Read what this turn of the loop has brought, in one go: that way the parser stays in the processor's caches,
         which halves its cost. After ``READ_SLICE`` the loop gets its turn.
         """
-        until = time.perf_counter() + READ_SLICE
+        clock = time.perf_counter
+        started = clock()
+        until, now = started + READ_SLICE, self._clock()
         arrived, done = self._arrived, 0
         for envelope, is_read, future in arrived:
-            started = time.perf_counter()
-            if started > until:
-                break
-            self._join(envelope, parse(envelope.raw), is_read, future)
-            PROCESSING.observe(time.perf_counter() - started)
+            self._join(envelope, parse(envelope.raw), is_read, future, now)
             done += 1
+            ended = clock()
+            PROCESSING.observe(ended - started)
+            if ended > until:
+                break
+            started = ended
         self._arrived = arrived[done:]
         if self._arrived:
             self._loop.call_soon(self._read_arrived)
 
-    async def _read_apart(self, envelope: Envelope, is_read: bool, future: "asyncio.Future[list[Stored]]") -> None:
+    async def _read_apart(self, envelope: Envelope, is_read: bool, future: "asyncio.Future[Sequence[Stored]]") -> None:
         """Parse in a process that can be killed; whatever it cannot read in time is stored unread."""
         started = time.perf_counter()
         try:
@@ -155,12 +160,19 @@ class Ingest:
             event("warning", "message stored unread", reason=type(error).__name__, size=len(envelope.raw))
             read = _unread(type(error).__name__)
         PROCESSING.observe(time.perf_counter() - started)
-        self._join(envelope, read, is_read, future)
+        self._join(envelope, read, is_read, future, self._clock())
 
-    def _join(self, envelope: Envelope, read: Mail, is_read: bool, future: "asyncio.Future[list[Stored]]") -> None:
+    def _join(
+        self,
+        envelope: Envelope,
+        read: Mail,
+        is_read: bool,
+        future: "asyncio.Future[Sequence[Stored]]",
+        now: datetime,
+    ) -> None:
         for attachment in read.attachments:
             ATTACHMENTS.observe(attachment.size)
-        item = Item(envelope, read, self._pack(envelope.raw), envelope.received_at or self._clock(), is_read)
+        item = Item(envelope, read, self._pack(envelope.raw), envelope.received_at or now, is_read)
         self._queue.append(_Pending(item, future))
         self._queued_bytes += len(item.packed)
         if self._writer is None or self._writer.done():
@@ -193,7 +205,7 @@ class Ingest:
 
     async def _commit(self, pending: list[_Pending]) -> None:
         mailboxes = {r.mailbox_id for one in pending for r in one.item.envelope.recipients}
-        settled: list[tuple[_Pending, list[Stored]]] = []
+        settled: list[tuple[_Pending, Rows]] = []
         with self._coherence.writing(mailboxes) as write:
             await self._store(pending, settled)
             if any(one.lost for one in pending):
@@ -201,18 +213,22 @@ class Ingest:
         while self._full:
             mailbox = self._full.pop()
             self._routes.mark_full(mailbox, self._local.ticket(keys.mailbox(mailbox)))
-        rows = [row for _, stored in settled for row in stored]
-        RECEIVED.add(n=len(rows))
+        newest: dict[str, int] = {}
         for one, stored in settled:
+            numbers = stored.numbers()
+            RECEIVED.add(n=len(numbers))
+            for mailbox, seq in numbers:
+                if seq > newest.get(mailbox, 0):
+                    newest[mailbox] = seq
             one.accept(stored)
-        if rows:
-            self._committed(rows)
-            newest: dict[str, int] = {}
-            for row in rows:
-                newest[row.mailbox_id] = max(row.seq, newest.get(row.mailbox_id, 0))
-            self._coherence.tell([mail(mailbox, seq) for mailbox, seq in newest.items()])
+        if not newest:
+            return
+        watched = {mailbox for mailbox in newest if self._watched(mailbox)}
+        if watched:
+            self._committed([row for _, stored in settled for row in stored if row.mailbox_id in watched])
+        self._coherence.tell([mail(mailbox, seq) for mailbox, seq in newest.items()])
 
-    async def _store(self, pending: list[_Pending], settled: list[tuple[_Pending, list[Stored]]]) -> None:
+    async def _store(self, pending: list[_Pending], settled: list[tuple[_Pending, Rows]]) -> None:
         """Write ``pending``, telling those apart that cannot be written; what is written joins ``settled``."""
         for _ in range(_ATTEMPTS):
             if not pending:
@@ -269,7 +285,7 @@ class Ingest:
         return rest
 
     async def _bisect(
-        self, pending: list[_Pending], settled: list[tuple[_Pending, list[Stored]]], error: BaseException
+        self, pending: list[_Pending], settled: list[tuple[_Pending, Rows]], error: BaseException
     ) -> None:
         """Halve until the culprit stands alone; alone, it is stored as bytes only, and refused when even that fails."""
         if len(pending) > 1:

@@ -145,6 +145,7 @@ class Shard:
             local,
             coherence,
             sandbox,
+            self._watched,
             self._committed,
             self._deliverer.wake,
             now,
@@ -374,6 +375,9 @@ class Shard:
     def _exposition(self) -> bytes:
         self.tick()
         return exposition(self._board.all())
+
+    def _watched(self, mailbox_id: str) -> bool:
+        return self._hub.watches(mailbox_id) or self._neighbours.heard
 
     def _committed(self, rows: Sequence[Stored]) -> None:
         self._hub.feed(rows)

@@ -7,21 +7,20 @@ in groups, bisecting and answering are services/ingest.py's.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import overload
 
 import asyncpg
 import msgspec
 
 from server.model import ids
-from server.model.message import FOREVER, Details, Envelope, Stored, StoredAttachment
+from server.model.message import FOREVER, Details, Envelope, Recipient, Stored, StoredAttachment
 from server.model.mime import Mail
 from server.store import arrivals
 from server.store.deliveries import Listeners, copy_received
+from server.store.letters import Row
 from server.store.pools import Connection, Database
 from server.store.rows import moment, scrubbed
 from server.store.sql import SQL
-
-TEXT_CHARS: Final = 32_768  # of a body's text kept for search
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,13 +43,47 @@ class Shortfall(Exception):
         self.room = room
 
 
+_Row = tuple[str, int, str]
+"""Mailbox id, place from the first number the batch is given there, and the head of the message's id."""
+
+
+_Granted = Mapping[str, tuple[int, datetime]]
+"""Mailbox id → the first number it gave, and when its mail may vanish."""
+
+
+class Rows(Sequence[Stored]):
+    """The rows of one message, made when somebody looks: most are never looked at here."""
+
+    __slots__ = ("_body_id", "_granted", "_item", "_made", "_rows")
+
+    def __init__(self, item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -> None:
+        self._item, self._rows, self._body_id, self._granted = item, rows, body_id, granted
+        self._made: list[Stored] | None = None
+
+    def numbers(self) -> list[tuple[str, int]]:
+        """(mailbox id, seq) of each."""
+        return [(mailbox, self._granted[mailbox][0] + place) for mailbox, place, _ in self._rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Stored: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Stored]: ...
+    def __getitem__(self, index: int | slice) -> Stored | list[Stored]:
+        if self._made is None:
+            self._made = _stored(self._item, self._rows, self._body_id, self._granted)
+        return self._made[index]
+
+
 async def write(
     database: Database,
     retention: float,
     items: Sequence[Item],
     now: datetime,
     recorded: Callable[[], None] = lambda: None,
-) -> list[list[Stored]]:
+) -> list[Rows]:
     """Commit ``items``; for each, the row of each of its mailboxes. All or nothing.
 
     ``recorded`` is called after a commit that left something to deliver to webhooks.
@@ -77,18 +110,54 @@ class _Prepared:
     """The arguments of ``deliver`` for some items, and what its answer makes of them."""
 
     def __init__(self, items: Sequence[Item], retention: float, now: datetime) -> None:
-        self._items, self.demand = items, _demand(items)
-        self._details = [_details(item.mail, item.envelope) for item in items]
-        self._mails, self._rows = _columns(items, self._details)
-        counts = self.demand.values()
-        wanted = list(self.demand), [n for n, _ in counts], [fresh for _, fresh in counts]
-        self.arguments = (*wanted, now, _drop_of_endless(retention, now), *self._mails, *self._rows)
+        self._items = items
+        self.demand: dict[str, list[int]] = {}  # mailbox id -> how many messages are for it, how many of them unread
+        self._rows: list[tuple[list[_Row], str]] = []
+        letters: list[Row] = []
+        for item in items:
+            rows, body_id = (
+                [self._place(recipient.mailbox_id, item) for recipient in item.envelope.recipients],
+                ids.new(),
+            )
+            self._rows.append((rows, body_id))
+            _append(letters, item, rows, body_id)
+        wanted = list(self.demand), [n for n, _ in self.demand.values()], [fresh for _, fresh in self.demand.values()]
+        self.arguments = (*wanted, now, _drop_of_endless(retention, now), letters)
 
-    def stored(self, given: Sequence[asyncpg.Record]) -> list[list[Stored]]:
-        return _stored(self._items, self._details, self._mails, self._rows, _granted(given))
+    def _place(self, mailbox: str, item: Item) -> _Row:
+        count = self.demand.get(mailbox)
+        if count is None:
+            count = self.demand[mailbox] = [0, 0]
+        place = count[0]
+        count[0] = place + 1
+        count[1] += not item.is_read
+        return mailbox, place, ids.head()
+
+    def stored(self, given: Sequence[asyncpg.Record]) -> list[Rows]:
+        granted = _granted(given)
+        return [Rows(item, *made, granted) for item, made in zip(self._items, self._rows, strict=True)]
 
 
-async def _write_heard(connection: Connection, prepared: _Prepared, now: datetime) -> tuple[list[list[Stored]], bool]:
+def _append(letters: list[Row], item: Item, rows: Sequence[_Row], body_id: str) -> None:
+    """One message's rows as ``deliver`` takes them; the first brings the body."""
+    mail, envelope = item.mail, item.envelope
+    sharers = None if len(rows) == 1 else [mailbox for mailbox, _, _ in rows]
+    common = (
+        *(body_id, len(rows), item.received_at, len(envelope.raw), item.is_read, sharers),
+        *(scrubbed(envelope.sender, 320), scrubbed(mail.sender, 2000), scrubbed(mail.subject, 1000)),
+        *(scrubbed(mail.preview, 300), _encode(_details(mail, envelope)).decode()),
+    )
+    raw: bytes | None = item.packed
+    for row, recipient in zip(rows, envelope.recipients, strict=True):
+        letters.append((*row, *common, _shown(mail, recipient), raw))
+        raw = None
+
+
+def _shown(mail: Mail, recipient: Recipient) -> str:
+    return scrubbed(mail.to or recipient.address, 2000)
+
+
+async def _write_heard(connection: Connection, prepared: _Prepared, now: datetime) -> tuple[list[Rows], bool]:
     """Inside a transaction: the items, and a delivery for each webhook that listens; whether any does."""
     given = await connection.fetch(SQL.deliver, *prepared.arguments, True)
     if not _went(given):
@@ -102,7 +171,7 @@ async def _write_heard(connection: Connection, prepared: _Prepared, now: datetim
 
 async def _write_once(
     database: Database, retention: float, items: Sequence[Item], now: datetime, recorded: Callable[[], None]
-) -> list[list[Stored]]:
+) -> list[Rows]:
     """``write``, but what has an id is stored only if nothing of that id ever was; else it has no rows."""
     async with database.connection() as connection, connection.transaction():
         new = await arrivals.claim(connection, list({item.envelope.id for item in items} - {""}))
@@ -112,20 +181,19 @@ async def _write_once(
                 new.discard(item.envelope.id)  # it may be in the batch twice
                 fresh.append(nth)
         if not fresh:
-            return [[] for _ in items]
+            return [Rows(item, (), "", {}) for item in items]
         rows, heard = await _write_heard(connection, _Prepared([items[n] for n in fresh], retention, now), now)
     if heard:
         recorded()
     stored = dict(zip(fresh, rows, strict=True))
-    return [stored.get(n, []) for n in range(len(items))]
+    return [stored.get(n, Rows(item, (), "", {})) for n, item in enumerate(items)]
 
 
 def _went(given: Sequence[asyncpg.Record]) -> bool:
     return bool(given) and bool(given[0]["go"])
 
 
-def _granted(given: Sequence[asyncpg.Record]) -> dict[str, tuple[int, datetime]]:
-    """Mailbox id → the first number it gave, and when its mail may vanish."""
+def _granted(given: Sequence[asyncpg.Record]) -> _Granted:
     return {str(row["mailbox_id"]): (row["first_seq"], moment(row["drop_after"])) for row in given}
 
 
@@ -148,7 +216,8 @@ async def partitions_wanted(
 ) -> list[tuple[datetime, datetime]]:
     """(drop_after, received_at) of every partition that ``items`` need."""
     endless = _drop_of_endless(retention, now)
-    found = await database.fetch(SQL.inboxes_drop, list(_demand(items)), endless)
+    wanted = {recipient.mailbox_id for item in items for recipient in item.envelope.recipients}
+    found = await database.fetch(SQL.inboxes_drop, list(wanted), endless)
     received = {item.received_at for item in items}
     return [(moment(row["drop_after"]), at) for row in found for at in (min(received), max(received))]
 
@@ -158,85 +227,29 @@ def _drop_of_endless(retention: float, now: datetime) -> datetime:
     return now + timedelta(seconds=retention) if retention else FOREVER
 
 
-def _demand(items: Sequence[Item]) -> dict[str, tuple[int, int]]:
-    """Mailbox id → how many messages are for it, and how many of them unread."""
-    demand: dict[str, tuple[int, int]] = {}
-    for item in items:
-        for recipient in item.envelope.recipients:
-            n, fresh = demand.get(recipient.mailbox_id, (0, 0))
-            demand[recipient.mailbox_id] = (n + 1, fresh + (not item.is_read))
-    return demand
-
-
-_Columns = list[list[Any]]
-
-
-def _columns(items: Sequence[Item], details: Sequence[Details]) -> tuple[_Columns, _Columns]:
-    """The arguments of ``deliver``: a column a field of the mails, and a column a field of the rows."""
-    mails: list[tuple[Any, ...]] = []
-    rows: list[tuple[Any, ...]] = []
-    places: dict[str, int] = {}
-    for nth, item in enumerate(items, 1):
-        mail, envelope = item.mail, item.envelope
-        mails.append(_mail_fields(item, details[nth - 1]))
-        for recipient in envelope.recipients:
-            place = places.get(recipient.mailbox_id, 0)
-            places[recipient.mailbox_id] = place + 1
-            shown = scrubbed(mail.to or recipient.address, 2000)
-            rows.append((nth, recipient.mailbox_id, place, ids.head(), shown))
-    return [list(column) for column in zip(*mails, strict=True)], [list(column) for column in zip(*rows, strict=True)]
-
-
-def _mail_fields(item: Item, details: Details) -> tuple[Any, ...]:
+def _stored(item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -> list[Stored]:
+    """What ``deliver`` has made of a message, as a reader would find it."""
     mail, envelope = item.mail, item.envelope
-    return (
-        ids.new(),
-        item.received_at,
-        len(envelope.recipients),
-        item.packed,
-        scrubbed(mail.text, TEXT_CHARS),
-        len(envelope.raw),
-        item.is_read,
-        scrubbed(envelope.sender, 320),
-        scrubbed(mail.sender, 2000),
-        scrubbed(mail.subject, 1000),
-        scrubbed(mail.preview, 300),
-        _encode(details).decode(),
-    )
-
-
-def _stored(
-    items: Sequence[Item],
-    details: Sequence[Details],
-    mails: _Columns,
-    rows: _Columns,
-    granted: Mapping[str, tuple[int, datetime]],
-) -> list[list[Stored]]:
-    """What ``deliver`` has made of its arguments, as a reader would find it."""
-    ids_, _, _, _, _, sizes, _, envelope_from, senders, subjects, previews, _ = mails
-    stored: list[list[Stored]] = [[] for _ in items]
-    for nth, mailbox, place, head, shown in zip(*rows, strict=True):
-        item, i = items[nth - 1], nth - 1
-        seq = granted[mailbox][0] + place
-        stored[i].append(
-            Stored(
-                id=ids.with_seq(head, seq),
-                mailbox_id=mailbox,
-                seq=seq,
-                received_at=item.received_at,
-                envelope_from=envelope_from[i],
-                sender=senders[i],
-                to=shown,
-                subject=subjects[i],
-                preview=previews[i],
-                size=sizes[i],
-                is_read=item.is_read,
-                details=details[i],
-                body_id=ids_[i],
-                body_drop_after=max(granted[r.mailbox_id][1] for r in item.envelope.recipients),
-            )
+    details = _details(mail, envelope)
+    return [
+        Stored(
+            id=ids.with_seq(head, granted[mailbox][0] + place),
+            mailbox_id=mailbox,
+            seq=granted[mailbox][0] + place,
+            received_at=item.received_at,
+            envelope_from=scrubbed(envelope.sender, 320),
+            sender=scrubbed(mail.sender, 2000),
+            to=_shown(mail, recipient),
+            subject=scrubbed(mail.subject, 1000),
+            preview=scrubbed(mail.preview, 300),
+            size=len(envelope.raw),
+            is_read=item.is_read,
+            details=details,
+            body_id=body_id,
+            body_drop_after=max(granted[each][1] for each, _, _ in rows),
         )
-    return stored
+        for (mailbox, place, head), recipient in zip(rows, envelope.recipients, strict=True)
+    ]
 
 
 def _details(mail: Mail, envelope: Envelope) -> Details:

@@ -9,7 +9,7 @@ connection has one too: a database that hangs is answered with Unavailable, neve
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ import asyncpg
 from server.config import Config
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
+from server.store import letters
 
 if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
     from asyncpg.pool import PoolConnectionProxy
@@ -115,6 +116,49 @@ class Database:
                 yield connection
 
 
+class Lane(Database):
+    """A database over one connection that is kept at hand while it lives: the pool's lending and taking back costs as
+    much as a short statement does. One user at a time; another waits for him.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        super().__init__(pool)
+        self._held: Connection | None = None
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        async with self._turn:
+            if self._held is None or _gone(self._held):
+                await self.close()
+                self._held = await self.pool.acquire(timeout=ACQUIRE_TIMEOUT)
+            held = self._held
+            try:
+                yield held
+            finally:
+                if not _gone(held) and held.is_in_transaction():
+                    await held.reset()
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        with translated():
+            async with self.connection() as connection:
+                rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+                return rows
+
+    async def close(self) -> None:
+        """Give the connection back, so that the pool can close."""
+        held, self._held = self._held, None
+        if held is not None:
+            await self.pool.release(held)
+
+
+def _gone(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken a broken one back already
+        return True
+
+
 class Pools:
     """The three domains' databases. Domains whose DSN is the same share one pool.
 
@@ -123,7 +167,7 @@ class Pools:
     hand, without which a read would lock every partition there is.
     """
 
-    def __init__(self, databases: dict[Domain, Database], arrivals: Database) -> None:
+    def __init__(self, databases: dict[Domain, Database], arrivals: Lane) -> None:
         self.users, self.mailboxes, self.messages = (databases[domain] for domain in DOMAINS)
         self.arrivals = arrivals
         self._distinct = list({id(db.pool): db.pool for db in (*databases.values(), arrivals)}.values())
@@ -138,7 +182,7 @@ class Pools:
         with translated():
             for dsn in dict.fromkeys(dsns.values()):
                 opened[dsn] = await asyncio.wait_for(_pool(dsn, config, idle, most), 10)
-            arrivals = Database(await asyncio.wait_for(_pool(dsns["messages"], config, 1, 1, _PLANNED_ONCE), 10))
+            arrivals = Lane(await asyncio.wait_for(_pool(dsns["messages"], config, 1, 1, _PLANNED_ONCE), 10))
         return cls({domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}, arrivals)
 
     def count(self) -> int:
@@ -149,6 +193,8 @@ class Pools:
 
     async def close(self) -> None:
         """Let statements under way finish for 5 s, then cut them."""
+        with suppress(*TROUBLE):
+            await self.arrivals.close()
         for pool in self._distinct:
             try:
                 await asyncio.wait_for(pool.close(), 5)
@@ -174,6 +220,7 @@ async def _pool(
         max_inactive_connection_lifetime=config.database_max_idle_time,
         command_timeout=config.database_statement_timeout + 1,
         timeout=5,
+        init=letters.teach,
         reset=_keep,
         server_settings=session_settings(config.database_statement_timeout) | dict(more),
     )

@@ -51,6 +51,7 @@ class Bench:
             self.local,
             self.coherence,
             self.sandbox,
+            lambda mailbox: True,
             self.committed.extend,
             lambda: None,
             now,
@@ -60,7 +61,7 @@ class Bench:
         """Mail makes no mailboxes here."""
         return False
 
-    def submit(self, *boxes: Mailbox, subject: str = "x", sender: str = "a@b.c") -> "asyncio.Future[list[Stored]]":
+    def submit(self, *boxes: Mailbox, subject: str = "x", sender: str = "a@b.c") -> "asyncio.Future[Sequence[Stored]]":
         raw = f"Subject: {subject}\r\n\r\ntext\r\n".encode()
         return self.ingest.submit(Envelope(sender, [Recipient(b.address, b.id) for b in boxes], raw))
 
@@ -75,7 +76,7 @@ async def bench(pools: Pools) -> AsyncIterator[Bench]:
     await made.sandbox.close()
 
 
-async def outcomes(futures: Sequence["asyncio.Future[list[Stored]]"]) -> list[str]:
+async def outcomes(futures: Sequence["asyncio.Future[Sequence[Stored]]"]) -> list[str]:
     results = await asyncio.gather(*futures, return_exceptions=True)
     return [type(r).__name__ if isinstance(r, BaseException) else "stored" for r in results]
 

@@ -36,7 +36,7 @@ DELETE FROM messages.inboxes WHERE mailbox_id IN (
 -- its turn, which cost more than the statements themselves. In order: lock the inboxes in mailbox order, so that two workers
 -- cannot deadlock; see whether all of them are there, alive and have room, and do nothing at all if not; count the mail in;
 -- store each body once, to last as long as its longest recipient; store a row for each mailbox. It goes if all inboxes are
--- there, alive and have room, and, unless $23 allows it, no webhook listens to them: the caller then repeats it in a
+-- there, alive and have room, and, unless $7 allows it, no webhook listens to them: the caller then repeats it in a
 -- transaction with their deliveries. Who listens is decided here, by the database: no worker's memory can be behind. Answers
 -- for each inbox what it gave (first sequence number, drop_after) or why not (room: NULL when over, negative = without end).
 WITH wanted AS (
@@ -53,7 +53,7 @@ WITH wanted AS (
     ORDER BY i.mailbox_id FOR UPDATE OF i
 ), verdict AS (
     SELECT count(*) FILTER (WHERE is_open) = cardinality($1)
-        AND ($23 OR coalesce(sum(cardinality(listeners)), 0) = 0) AS go
+        AND ($7 OR coalesce(sum(cardinality(listeners)), 0) = 0) AS go
     FROM locked
 ), tallied AS (
     UPDATE messages.counters c
@@ -65,29 +65,21 @@ WITH wanted AS (
     UPDATE messages.inboxes i
     SET next_seq = i.next_seq + w.n, total = i.total + w.n, unread = i.unread + w.fresh, last_activity = $4
     FROM wanted w, verdict WHERE go AND i.mailbox_id = w.mailbox_id
-), mails AS MATERIALIZED (
-    SELECT * FROM unnest(
-        $6::uuid[], $7::timestamptz[], $8::int[], $9::bytea[], $10::text[], $11::int[], $12::boolean[], $13::text[], $14::text[],
-        $15::text[], $16::text[], $17::json[]
-    ) WITH ORDINALITY AS m (
-        id, received_at, refs, raw, text, size, is_read, envelope_from, sender, subject, preview, details, nth
-    )
 ), arrived AS MATERIALIZED (
-    SELECT r.mail, r.mailbox_id, r.recipient, l.next_seq + r.place AS seq, r.id_head, l.drop_after,
-        max(l.drop_after) OVER (PARTITION BY r.mail) AS body_drop_after
-    FROM unnest($18::int[], $19::uuid[], $20::int[], $21::text[], $22::text[]) AS r (mail, mailbox_id, place, id_head, recipient)
-    JOIN locked l USING (mailbox_id), verdict
+    SELECT r.*, l.next_seq + r.place AS seq, l.drop_after, CASE WHEN r.sharers IS NULL THEN l.drop_after ELSE (
+            SELECT max(o.drop_after) FROM locked o WHERE o.mailbox_id = ANY(r.sharers)
+        ) END AS body_drop_after
+    FROM unnest($6::messages.letter[]) AS r JOIN locked l USING (mailbox_id), verdict
     WHERE go
 ), bodies AS (
     INSERT INTO messages.bodies (id, drop_after, received_at, refs, raw)
-    SELECT m.id, a.body_drop_after, m.received_at, m.refs, m.raw
-    FROM mails m JOIN (SELECT DISTINCT mail, body_drop_after FROM arrived) a ON a.mail = m.nth
+    SELECT body_id, body_drop_after, received_at, refs, raw FROM arrived WHERE raw IS NOT NULL
 ), rows AS (
     INSERT INTO messages.messages (mailbox_id, seq, id, drop_after, received_at, body_id, body_drop_after, size, is_read,
         envelope_from, sender, recipient, subject, preview, details)
-    SELECT a.mailbox_id, a.seq, (a.id_head || lpad(to_hex(a.seq), 8, '0'))::uuid, a.drop_after, m.received_at, m.id,
-        a.body_drop_after, m.size, m.is_read, m.envelope_from, m.sender, a.recipient, m.subject, m.preview, m.details
-    FROM arrived a JOIN mails m ON m.nth = a.mail
+    SELECT mailbox_id, seq, (id_head || lpad(to_hex(seq), 8, '0'))::uuid, drop_after, received_at, body_id, body_drop_after,
+        size, is_read, envelope_from, sender, recipient, subject, preview, details
+    FROM arrived
 )
 SELECT mailbox_id, next_seq AS first_seq, drop_after, room, user_id, listeners, go FROM locked, verdict
 
