@@ -48,9 +48,12 @@ def new(seq: int | None = None) -> str:
     return head + rand[11:19] if seq is None else with_seq(head, seq)
 
 
-def head() -> str:
-    """The first 28 characters of an id, for one that ends in a sequence number (see ``with_seq``)."""
-    return new()[:28]
+def heads(count: int) -> list[str]:
+    """The first 28 characters of ids that end in sequence numbers (see ``with_seq``), made at once for less."""
+    stamp = f"{time.time_ns() // 1_000_000:012x}"
+    before, digits = f"{stamp[:8]}-{stamp[8:]}-7", os.urandom(6 * count).hex()
+    drawn = [digits[start : start + 12] for start in range(0, 12 * count, 12)]
+    return [f"{before}{rand[:3]}-{_VARIANT[rand[3]]}{rand[4:7]}-{rand[7:11]}" for rand in drawn]
 
 
 def with_seq(head: str, seq: int) -> str:

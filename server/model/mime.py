@@ -205,7 +205,7 @@ def _is_plain(head: dict[bytes, bytes], media_type: str) -> bool:
 
 
 def _plain_text(raw: bytes, body: int, charset: str) -> str:
-    return mime_text.newlines(mime_text.decode(raw[body:], charset))[:MAX_TEXT]
+    return mime_text.decode_lines(raw[body:], charset)[:MAX_TEXT]
 
 
 def _content(raw: bytes, head: dict[bytes, bytes], body: int) -> _Content:
@@ -247,7 +247,7 @@ def _append(raw: bytes, leaf: Leaf, content: _Content, before: str, limit: int, 
     if len(data) > room or room <= 0:
         content.defect = content.defect or bound
         data = data[:room]
-    text = mime_text.newlines(mime_text.decode(data, leaf.parameters.get("charset", "")))[:room]
+    text = mime_text.decode_lines(data, leaf.parameters.get("charset", ""))[:room]
     return f"{before}\n{text}"[:limit] if before else text
 
 

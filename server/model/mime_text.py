@@ -180,6 +180,15 @@ def _without_nul(text: str) -> str:
     return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
+def decode_lines(data: bytes, label: str = "") -> str:
+    """``newlines(decode(data, label))``; sooner where the bytes are ASCII and CR stands before LF alone."""
+    if data.isascii() and (not label or codec_of(label) not in _NOT_ASCII.values()):
+        unix = data.replace(b"\r", b"")
+        if len(data) - len(unix) == data.count(b"\r\n"):
+            return _without_nul(unix.decode("ascii"))
+    return newlines(decode(data, label))
+
+
 def scrub(text: str) -> str:
     """`text` with U+FFFD for NUL and for lone surrogates, which neither UTF-8, JSON nor PostgreSQL can hold."""
     try:

@@ -9,7 +9,7 @@ Trouble of ours is waited out here: handing the message back would count against
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -90,7 +90,7 @@ class Intake:
             future.add_done_callback(partial(self._decided, envelope, handed, delay))
 
     def _decided(
-        self, envelope: Envelope, handed: Handed, delay: float, future: "asyncio.Future[list[Stored]]"
+        self, envelope: Envelope, handed: Handed, delay: float, future: "asyncio.Future[Sequence[Stored]]"
     ) -> None:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:

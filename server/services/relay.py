@@ -5,7 +5,7 @@ Lives here: what may wait for the broker, and for how long. Must not know: the b
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -39,9 +39,9 @@ class Relay:
     async def resolve(self, address: str) -> Recipient:
         return await self._direct.resolve(address)
 
-    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[list[Stored]]":
+    def submit(self, envelope: Envelope, *, is_read: bool = False) -> "asyncio.Future[Sequence[Stored]]":
         """Offer one message to the broker. The result has no rows: they come to be elsewhere, later."""
-        future: asyncio.Future[list[Stored]] = self._loop.create_future()
+        future: asyncio.Future[Sequence[Stored]] = self._loop.create_future()
         now = time.monotonic()
         if len(self._waiting) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
             future.set_exception(Unavailable("too many messages wait for the broker"))
@@ -55,7 +55,7 @@ class Relay:
                 self._offer(frame, future, now)
         return future
 
-    def _offer(self, frame: bytes, future: "asyncio.Future[list[Stored]]", now: float) -> None:
+    def _offer(self, frame: bytes, future: "asyncio.Future[Sequence[Stored]]", now: float) -> None:
         task = self._loop.create_task(self._send(frame))
         self._waiting[task] = now
         self._bytes += len(frame)
@@ -65,7 +65,7 @@ class Relay:
     async def _send(self, frame: bytes) -> None:
         await self._publish(frame)
 
-    def _answered(self, size: int, future: "asyncio.Future[list[Stored]]", task: "asyncio.Task[None]") -> None:
+    def _answered(self, size: int, future: "asyncio.Future[Sequence[Stored]]", task: "asyncio.Task[None]") -> None:
         CONFIRMED.observe(time.monotonic() - self._waiting.pop(task))
         self._bytes -= size
         WAITING.add(n=-1)

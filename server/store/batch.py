@@ -114,24 +114,23 @@ class _Prepared:
         self.demand: dict[str, list[int]] = {}  # mailbox id -> how many messages are for it, how many of them unread
         self._rows: list[tuple[list[_Row], str]] = []
         letters: list[Row] = []
+        heads = iter(ids.heads(sum([len(item.envelope.recipients) for item in items])))
         for item in items:
-            rows, body_id = (
-                [self._place(recipient.mailbox_id, item) for recipient in item.envelope.recipients],
-                ids.new(),
-            )
+            rows = [self._place(one.mailbox_id, item, next(heads)) for one in item.envelope.recipients]
+            body_id = ids.new()
             self._rows.append((rows, body_id))
             _append(letters, item, rows, body_id)
         wanted = list(self.demand), [n for n, _ in self.demand.values()], [fresh for _, fresh in self.demand.values()]
         self.arguments = (*wanted, now, _drop_of_endless(retention, now), letters)
 
-    def _place(self, mailbox: str, item: Item) -> _Row:
+    def _place(self, mailbox: str, item: Item, head: str) -> _Row:
         count = self.demand.get(mailbox)
         if count is None:
             count = self.demand[mailbox] = [0, 0]
         place = count[0]
         count[0] = place + 1
         count[1] += not item.is_read
-        return mailbox, place, ids.head()
+        return mailbox, place, head
 
     def stored(self, given: Sequence[asyncpg.Record]) -> list[Rows]:
         granted = _granted(given)
@@ -262,11 +261,15 @@ def _details(mail: Mail, envelope: Envelope) -> Details:
         has_text=bool(mail.text),
         tls=envelope.tls,
         attachments=tuple(
-            StoredAttachment(a.number, scrubbed(a.filename, 255), scrubbed(a.content_type, 255), a.size)
-            for a in mail.attachments[:1000]
-        ),
-        codes=tuple(scrubbed(code, 64) for code in mail.codes),
-        links=tuple(scrubbed(link, 2000) for link in mail.links),
+            [
+                StoredAttachment(a.number, scrubbed(a.filename, 255), scrubbed(a.content_type, 255), a.size)
+                for a in mail.attachments[:1000]
+            ]
+        )
+        if mail.attachments
+        else (),
+        codes=tuple([scrubbed(code, 64) for code in mail.codes]) if mail.codes else (),
+        links=tuple([scrubbed(link, 2000) for link in mail.links]) if mail.links else (),
         defect=mail.defect,
     )
 
