@@ -5,7 +5,7 @@ keeps one bad message from failing its neighbours. Must not know: who waits for 
 changes nothing, because the batch holds the message and the future is only told.
 
 There is no timer: a batch is whatever arrived while the previous one was being committed, so a slow disk makes batches
-larger, not queues longer. What one mail costs: one parse, one zstd, its share of five round trips.
+larger, not queues longer. What one mail costs: one parse, one zstd, its share of one round trip.
 """
 
 import asyncio
