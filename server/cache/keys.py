@@ -6,6 +6,11 @@ def mailbox(mailbox_id: str) -> bytes:
     return mailbox_id.encode()
 
 
+def record(mailbox_id: str) -> bytes:
+    """A mailbox's record and its token alone, which mail does not change."""
+    return b"r" + mailbox_id.encode()
+
+
 def user(user_id: str) -> bytes:
     """An account, its logins and its API keys. (An account's id is no mailbox's.)"""
     return user_id.encode()

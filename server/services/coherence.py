@@ -7,11 +7,14 @@ Lives here: the one order that keeps promise 5 (a reader who saw a write sees it
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
+
+_OF_CONTENTS: Final = (Kind.MAIL, Kind.UPDATE)  # hints that leave a mailbox's record as it was
 
 
 class Write:
@@ -47,16 +50,18 @@ class Coherence:
         addresses: Iterable[str] = (),
         users: Iterable[str] = (),
         *,
+        records: Iterable[str] = (),
         domains: bool = False,
         settings: bool = False,
     ) -> Iterator[Write]:
-        """While the block runs nothing read of these may be kept, and what was kept before is void.
+        """While the block runs nothing read of these may be kept, and what was kept before is void. ``mailboxes``:
+        what is in them changes; ``records``: they themselves do, and with them all that is known of what is in them.
 
         The block must contain the COMMIT. When its outcome is unknown (doubted, or the block raised anything but
         Refused) the end is put off until the server has surely finished, because the change may become visible at any
         moment.
         """
-        slots = {self._generations.slot(keys.mailbox(m)) for m in mailboxes}
+        slots = {self._generations.slot(keys.mailbox(m)) for m in mailboxes} | self._slots_of_records(records)
         slots |= {self._generations.slot(keys.address(a)) for a in addresses}
         slots |= {self._generations.slot(keys.user(u)) for u in users}
         if domains:
@@ -82,10 +87,16 @@ class Coherence:
         """After the write: let the readers know, here and elsewhere."""
         self._publish(hints)
 
+    def _slots_of_records(self, mailbox_ids: Iterable[str]) -> set[int]:
+        slot = self._generations.slot
+        return {slot(key(mailbox_id)) for mailbox_id in mailbox_ids for key in (keys.mailbox, keys.record)}
+
     def heard(self, hints: Iterable[Hint]) -> None:
         """Another host wrote: what this host kept of it is old. (A host's own workers share the generations.)"""
-        told = (hint.mailbox_id for hint in hints if hint.kind is not Kind.LOST)
-        self._writer.bump({self._generations.slot(keys.mailbox(mailbox_id)) for mailbox_id in told})
+        told = [hint for hint in hints if hint.kind is not Kind.LOST]
+        slots = {self._generations.slot(keys.mailbox(hint.mailbox_id)) for hint in told}
+        slots |= self._slots_of_records(hint.mailbox_id for hint in told if hint.kind not in _OF_CONTENTS)
+        self._writer.bump(slots)
 
 
 def domain_set() -> Hint:

@@ -63,7 +63,7 @@ class Departures:
     async def _clear(self, user_id: str) -> None:
         while boxes := await self._store.mailboxes(user_id, BATCH):
             addresses = [address for held in boxes.values() for address in held]
-            with self._coherence.writing(list(boxes), addresses):
+            with self._coherence.writing(addresses=addresses, records=boxes):
                 await self._store.end(list(boxes), self._clock())
             self._coherence.tell([Hint(Kind.EXPIRED, mailbox_id) for mailbox_id in boxes])
         await self._store.silence(user_id)

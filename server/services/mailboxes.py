@@ -127,7 +127,7 @@ class MailboxService:
         token, now = secrets.token_urlsafe(32), self._clock()
         expires = _to_millisecond(now + life) if life else None
         mailbox = Mailbox(ids.new(), local_part, domain, _hash(token), now, expires, user_id)
-        with self._coherence.writing([mailbox.id], [mailbox.address]):
+        with self._coherence.writing(addresses=[mailbox.address], records=[mailbox.id]):
             await self._messages.create_inbox(mailbox, capacity)
             try:
                 await self._insert(mailbox, now, most)
@@ -203,7 +203,7 @@ class MailboxService:
 
     async def _record(self, mailbox_id: str, right: Callable[[Mailbox], bool]) -> Mailbox | None:
         """The record as the primary knows it, remembered from here on, if ``right`` says so."""
-        ticket = self._local.ticket(keys.mailbox(mailbox_id))
+        ticket = self._local.ticket(keys.record(mailbox_id))
         mailbox = await self._mailboxes.by_id(mailbox_id)
         if mailbox is None or not right(mailbox):
             return None
@@ -216,7 +216,7 @@ class MailboxService:
     async def delete(self, mailbox: Mailbox) -> None:
         """Its mail can be reached no more, and is off the disk within one partition interval."""
         addresses = await self._mailboxes.addresses(mailbox.id)
-        with self._coherence.writing([mailbox.id], [mailbox.address, *addresses]):
+        with self._coherence.writing(addresses=[mailbox.address, *addresses], records=[mailbox.id]):
             if await self._mailboxes.delete(mailbox.id):
                 DELETED.add()
             await self._messages.end({mailbox.id: mailbox.address}, "deleted")
@@ -234,7 +234,7 @@ class MailboxService:
             return mailbox
         self._limits.extend_mailbox(mailbox.id)
         await self._partitions.ensure([(expires, self._clock())])
-        with self._coherence.writing([mailbox.id], [mailbox.address]):
+        with self._coherence.writing(addresses=[mailbox.address], records=[mailbox.id]):
             await self._messages.move(mailbox.id, expires)
             extended = await self._mailboxes.extend(mailbox.id, expires)
         self._coherence.tell([Hint(Kind.ADDRESS, mailbox.id)])
@@ -245,7 +245,7 @@ class MailboxService:
     async def rotate_token(self, mailbox: Mailbox) -> NewMailbox:
         """A new token; the old one opens nothing from now on."""
         token = secrets.token_urlsafe(32)
-        with self._coherence.writing([mailbox.id]):
+        with self._coherence.writing(records=[mailbox.id]):
             if not await self._mailboxes.set_token(mailbox.id, _hash(token)):
                 raise Refused("mailbox_not_found")
         self._coherence.tell([Hint(Kind.ADDRESS, mailbox.id)])
@@ -268,7 +268,7 @@ class MailboxService:
     async def _bury(self, over: Mapping[str, Sequence[str]]) -> None:
         """``over``: the addresses that have become free, by mailbox, its own first."""
         gone = list(over)
-        with self._coherence.writing(gone, chain.from_iterable(over.values())):
+        with self._coherence.writing(addresses=chain.from_iterable(over.values()), records=gone):
             await self._messages.end({mailbox_id: own for mailbox_id, [own, *_] in over.items()}, "expired")
         EXPIRED.add(n=len(gone))
         self._coherence.tell([Hint(Kind.EXPIRED, mailbox_id) for mailbox_id in gone])

@@ -10,6 +10,7 @@ from server.model.message import Alias, Mailbox
 from server.store import rows
 from server.store.pools import Connection, Database, affected, translated
 from server.store.sql import SQL
+from server.store.together import Together
 
 
 class MailboxStore:
@@ -17,6 +18,7 @@ class MailboxStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._records = Together("mailbox", self._by_ids)
 
     async def insert(self, mailbox: Mailbox, most: int = 0) -> None:
         """Refused mailbox_exists when a mailbox has the address, as its own or as an alias; quota_reached when its user
@@ -44,9 +46,14 @@ class MailboxStore:
 
     async def by_id(self, mailbox_id: str) -> Mailbox | None:
         """The record; one that is not there takes as long."""
-        row = (await self._database.read([mailbox_id], SQL.mailbox_by_id, mailbox_id, sure=_knows))[0]
-        mailbox = rows.mailbox(row)
-        return mailbox if row["known"] else None
+        if self._database.copied:
+            return (await self._by_ids([mailbox_id]))[0]
+        return await self._records.answer(mailbox_id)
+
+    async def _by_ids(self, mailbox_ids: Sequence[str]) -> list[Mailbox | None]:
+        found = await self._database.read(mailbox_ids, SQL.mailboxes_by_id, mailbox_ids, sure=_knows)
+        read = [(row["known"], rows.mailbox(row)) for row in found]
+        return [mailbox if known else None for known, mailbox in read]
 
     async def by_address(self, local_part: str, domain: str) -> Mailbox | None:
         """The mailbox that mail to this address reaches: it is the mailbox's own or an alias that is switched on."""
@@ -106,7 +113,7 @@ class MailboxStore:
 
 
 def _knows(found: Sequence[asyncpg.Record]) -> bool:
-    return bool(found[0]["known"])
+    return all(row["known"] for row in found)
 
 
 async def _insert(connection: Connection, mailbox: Mailbox) -> None:

@@ -7,7 +7,7 @@ drop_after along, and when the two differ it is asked once more with the right s
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import asyncpg
 import msgspec
@@ -21,6 +21,7 @@ from server.model.webhook import written
 from server.store import deliveries, rows
 from server.store.pools import Connection, Database, affected
 from server.store.sql import SQL
+from server.store.together import Together
 
 Span = tuple[datetime, datetime]
 
@@ -38,6 +39,16 @@ class Candidate(msgspec.Struct, frozen=True):
     stored: Stored
     misses: Sequence[int]
     packed: bytes | None
+
+
+class PageOf(NamedTuple):
+    """One page that is asked for: of the mailbox whose mail lies in ``span``, the newest with a seq < ``before``."""
+
+    mailbox_id: str
+    span: Span
+    before: int
+    limit: int
+    offset: int
 
 
 def span(drop_after: datetime | None, now: datetime) -> Span:
@@ -59,6 +70,8 @@ class MessageStore:
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database, self._clock = database, clock
         self._unpack = zstandard.ZstdDecompressor().decompress
+        # apart, because a span without an end has many partitions, which all of a statement would be planned for
+        self._ending, self._endless = (Together(what, self._pages) for what in ("page", "endless page"))
 
     async def _spanned(
         self, mailbox: Mailbox, ask: Callable[[Span], Awaitable[list[asyncpg.Record]]]
@@ -88,11 +101,26 @@ class MessageStore:
 
     async def page(self, mailbox: Mailbox, limit: int, offset: int, before: int) -> tuple[list[Stored], int]:
         """Newest first, seq < ``before``; and the mailbox's total."""
-        found = await self._spanned(
-            mailbox,
-            lambda s: self._database.read([mailbox.id], SQL.message_page, mailbox.id, *s, before, limit, offset),
-        )
+
+        async def ask(where: Span) -> list[asyncpg.Record]:
+            question = PageOf(mailbox.id, where, before, limit, offset)
+            if offset or self._database.copied:  # who skips much takes long, and nobody else shall wait for it
+                return (await self._pages([question]))[0]
+            return await (self._endless if where[1] == FOREVER else self._ending).answer(question)
+
+        found = await self._spanned(mailbox, ask)
         return [rows.stored(row) for row in found if row["id"] is not None], found[0]["total"] if found else 0
+
+    async def _pages(self, asked: Sequence["PageOf"]) -> list[list[asyncpg.Record]]:
+        """The rows of each page; none where there is no inbox."""
+        ids_, before = [one.mailbox_id for one in asked], [one.before for one in asked]
+        limits, offsets = [one.limit for one in asked], [one.offset for one in asked]
+        least, most = min(one.span[0] for one in asked), max(one.span[1] for one in asked)
+        found = await self._database.read(ids_, SQL.message_pages, ids_, before, limits, offsets, least, most)
+        pages: list[list[asyncpg.Record]] = [[] for _ in asked]
+        for row in found:
+            pages[row["n"] - 1].append(row)
+        return pages
 
     async def one(self, mailbox: Mailbox, message_id: str) -> Stored:
         """Refused message_not_found."""

@@ -67,6 +67,11 @@ class Database:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", copies: Copies | None = None) -> None:
         self.pool, self._copies = pool, copies
 
+    @property
+    def copied(self) -> bool:
+        """Whether there are replicas: then a question is put alone, for each key has a replica of its own."""
+        return self._copies is not None
+
     async def read(
         self, keys: Sequence[str], sql: str, *args: Any, sure: Callable[[list[asyncpg.Record]], bool] | None = None
     ) -> list[asyncpg.Record]:

@@ -67,7 +67,7 @@ async def test_every_read_of_a_mailbox_touches_one_partition(pools: Pools) -> No
     [[row]] = await batch.write(pools.messages, 0, [item(box)], now())
     where = span(box.expires_at, now())
     plans = {
-        "message_page": await planned(pools, SQL.message_page, box.id, *where, 1 << 62, 50, 0),
+        "message_pages": await planned(pools, SQL.message_pages, [box.id], [1 << 62], [50], [0], *where),
         "message_one": await planned(pools, SQL.message_one, box.id, *where, row.seq, row.id),
         "body": await planned(pools, SQL.body, row.body_id, row.body_drop_after),
         "search": await planned(

@@ -176,7 +176,8 @@ class Counted:
 
     def forget(self, one: Owner) -> None:
         """What the worker remembers of an account and its mailbox is void."""
-        known = keys.mailbox(one.ids["mailbox"]), keys.user(one.ids["user"])
+        mailbox = one.ids["mailbox"]
+        known = keys.mailbox(mailbox), keys.record(mailbox), keys.user(one.ids["user"])
         self._other.bump({self._generations.slot(key) for key in known})
 
 

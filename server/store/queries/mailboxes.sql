@@ -8,14 +8,17 @@ WITH made AS (
 )
 INSERT INTO mailboxes.addresses (local_part, domain, mailbox_id, created_at) VALUES ($2, $3, $1, $6)
 
--- name: mailbox_by_id
--- There is always a row: what is not there must not be heard in the time its answer takes.
-SELECT true AS known, id, local_part, domain, token_hash, user_id, created_at, expires_at
-FROM mailboxes.mailboxes WHERE id = $1
-UNION ALL
-SELECT false, $1, 'nobody.at.all', 'nowhere', pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex'), $1,
-    pg_catalog.to_timestamp(0), pg_catalog.to_timestamp(0)
-LIMIT 1
+-- name: mailboxes_by_id
+-- There is a row for each id, in their order: what is not there must not be heard in the time its answer takes.
+SELECT m.id IS NOT NULL AS known, asked.id, coalesce(m.local_part, 'nobody.at.all') AS local_part,
+    coalesce(m.domain, 'nowhere') AS domain,
+    coalesce(m.token_hash, pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex')) AS token_hash,
+    CASE WHEN m.id IS NULL THEN asked.id ELSE m.user_id END AS user_id,
+    coalesce(m.created_at, pg_catalog.to_timestamp(0)) AS created_at,
+    CASE WHEN m.id IS NULL THEN pg_catalog.to_timestamp(0) ELSE m.expires_at END AS expires_at
+FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, n)
+LEFT JOIN mailboxes.mailboxes m ON m.id = asked.id
+ORDER BY asked.n
 
 -- name: mailbox_by_address
 -- What RCPT asks: the mailbox an address leads to, be it its own or an alias. One that is switched off leads nowhere.

@@ -1,19 +1,23 @@
 -- Mail itself: lists, one, bodies, search, deletion, moving.
 
--- name: message_page
--- $2..$3 is the span of drop_after the mailbox's record names, which prunes to its partition when the plan is made. The join
--- brings the counters along and says where the mail really lies: after an extension elsewhere the caller asks again there.
-SELECT i.total, i.drop_after AS inbox_drop_after, m.*
-FROM messages.inboxes i
+-- name: message_pages
+-- A page of each of several mailboxes: n says of which. $5..$6 is the span of drop_after that the mailboxes' records name,
+-- which prunes to their partitions when the plan is made; each inbox's own drop_after prunes to its one when it is read. The join
+-- brings the counters along and says where the mail really lies: after an extension out of the span the caller asks again.
+SELECT asked.n, i.total, i.drop_after AS inbox_drop_after, m.*
+FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::integer[])
+    WITH ORDINALITY AS asked (mailbox_id, before, most, skipped, n)
+JOIN messages.inboxes i ON i.mailbox_id = asked.mailbox_id
 LEFT JOIN LATERAL (
     SELECT m.mailbox_id, m.seq, m.id, m.received_at, m.body_id, m.body_drop_after, m.size, m.is_read, m.envelope_from,
         m.sender, m.recipient, m.subject, m.preview, m.details
     FROM messages.messages m
-    WHERE m.mailbox_id = $1 AND m.drop_after BETWEEN $2 AND $3 AND m.seq < $4
-    ORDER BY m.seq DESC LIMIT $5 OFFSET $6
+    WHERE m.mailbox_id = asked.mailbox_id AND m.seq < asked.before AND m.drop_after BETWEEN $5 AND $6
+        AND m.drop_after >= CASE WHEN i.drop_after = 'infinity' THEN $5 ELSE i.drop_after END
+        AND m.drop_after <= i.drop_after
+    ORDER BY m.seq DESC LIMIT asked.most OFFSET asked.skipped
 ) m ON true
-WHERE i.mailbox_id = $1
-ORDER BY m.seq DESC
+ORDER BY asked.n, m.seq DESC
 
 -- name: message_one
 -- By id through its seq, which is part of it.
