@@ -30,7 +30,7 @@ from server.model.message import Mailbox
 from server.web import caller
 from server.web.caller import Credential
 from server.web.gate import Gate
-from server.web.hot import Answer, Front, Hot, Known, front_of
+from server.web.hot import BURST_BYTES, Answer, Front, Hot, Known, Whole, front_of
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
 from server.web.requests import Call, Staying
@@ -42,6 +42,7 @@ DURATION: Final = Histogram("http_request_duration_seconds", "Time to make an an
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SLOW: Final = 1.0  # seconds
+_WHOLE_MAX: Final = BURST_BYTES  # bytes of a body that is written without asking whether the client takes it
 _RETRY_AFTER: Final = ("Retry-After", "1")
 
 # No shared cache may keep or mix up what belongs to one caller: nginx, for one, ignores Authorization in its keys.
@@ -177,20 +178,27 @@ class Endpoint:
 
     def _response(
         self, front: Front | None, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language
-    ) -> web.Response:
+    ) -> web.StreamResponse:
         status, body, tag, extra = reply
-        if status == 200 and self._shared:
-            extra = (*self._shared, *extra)  # what the handler says of caches goes over it
         if tag and request.method in ("GET", "HEAD"):
             condition = request.headers.get("If-None-Match")
             if condition is not None and matches(condition, tag):
                 status, body, extra = 304, b"", _only_caching(extra)
+        if front is not None and not extra and len(body) <= _WHOLE_MAX and self._stays(request):
+            limits = limit_lines(verdict) if verdict is not None else b""
+            head = _head(status, tongue if body else None, tag, len(body))
+            return Whole(front, status, head + self._hot.tail(time.monotonic(), limits) + body)
         response = Answer(body=body or None, status=status, headers=_WITH_BODY[tongue] if body else _BODILESS)
         response.front = front
         if tag:
             response.headers["ETag"] = tag
         self._finish(request, response.headers, extra, verdict)
         return response
+
+    def _stays(self, request: web.Request) -> bool:
+        """Whether the answer's head has nothing that hangs on its request, and the connection stays open."""
+        plain = request.version == HttpVersion11 and request.method != "HEAD" and not self._origins.open
+        return plain and request.keep_alive
 
     def _finish(
         self,
@@ -217,8 +225,8 @@ class Endpoint:
 
         def rendered(ready: Ready) -> tuple[bytes, bool]:
             if condition is not None and matches(condition, ready.etag):
-                return _lines(304, _BODILESS, ready.etag), False
-            return _lines(200, _WITH_BODY[key[2]], ready.etag, len(ready.body)), True
+                return _head(304, None, ready.etag, 0), False
+            return _head(200, key[2], ready.etag, len(ready.body)), True
 
         self._hot.learn(front.heads[0], Known(key, client, self._tally(200 if condition is None else 304), rendered))
 
@@ -286,13 +294,25 @@ def limit_lines(verdict: Verdict) -> bytes:
     )
 
 
-def _lines(status: int, headers: CIMultiDict[str], tag: str, length: int | None = None) -> bytes:
-    """The head of a kept answer, as aiohttp would write it, without Date and the empty line."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
-    lines.append(f"ETag: {tag}")
-    if length is not None:
-        lines.append(f"Content-Length: {length}")
-    return "\r\n".join(lines).encode() + b"\r\n"
+_fixed: Final[dict[tuple[int, Language | None], bytes]] = {}
+
+
+def _head(status: int, tongue: Language | None, tag: str, length: int) -> bytes:
+    """The head of an answer as aiohttp would write it, but for Date, limits and the empty line. ``tongue``: its body's,
+    None where there is none.
+    """
+    fixed = _fixed.get((status, tongue))
+    if fixed is None:
+        headers = _BODILESS if tongue is None else _WITH_BODY[tongue]
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        fixed = _fixed[status, tongue] = "\r\n".join(lines).encode() + b"\r\n"
+    tagged = b"ETag: %b\r\n" % tag.encode() if tag else b""
+    if status in (204, 304):  # which have no body and say no length (RFC 9110 section 8.6)
+        return fixed + tagged
+    return b"%b%bContent-Length: %d\r\n" % (fixed, tagged, length)
 
 
 def _only_caching(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

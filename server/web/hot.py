@@ -96,10 +96,14 @@ class Hot:
         kept.used = True
         known.tally.n += 1
         self._hits.n += 1
+        tail = self.tail(now, limits)
+        return known.lines + tail + kept.ready.body if known.whole else known.lines + tail
+
+    def tail(self, now: float, limits: bytes) -> bytes:
+        """The end of a head: Date, the lines of a limit, the empty line."""
         if now > self._until:
             self._set_date(now)
-        tail = b"%b%b\r\n" % (self._date, limits) if limits else self._tail
-        return known.lines + tail + kept.ready.body if known.whole else known.lines + tail
+        return b"%b%b\r\n" % (self._date, limits) if limits else self._tail
 
     def _found(self, known: Known) -> Kept | None:
         """What is kept under the key now, rendered."""
@@ -146,6 +150,7 @@ class Front(asyncio.Protocol):
         "_passed",
         "_passing",
         "_paused",
+        "_transport",
         "_until",
         "_write",
         "asked",
@@ -155,6 +160,7 @@ class Front(asyncio.Protocol):
 
     def __init__(self, inner: RequestHandler, hot: Hot) -> None:
         self._inner, self._answer = inner, hot.answer
+        self._transport: asyncio.Transport
         self._write: Callable[[bytes], None]
         self._passing = self._paused = False
         self._passed = self._until = (
@@ -165,7 +171,8 @@ class Front(asyncio.Protocol):
         self.client: str | None = None  # whose requests these are; None: a proxy's, whose heads say whose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._write = cast(asyncio.Transport, transport).write  # uvloop's is one in all but its bases
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
+        self._write = self._transport.write
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -205,6 +212,12 @@ class Front(asyncio.Protocol):
             self._passing = not heads
             self.heads = [*self.heads, *heads] if heads else []
         self._inner.data_received(data)
+
+    def write(self, answer: bytes) -> None:
+        """Write what a handler made. ConnectionError when the client has gone."""
+        if self._transport.is_closing():
+            raise ConnectionResetError
+        self._write(answer)
 
     def finished(self) -> None:
         """The answer to the oldest request in progress has been written."""
@@ -284,6 +297,27 @@ class Taken(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         return None
+
+
+class Whole(web.StreamResponse):
+    """An answer that is bytes from its status line to its end, on a connection that stays open: one write, where
+    aiohttp would put a head together. Made for requests of HTTP/1.1 that a ``front`` brought.
+    """
+
+    def __init__(self, front: Front, status: int, wire: bytes) -> None:
+        super().__init__(status=status)
+        self._front, self._wire = front, wire
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing is left to prepare."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        self._front.write(self._wire)
+        self._front.finished()
 
 
 class Answer(web.Response):

@@ -86,6 +86,23 @@ async def test_it_is_the_same_answer_but_for_the_date(one: tuple[Server, Box, Wi
     assert hot[1]["Date"]
 
 
+async def test_answer_written_at_once_says_what_one_that_aiohttp_puts_together_says(
+    one: tuple[Server, Box, Wire],
+) -> None:
+    server, box, _ = one
+    tag = (await (await Wire.open(server)).ask(head(box)))[1]["ETag"]
+    cases = [("", ""), ("?limit=0", ""), ("/search?q=first", ""), ("", f"If-None-Match: {tag}\r\n")]
+    cases += [("", "Accept-Language: zh\r\n"), ("/nothing", "Accept-Language: zh\r\n")]
+    for path, extra in cases:
+        whole = await (await Wire.open(server)).ask(head(box, path, extra))
+        apart = await (await Wire.open(server)).ask(head(box, path, extra + "Connection: close\r\n"))
+        assert apart[1].pop("Connection") == "close"
+        for _, headers, _ in (whole, apart):
+            for name in ("Date", "X-RateLimit-Remaining", "X-RateLimit-Reset"):
+                headers.pop(name, None)
+        assert whole == apart, (path, extra)
+
+
 async def test_a_write_is_seen_by_the_next_request(one: tuple[Server, Box, Wire]) -> None:
     server, box, wire = one
     for n in range(20):
