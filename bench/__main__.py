@@ -123,20 +123,21 @@ def http(
     settings: Settings = None,
     mailboxes: Annotated[
         int, typer.Option(min=1, max=200_000, help="different mailboxes, each with its token")
-    ] = 10_000,
+    ] = 20_000,
     connections: Annotated[int, typer.Option(min=1, max=10_000, help="keep-alive connections")] = 100,
-    generators: Annotated[int, typer.Option(min=1, max=16, help="generator processes")] = 1,
-    rate: Annotated[float, typer.Option(min=0, help="requests per second to offer; 0: as fast as answered")] = 0.0,
-    peer: Annotated[bool, typer.Option(help="measure a bare aiohttp route beside ours")] = True,
+    rate: Annotated[float, typer.Option(min=0, help="requests per second of the offered runs; 0: none")] = 10_000.0,
+    mail_every: Annotated[int, typer.Option(min=0, help="a mail after one in so many requests; 0: none")] = 100,
+    cold_runs: Annotated[int, typer.Option(min=1, max=50, help="first reads of all mailboxes")] = 3,
+    peers: Annotated[bool, typer.Option(help="measure nginx and a bare aiohttp route beside ours")] = True,
     http: Http = "",
     smtp: Smtp = "",
     i_own_this_target: Owned = False,
     work_dir: WorkDir = None,
 ) -> None:
-    """List reads per second over many mailboxes, beside a bare aiohttp route."""
+    """A fleet polls lists while mail arrives, beside nginx's `return 200` and a bare aiohttp route; first reads."""
     target = _target(http, smtp, i_own_this_target)
     options = scenario_http.Options(
-        _plan(workers, settings), runs, seconds, mailboxes, connections, generators, rate, peer
+        _plan(workers, settings), runs, seconds, mailboxes, connections, rate, mail_every, cold_runs, peers
     )
     with work_directory(work_dir) as work:
         _save("http", work, options, target, scenario_http.run(console, options, work, target))

@@ -1,4 +1,5 @@
-"""Other people's servers to stand beside ours: smtp-sink, aiosmtpd's Mailbox, Postfix to Maildir, a bare aiohttp route.
+"""Other people's servers to stand beside ours: smtp-sink, aiosmtpd's Mailbox, Postfix to Maildir, a bare aiohttp
+route, nginx `return 200`.
 
 Lives here: their configuration and how to count what they stored. Must not know: our server, or how load is made.
 """
@@ -202,3 +203,45 @@ def bare_aiohttp(work: Path, workers: int, path: str, body: bytes) -> Iterator[t
             log = work / f"aiohttp-{number}.log"
             pids.append(stack.enter_context(running(command, log, partial(_says_ready, log))))
         yield endpoint, tuple(pids)
+
+
+_NGINX_CONF = """\
+worker_processes {workers};
+daemon off;
+pid {home}/pid;
+error_log {home}/error.log;
+events {{ worker_connections 16384; }}
+http {{
+    access_log off;
+    server_tokens off;
+    keepalive_requests 1000000000;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    server {{
+        listen {endpoint} reuseport;
+        location / {{
+            default_type "application/json; charset=utf-8";
+            return 200 '{body}';
+        }}
+    }}
+}}
+"""
+_NGINX_WORD_MAX = 4000  # bytes of one word of its configuration
+
+
+@contextmanager
+def nginx_return(work: Path, workers: int, body: bytes) -> Iterator[tuple[Endpoint, tuple[int, ...]]]:
+    """nginx with ``workers`` processes that answers everything with ``body``, out of its configuration: no look-up, no
+    file; yields its endpoint and pid."""
+    if len(body) > _NGINX_WORD_MAX or any(char in body for char in b"'\\$"):
+        raise LaunchError(f"nginx cannot be told to return these {len(body)} bytes")
+    program, home, endpoint = require_program("nginx", "nginx-light"), work / "nginx", free_endpoint()
+    home.mkdir()
+    text = _NGINX_CONF.format(workers=workers, home=home, endpoint=endpoint, body=body.decode())
+    (home / "nginx.conf").write_text(text)
+    command = [program, "-p", str(home), "-c", str(home / "nginx.conf"), "-e", str(home / "error.log")]
+    with running(command, work / "nginx.log", lambda: accepts(endpoint)) as pid:
+        yield endpoint, (pid,)

@@ -1,35 +1,49 @@
-"""Scenario ``http``: reading the lists of many mailboxes, beside a bare aiohttp route with as many workers.
+"""Scenario ``http``: a fleet polls the lists of many mailboxes while mail arrives, beside nginx's ``return 200`` and a
+bare aiohttp route with the same body; and the first read of each mailbox, beside the bare rate of its SELECT.
 
-Must not know: how load is made (``client_http``), or how servers are started (``launch``, ``peers``).
+Must not know: how load is made (``client_polls``, ``client_http``), or how servers are started (``launch``, ``peers``).
 """
 
 import asyncio
+import os
+import signal
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
+import psutil
 from rich.console import Console
 
 from bench.client_api import Api, Mailbox
 from bench.client_http import Generators, Load, Outcome, Request, get_request
+from bench.client_polls import Fleet, Poll, Seen, Shared, postman
 from bench.client_smtp import sample_message, send_all
-from bench.launch import Plan, own_server
-from bench.peers import bare_aiohttp
+from bench.launch import LaunchError, Plan, own_server
+from bench.peers import bare_aiohttp, nginx_return
 from bench.processes import CpuTime, Neighbours, cpu_time
-from bench.report import latency_cells, progress, show_latency, table
-from bench.stats import cpu_ratio, paired_ratio, summarise
+from bench.report import latency_cells, milliseconds, progress, show_latency, table
+from bench.stats import cpu_ratio, paired_ratio, percentile, summarise
 from bench.target import Endpoint, Target
+from server.store.embedded import running_dsn
 
-OURS, BARE = "tempmail", "bare aiohttp"
+OURS, BARE, NGINX = "tempmail", "bare aiohttp", "nginx return 200"
 _MAILS_EACH = 3
 _FILL_SESSIONS = 50
 _FILL_DEADLINE = 900.0
 _COLD_DEADLINE = 300.0
 _WARM_UP_PASSES = 3
+_WARM_UP_SECONDS = 3.0
+_RELOAD_SECONDS = 60.0
+_SELECT_CONNECTIONS = 8
+_QUERY: Final = f"?limit={_MAILS_EACH}"  # lists that stay as long as the peers' body, however much mail arrives
 
 
 class LoadError(Exception):
@@ -38,30 +52,51 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``rate`` in requests per second, 0 for a closed loop; ``generators`` is the number of generator processes."""
+    """``rate`` in requests per second, for the runs at an offered rate (0: none); after one in ``mail_every`` requests
+    a mail goes to the mailbox that was read (0: none); ``cold_runs`` first reads of all mailboxes.
+    """
 
     server: Plan
     runs: int
     seconds: float
     mailboxes: int
     connections: int
-    generators: int
     rate: float
-    peer: bool
+    mail_every: int
+    cold_runs: int
+    peers: bool
 
 
 @dataclass(slots=True)
 class Side:
-    """One of those compared, and what was seen of it: requests/s, CPU microseconds a request, others' cores, by run."""
+    """One of those compared, and what was seen of it, by run: requests/s, CPU microseconds a request (server,
+    PostgreSQL, generator), mails/s, others' cores; latencies at full speed, and at the offered rate by run.
+    """
 
     name: str
     endpoint: Endpoint
     pids: tuple[int, ...]
+    common: Shared | None = None
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     postgres: list[float] = field(default_factory=list)
+    generator: list[float] = field(default_factory=list)
+    mails: list[float] = field(default_factory=list)
     neighbours: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    offered: list[list[float]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Cold:
+    """First reads of all mailboxes, by run, beside the SELECT alone: reads/s and CPU microseconds a read."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    postgres: list[float] = field(default_factory=list)
+    p95: list[float] = field(default_factory=list)
+    select_rates: list[float] = field(default_factory=list)
+    select_cpu: list[float] = field(default_factory=list)
 
 
 async def fill(target: Target, count: int, advance: Callable[[int], None]) -> list[Mailbox]:
@@ -81,12 +116,12 @@ async def fill(target: Target, count: int, advance: Callable[[int], None]) -> li
     return boxes
 
 
-async def list_body(target: Target, box: Mailbox) -> bytes:
+async def list_body(target: Target, box: Mailbox, query: str = "") -> bytes:
     """The list of one mailbox, as its holder reads it."""
     head = {"Authorization": f"Bearer {box.token}"}
     async with (
         aiohttp.ClientSession() as session,
-        session.get(target.http.base_url + box.messages_path, headers=head) as got,
+        session.get(target.http.base_url + box.messages_path + query, headers=head) as got,
     ):
         return await got.read()
 
@@ -96,101 +131,203 @@ def _cpu(pids: Sequence[int]) -> CpuTime:
     return CpuTime(sum(each.server for each in readings), sum(each.postgres for each in readings))
 
 
-def _judge(side: Side, outcome: Outcome) -> None:
+def _judge(name: str, outcome: Outcome | Seen) -> None:
     if outcome.errors:
-        raise LoadError(f"{side.name}: {dict(outcome.errors)}")
+        raise LoadError(f"{name}: {dict(outcome.errors)}")
     if not outcome.latencies:
-        raise LoadError(f"{side.name}: nothing was answered")
+        raise LoadError(f"{name}: nothing was answered")
 
 
-def _measure(generators: Generators, side: Side, load: Load, seed: int) -> None:
+def _reload(pid: int) -> None:
+    """Replace the workers of our server, so that nothing is left in their memory."""
+    before = {child.pid for child in psutil.Process(pid).children() if not child.name().startswith("postgres")}
+    os.kill(pid, signal.SIGHUP)
+    give_up = time.monotonic() + _RELOAD_SECONDS
+    while before & {child.pid for child in psutil.Process(pid).children()}:
+        if time.monotonic() > give_up:
+            raise LaunchError("the workers were not replaced")
+        time.sleep(0.1)
+    time.sleep(0.5)
+
+
+def _select(dsn: str, boxes: Sequence[Mailbox], cold: Cold) -> None:
+    command = [sys.executable, "-m", "bench.peer_select", dsn, str(_SELECT_CONNECTIONS)]
+    ids = "\n".join(box.id for box in boxes)
+    done = subprocess.run(command, input=ids, capture_output=True, text=True, timeout=_COLD_DEADLINE, check=False)
+    if done.returncode:
+        raise LoadError(f"the bare SELECT failed: {done.stderr.strip()[-500:]}")
+    rate, cpu = map(float, done.stdout.split())
+    cold.select_rates.append(rate)
+    cold.select_cpu.append(cpu * 1e6)
+
+
+def _first_reads(options: Options, work: Path, aim: Target, boxes: Sequence[Mailbox], step: Callable[[], None]) -> Cold:
+    """Read every mailbox once from new workers, and warm them up in the end."""
+    cold, pids = Cold(), () if aim.pid is None else (aim.pid,)
+    dsn = running_dsn(work / "data") if aim.pid is not None else None
+    wires = [Request(get_request(aim.http, box.messages_path + _QUERY, box.token), box.id.encode()) for box in boxes]
+    once = Load(options.connections, _COLD_DEADLINE, once=True)
+    with Generators(1, {OURS: wires}) as generators:
+        for number in range(options.cold_runs if aim.pid is not None else 1):
+            if aim.pid is not None:
+                _reload(aim.pid)
+            before = _cpu(pids)
+            outcome = generators.run(aim.http, OURS, once, number)
+            spent = _cpu(pids).since(before)
+            _judge(OURS, outcome)
+            cold.rates.append(outcome.rate)
+            cold.p95.append(summarise(outcome.latencies).p95)
+            cold.cpu.append(spent.server / len(boxes) * 1e6)
+            cold.postgres.append(spent.postgres / len(boxes) * 1e6)
+            if dsn is not None:
+                _select(dsn, boxes, cold)
+            step()
+        for number in range(_WARM_UP_PASSES):  # each worker has a cache of its own, and one pass fills only one of them
+            _judge(OURS, generators.run(aim.http, OURS, once, number))
+    return cold
+
+
+@contextmanager
+def _post(work: Path, target: Target, boxes: Sequence[Mailbox]) -> Iterator[Shared]:
+    """A postman at work, for a fleet to order mail from."""
+    common = Shared(work / "acknowledged", work / "post")
+    with common.counts.open("wb") as file:
+        file.write(_MAILS_EACH.to_bytes(4, sys.byteorder) * len(boxes))
+    os.mkfifo(common.post)
+    arguments = (target.smtp, [box.address for box in boxes], common, sample_message("news", 2000))
+    process = get_context("spawn").Process(target=postman, args=arguments, daemon=True)
+    process.start()
+    try:
+        yield common
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _measure(fleet: Fleet, side: Side, load: Poll, seed: int) -> None:
     before, neighbours = _cpu(side.pids), Neighbours()
-    outcome = generators.run(side.endpoint, side.name, load, seed)
-    side.neighbours.append(neighbours.cores())
-    spent = _cpu(side.pids).since(before)
-    _judge(side, outcome)
-    side.rates.append(outcome.rate)
-    side.latencies.extend(outcome.latencies)
+    seen = fleet.run(side.endpoint, side.name, side.common, load, seed)
+    spent, others = _cpu(side.pids).since(before), neighbours.cores()
+    _judge(side.name, seen)
+    if load.rate:
+        side.offered.append(list(seen.latencies))
+        return
+    answers = len(seen.latencies)
+    side.neighbours.append(others)
+    side.rates.append(seen.rate)
+    side.mails.append(seen.mails / seen.seconds)
+    side.generator.append(seen.cpu / answers * 1e6)
+    side.latencies.extend(seen.latencies)
     if side.pids:
-        side.cpu.append(spent.server / len(outcome.latencies) * 1e6)
-        side.postgres.append(spent.postgres / len(outcome.latencies) * 1e6)
+        side.cpu.append(spent.server / answers * 1e6)
+        side.postgres.append(spent.postgres / answers * 1e6)
+
+
+def _sides(options: Options, work: Path, aim: Target, boxes: Sequence[Mailbox], stack: ExitStack) -> list[Side]:
+    mailed = stack.enter_context(_post(work, aim, boxes))
+    sides = [Side(OURS, aim.http, () if aim.pid is None else (aim.pid,), mailed)]
+    if options.peers:
+        body = asyncio.run(list_body(aim, boxes[0], _QUERY))
+        workers = aim.workers or options.server.workers
+        sides.append(Side(NGINX, *stack.enter_context(nginx_return(work, workers, body))))
+        sides.append(Side(BARE, *stack.enter_context(bare_aiohttp(work, workers, _bare_path(boxes[0]), body))))
+    return sides
+
+
+def _bare_path(box: Mailbox) -> str:
+    """As long as ours, and a plain route: the peer at its best."""
+    return "/" + "x" * (len(box.messages_path + _QUERY) - 1)
+
+
+def _polled(options: Options, sides: Sequence[Side], boxes: Sequence[Mailbox], step: Callable[[], None]) -> None:
+    """Closed loops of all sides in turn, then the offered rate of all in turn."""
+    http = sides[0].endpoint
+    ours = [get_request(http, box.messages_path + _QUERY, box.token) for box in boxes]
+    theirs = [get_request(http, _bare_path(box), box.token) for box in boxes]
+    with Fleet({OURS: ours, BARE: theirs, NGINX: theirs}) as fleet:
+        warm = Poll(options.connections, _WARM_UP_SECONDS, mail_every=options.mail_every)
+        _judge(OURS, fleet.run(http, OURS, sides[0].common, warm, options.runs))
+        for rate in (0.0, options.rate) if options.rate else (0.0,):
+            for number in range(options.runs):
+                for side in sides if number % 2 == 0 else reversed(sides):
+                    mail_every = options.mail_every if side.common else 0
+                    _measure(fleet, side, Poll(options.connections, options.seconds, rate, mail_every), number)
+                    step()
 
 
 def _all_cpu(side: Side) -> list[float]:
     return [server + postgres for server, postgres in zip(side.cpu, side.postgres, strict=True)]
 
 
-def _account(sides: Sequence[Side], offered: bool) -> dict[str, Any]:
-    ours = sides[0]
-    account: dict[str, Any] = {}
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _account(sides: Sequence[Side]) -> dict[str, Any]:
+    ours, account = sides[0], {}
     for side in sides:
+        p95 = [percentile(sorted(values), 0.95) for values in side.offered]
         account[side.name] = {
-            "rate": statistics.median(side.rates),
+            "rate": _median(side.rates),
             "rates": side.rates,
-            "server_cpu_us": statistics.median(side.cpu) if side.cpu else None,
-            "postgres_cpu_us": statistics.median(side.postgres) if side.postgres else None,
-            "neighbours": statistics.median(side.neighbours),
+            "server_cpu_us": _median(side.cpu),
+            "postgres_cpu_us": _median(side.postgres),
+            "generator_cpu_us": _median(side.generator),
+            "mails": _median(side.mails),
+            "neighbours": _median(side.neighbours),
             "latency": asdict(summarise(side.latencies)),
-            "ours_over_this": None if side is ours or offered else paired_ratio(ours.rates, side.rates),
+            "offered_p95": p95,
+            "offered": asdict(summarise([value for values in side.offered for value in values])),
+            "ours_over_this": None if side is ours else paired_ratio(ours.rates, side.rates),
             "cpu_this_over_ours": None if side is ours else cpu_ratio(_all_cpu(ours), _all_cpu(side)),
         }
     return account
 
 
-def _show(console: Console, options: Options, sides: Sequence[Side], account: dict[str, Any]) -> None:
-    rows = []
+def _show(console: Console, options: Options, sides: Sequence[Side], account: dict[str, Any], cold: Cold) -> None:
+    rows, offered = [], []
     for side in sides:
         entry = account[side.name]
-        cpu = [f"{entry[key]:.1f}" if entry[key] else "-" for key in ("server_cpu_us", "postgres_cpu_us")]
+        cpu = [
+            f"{entry[key]:.1f}" if entry[key] else "-"
+            for key in ("server_cpu_us", "postgres_cpu_us", "generator_cpu_us")
+        ]
         ratios = [f"{entry[key]:.2f}" if entry[key] else "-" for key in ("ours_over_this", "cpu_this_over_ours")]
-        rows.append(
-            [
-                side.name,
-                f"{entry['rate']:,.0f}",
-                *cpu,
-                f"{entry['neighbours']:.2f}",
-                *latency_cells(summarise(side.latencies)),
-                *ratios,
-            ]
-        )
-    loop = f"{options.rate:,.0f}/s offered, latency from the due time" if options.rate else "closed loop"
-    title = f"list of one of {options.mailboxes:,} mailboxes: {loop}, {options.connections} connections, own generator"
-    measures = ["requests/s", "CPU us", "PG us", "others' cores", "p50", "p95", "p99", "max", "rate ratio", "CPU ratio"]
-    console.print(table(title, ["server", *measures], rows))
+        figures = [f"{entry['rate']:,.0f}", f"{entry['mails']:,.0f}", *cpu, f"{entry['neighbours']:.2f}"]
+        rows.append([side.name, *figures, *latency_cells(summarise(side.latencies)), *ratios])
+        if side.offered:
+            every = [value for values in side.offered for value in values]
+            p95 = milliseconds(statistics.median(entry["offered_p95"]))
+            offered.append([side.name, p95, *latency_cells(summarise(every))])
+    mail = f"a mail after one in {options.mail_every} requests" if options.mail_every else "no mail"
+    title = f"lists of {options.mailboxes:,} mailboxes, {mail}, {options.connections} connections, no stale answer"
+    measures = ["requests/s", "mails/s", "CPU us", "PG us", "generator us", "others' cores", "p50", "p95", "p99", "max"]
+    console.print(table(title, ["server", *measures, "rate ratio", "CPU ratio"], rows))
+    if offered:
+        title = f"{options.rate:,.0f} requests/s offered, latency from the due time"
+        console.print(table(title, ["server", "p95, median of runs", "p50", "p95", "p99", "max"], offered))
     show_latency(console, f"{OURS}: latency", sides[0].latencies)
-
-
-def _requests(target: Target, boxes: Sequence[Mailbox], bare_path: str) -> dict[str, Sequence[Request]]:
-    ours = [Request(get_request(target.http, box.messages_path, box.token), box.id.encode()) for box in boxes]
-    return {OURS: ours, BARE: [Request(get_request(target.http, bare_path, boxes[0].token))]}
+    line = f"first read of each mailbox: {statistics.median(cold.rates):,.0f}/s"
+    line += f", p95 {milliseconds(statistics.median(cold.p95))}"
+    if cold.select_rates:
+        ratio = paired_ratio(cold.rates, cold.select_rates)
+        line += f", CPU {statistics.median(cold.cpu):.0f} us + PostgreSQL {statistics.median(cold.postgres):.0f} us"
+        line += f"; its SELECT alone: {statistics.median(cold.select_rates):,.0f}/s; ratio {ratio:.2f}"
+    console.print(line)
 
 
 def run(console: Console, options: Options, work: Path, target: Target | None) -> dict[str, Any]:
-    """Measure and show; returns one account per server and the rate of the first read of each mailbox."""
+    """Measure and show; returns one account per server, and the first reads."""
     with ExitStack() as stack:
         aim = target or stack.enter_context(own_server(work, options.server))
         bar = stack.enter_context(progress(console))
         filling = bar.add_task("mailboxes and their mail", total=options.mailboxes * (1 + _MAILS_EACH))
         boxes = asyncio.run(fill(aim, options.mailboxes, lambda count: bar.advance(filling, count)))
-        sides = [Side(OURS, aim.http, () if aim.pid is None else (aim.pid,))]
-        path = "/" + "x" * (len(boxes[0].messages_path) - 1)  # as long as ours, and a plain route: the peer at its best
-        if options.peer:
-            body = asyncio.run(list_body(aim, boxes[0]))
-            bare = stack.enter_context(bare_aiohttp(work, aim.workers or options.server.workers, path, body))
-            sides.append(Side(BARE, *bare))
-        generators = stack.enter_context(Generators(options.generators, _requests(aim, boxes, path)))
-        cold = generators.run(aim.http, OURS, Load(options.connections, _COLD_DEADLINE, once=True), 0)
-        _judge(sides[0], cold)
-        load = Load(options.connections, options.seconds, options.rate)
-        task = bar.add_task("runs", total=options.runs * len(sides))
-        for seed in range(_WARM_UP_PASSES):  # each worker has a cache of its own, and one pass fills only one of them
-            _judge(sides[0], generators.run(aim.http, OURS, Load(options.connections, _COLD_DEADLINE, once=True), seed))
-        for number in range(options.runs):
-            for side in sides if number % 2 == 0 else reversed(sides):
-                bar.update(task, description=f"run {number + 1}/{options.runs}: {side.name}")
-                _measure(generators, side, load, number + 2)
-                bar.advance(task)
-    account = _account(sides, offered=options.rate > 0)
-    _show(console, options, sides, account)
-    console.print(f"first read of each mailbox: {cold.rate:,.0f}/s, p95 {summarise(cold.latencies).p95 * 1e3:.2f} ms")
-    return {"servers": account, "first_read": {"rate": cold.rate, "latency": asdict(summarise(cold.latencies))}}
+        reading = bar.add_task("first reads", total=options.cold_runs)
+        cold = _first_reads(options, work, aim, boxes, lambda: bar.advance(reading))
+        sides = _sides(options, work, aim, boxes, stack)
+        runs = bar.add_task("runs", total=options.runs * len(sides) * (2 if options.rate else 1))
+        _polled(options, sides, boxes, lambda: bar.advance(runs))
+    account = _account(sides)
+    _show(console, options, sides, account, cold)
+    return {"servers": account, "first_read": asdict(cold)}
