@@ -4,7 +4,6 @@ Lives here: what an operator types and reads. Must not know: how anything below 
 """
 
 import asyncio
-import os
 import secrets
 import subprocess
 import sys
@@ -78,8 +77,6 @@ def serve(
     given = {"WORKERS": str(workers) if workers else "", "ROLES": roles}
     config = configuration.load(overrides={name: value for name, value in given.items() if value})
     log.configure(config.log_level)
-    for name in configuration.without_effect(os.environ):
-        err.print(f"[yellow]tempmail:[/yellow] {name} has no effect in this release", soft_wrap=True)
     if config.smtp_tls_key:
         certificate.context(config)  # one that cannot be used is said here, before anything is started
     board = Board(config.workers + SPARE_COLUMNS)

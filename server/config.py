@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
@@ -32,6 +33,8 @@ from server.notation import (
     name_servers,
     names,
     networks,
+    node,
+    nodes,
     one_of,
     optional_address,
     port,
@@ -110,6 +113,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_max_idle_time: float
     database_statement_timeout: float
     redis_url: str
+    redis_address: str
+    redis_password: str
+    redis_db: int
+    redis_cluster_nodes: tuple[str, ...]
     cache_bytes: int
     cache_ttl: float
     websocket_max: int
@@ -144,6 +151,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The primary DSN of the data domain ``users``, ``mailboxes`` or ``messages``."""
         own: str = getattr(self, f"database_{domain}_dsn")
         return own or self.database_dsn
+
+    def redis_nodes(self) -> tuple[str, ...]:
+        """URLs of the Redis servers that carry events: none, one, or the nodes of a cluster."""
+        password = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
+        if self.redis_cluster_nodes:
+            return tuple(f"redis://{password}{node}/0" for node in self.redis_cluster_nodes)
+        if self.redis_address:
+            return (f"redis://{password}{self.redis_address}/{self.redis_db}",)
+        return (self.redis_url,) if self.redis_url else ()
 
     def replica_dsns(self, domain: str) -> tuple[str, ...]:
         """The replicas of that primary: the domain's own, else those of the server that it shares."""
@@ -362,6 +378,16 @@ SETTINGS: Final = (
     Setting("DATABASE_CONN_MAX_IDLE_TIME", "database_max_idle_time", duration, "10m", "then an idle one is closed"),
     Setting("DATABASE_STATEMENT_TIMEOUT", "database_statement_timeout", duration, "5s", "longest a statement may run"),
     Setting("REDIS_URL", "redis_url", text, "", "redis://host:6379/0 carries events between hosts", secret=True),
+    Setting("REDIS_ADDRESS", "redis_address", node, "", "host:port of that Redis, in place of REDIS_URL"),
+    Setting("REDIS_PASSWORD", "redis_password", text, "", "password of REDIS_ADDRESS or of the cluster", secret=True),
+    Setting("REDIS_DB", "redis_db", integer, "0", "database of REDIS_ADDRESS"),
+    Setting(
+        "REDIS_CLUSTER_NODES",
+        "redis_cluster_nodes",
+        nodes,
+        "",
+        "host:port of every node of a Redis Cluster that carries events, in place of one Redis",
+    ),
     Setting("CACHE_BYTES", "cache_bytes", integer, "67108864", "ready responses a worker keeps, in bytes"),
     Setting("CACHE_TTL", "cache_ttl", duration, "60s", "longest a ready answer lives; 5 s while the bus is down"),
     Setting("WEBSOCKET_MAX", "websocket_max", integer, "20000", "WebSocket connections of one worker; more get 503"),
@@ -428,14 +454,6 @@ SETTINGS: Final = (
     Setting("DATA_DIR", "data_dir", Path, "var", "embedded data and generated secrets"),
 )
 
-NOT_YET: Final = frozenset(
-    {
-        *("REDIS_ADDRESS", "REDIS_PASSWORD", "REDIS_DB", "REDIS_CLUSTER_NODES"),
-    }
-)
-"""What environments of the older service may hold and this release passes over, with a warning: they must not keep it
-from starting. (For Redis give REDIS_URL.)"""
-
 
 def _read_file(path: str) -> dict[str, str]:
     try:
@@ -456,15 +474,10 @@ def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
     given = _read_file(file) if file else {}
     given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
     canonical = {alias: s.name for s in SETTINGS for alias in (s.name, *s.aliases)}
-    unknown = sorted(set(given) - set(canonical) - NOT_YET)
+    unknown = sorted(set(given) - set(canonical))
     if unknown:
         raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}; `tempmail check-config` lists those there are")
-    return {canonical[name]: value for name, value in given.items() if name not in NOT_YET}
-
-
-def without_effect(env: Mapping[str, str]) -> list[str]:
-    """Settings of the older service that are given and that this release does not have."""
-    return sorted(PREFIX + name for name in NOT_YET if PREFIX + name in env)
+    return {canonical[name]: value for name, value in given.items()}
 
 
 def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | None = None) -> Config:
@@ -530,8 +543,7 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}RATE_LIMIT_BURST: at least 1")
     if config.login_max_attempts < 1:
         raise ConfigError(f"{PREFIX}LOGIN_MAX_ATTEMPTS: at least 1")
-    if config.redis_url and not config.redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigError(f"{PREFIX}REDIS_URL: must begin with redis://, rediss:// or unix://")
+    _check_redis(config)
     _check_queue(config)
     return config
 
@@ -548,6 +560,26 @@ def _check_queue(config: Config) -> None:
     for name in ("max_messages", "max_bytes"):
         if getattr(config, f"rabbitmq_{name}") < 1:
             raise ConfigError(f"{PREFIX}RABBITMQ_{name.upper()}: at least 1")
+
+
+def _check_redis(config: Config) -> None:
+    """One Redis may be named twice, as environments of the older service do, but not two."""
+    url, address = config.redis_url, config.redis_address
+    if url and not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError(f"{PREFIX}REDIS_URL: must begin with redis://, rediss:// or unix://")
+    if config.redis_cluster_nodes and (url or address):
+        other = "REDIS_URL" if url else "REDIS_ADDRESS"
+        raise ConfigError(f"{PREFIX}REDIS_CLUSTER_NODES: contradicts {PREFIX}{other}; give one of them")
+    if config.redis_cluster_nodes and config.redis_db:
+        raise ConfigError(f"{PREFIX}REDIS_DB: a Redis Cluster has database 0 alone")
+    if not config.redis_cluster_nodes and not address and (config.redis_password or config.redis_db):
+        name = "REDIS_PASSWORD" if config.redis_password else "REDIS_DB"
+        raise ConfigError(f"{PREFIX}{name}: needs {PREFIX}REDIS_ADDRESS; within REDIS_URL it is a part of that")
+    if url and address:
+        parts = urlsplit(url)
+        named = f"{parts.hostname}:{parts.port or 6379}", unquote(parts.password or ""), parts.path.strip("/") or "0"
+        if named != (address, config.redis_password, str(config.redis_db)):
+            raise ConfigError(f"{PREFIX}REDIS_ADDRESS: contradicts {PREFIX}REDIS_URL; give one of them")
 
 
 def _check_replicas(config: Config) -> None:

@@ -97,6 +97,19 @@ def names(value: str) -> tuple[str, ...]:
     return tuple(item for item in (part.strip() for part in value.split(",")) if item)
 
 
+def node(value: str) -> str:
+    """``host:port``, IPv6 in brackets; the port is Redis's where none is given."""
+    value = value.strip()
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?", value)
+    if value and not found:
+        raise ValueError(f"{value!r} is not host:port such as redis.example.net:6379")
+    return f"{found[1]}:{found[2] or 6379}" if found else ""
+
+
+def nodes(value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(node(item) for item in names(value)))
+
+
 def queue_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value.strip()):
         raise ValueError(f"{value!r} is not a name of letters, digits, dots, dashes and underscores")

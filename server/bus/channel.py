@@ -2,11 +2,15 @@
 
 Lives here: coalescing, bounds, health, and who a payload came from. Must not know: what travels underneath.
 
-A publish that fails is not repeated: readers poll while ``healthy`` is false and now and then anyway, so a lost hint
+A publish that fails is not repeated: readers poll while ``whole`` is false and now and then anyway, so a lost hint
 costs them seconds. That something was lost is said as soon as it can be, so that other hosts forget what they kept.
+
+Payloads are numbered by their sender, and where the bus can fail apart from the database a sender with nothing to say
+says so: whoever hears others notices both a payload that did not come and a sender that cannot make itself heard.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,7 +22,12 @@ from server.model.event import NOBODY, Hint, Kind, pack, unpack
 MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
 PACE: Final = 0.02  # s from one publish to the next: what comes in between goes together
 RETRY: Final = 1.0  # s between attempts to listen again
-_ORIGIN: Final = 10  # bytes before the hints: 8 name the host, 2 the worker
+PULSE: Final = 2.0  # s after which a sender is heard of although it has nothing to say
+SILENCE: Final = 3.5 * PULSE  # s after which a sender that is not heard may be writing all the same
+GONE: Final = 300.0  # s after which it is taken for dead
+_HOST: Final = 8
+_ORIGIN: Final = 10  # bytes that name the sender: its host, then 2 for the worker
+_HEAD: Final = _ORIGIN + 8  # and the payload's number
 
 CONNECTIONS = Gauge("tempmail_redis_connections", "Open connections to Redis.")
 LOST = Counter("tempmail_bus_lost_total", "Hints that could not be published.")
@@ -32,17 +41,43 @@ Receiver = Callable[[list[Hint], bool], None]
 class Channel(ABC):
     """One worker's end of the bus. ``host`` is 8 bytes that the host's workers share, ``worker`` tells them apart."""
 
+    pulses = False
+    """Whether it can fail while the database works, so that senders have to be heard of."""
+
     def __init__(self, host: bytes, worker: int, receive: Receiver) -> None:
         self._host, self._origin, self._receive = host, host + worker.to_bytes(2, "big"), receive
         self._pending: list[Hint] = []
         self._sender: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._free_at = 0.0  # when the next publish may go
-        self.healthy = False
+        self._pulse: asyncio.Task[None] | None = None
+        self._number = time.time_ns()  # beyond any that a predecessor in this worker's place has used
+        self._spoke = 0.0
+        self._senders: dict[bytes, tuple[int, float]] = {}  # other hosts': the last number, and when
+        self._listening = self.healthy = False
         self.reason = "not connected yet"
 
     def start(self) -> None:
         self._listener = asyncio.create_task(self._keep_listening())
+        if self.pulses:
+            self._pulse = asyncio.create_task(self._keep_pulsing())
+
+    @property
+    def whole(self) -> bool:
+        """Everything that other hosts say is heard, as far as can be known."""
+        return self.healthy and not self._silent()
+
+    def _silent(self) -> bool:
+        """Whether some other host's worker is there, perhaps, and cannot be heard."""
+        now = time.monotonic()
+        self._senders = {origin: last for origin, last in self._senders.items() if now - last[1] < GONE}
+        return self.pulses and any(now - heard > SILENCE for _, heard in self._senders.values())
+
+    async def _keep_pulsing(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE / 2)
+            if time.monotonic() - self._spoke >= PULSE / 2 and not self._pending:
+                self.publish([Hint(Kind.PULSE, NOBODY)])
 
     def publish(self, hints: Sequence[Hint]) -> None:
         """Queue ``hints``; returns at once and never fails."""
@@ -63,6 +98,8 @@ class Channel(ABC):
             try:
                 await self._send(hints)
                 PUBLISHED.add(n=len(hints))
+                if self._listening and not self.healthy:  # only publishing had failed
+                    self._connected()
             except Exception as error:
                 LOST.add(n=len(hints))
                 self._fail(error)
@@ -79,15 +116,19 @@ class Channel(ABC):
             try:
                 await self._listen()
             except Exception as error:
+                self._listening = False
                 self._fail(error)
             await asyncio.sleep(RETRY)
 
     def _connected(self) -> None:
         event("info", "bus connected")
+        self._listening = True
         self.healthy, self.reason = True, ""
 
     def _encode(self, hints: Sequence[Hint]) -> bytes:
-        return self._origin + pack(hints)
+        self._number += 1
+        self._spoke = time.monotonic()
+        return self._origin + self._number.to_bytes(8, "big") + pack(hints)
 
     def _decode(self, payload: bytes) -> None:
         """Hand a payload on unless this worker sent it; one that is not ours is logged and dropped."""
@@ -95,14 +136,27 @@ class Channel(ABC):
         if origin == self._origin:
             return
         try:
-            if len(origin) < _ORIGIN:
+            if len(payload) < _HEAD:
                 raise ValueError("too short")
-            hints = list(unpack(payload[_ORIGIN:]))
+            hints = list(unpack(payload[_HEAD:]))
         except ValueError as error:
             event("warning", "bus carried something that is not ours", reason=str(error))
             return
         RECEIVED.add(n=len(hints))
-        self._receive(hints, not origin.startswith(self._host))
+        other_host = origin[:_HOST] != self._host
+        if other_host and self._missed(origin, int.from_bytes(payload[_ORIGIN:_HEAD], "big")):
+            hints.insert(0, Hint(Kind.LOST, NOBODY))
+        if any(hint.kind is Kind.LEAVE for hint in hints):
+            self._senders.pop(origin, None)
+        heard = [hint for hint in hints if hint.kind not in (Kind.PULSE, Kind.LEAVE)]
+        if heard:
+            self._receive(heard, other_host)
+
+    def _missed(self, origin: bytes, number: int) -> bool:
+        """Whether payloads of that sender before this one did not come. One that comes twice or late is no loss."""
+        last = self._senders.get(origin, (number - 1, 0.0))[0]
+        self._senders[origin] = max(last, number), time.monotonic()
+        return number > last + 1
 
     @abstractmethod
     async def _send(self, hints: list[Hint]) -> None:
@@ -117,7 +171,11 @@ class Channel(ABC):
         return 0
 
     async def close(self) -> None:
-        """Send what is pending, for 2 s at most, and stop listening."""
+        """Send what is pending and take leave, for 2 s at most, and stop listening."""
+        if self._pulse is not None:
+            self._pulse.cancel()
+        if self.pulses:
+            self.publish([Hint(Kind.LEAVE, NOBODY)])
         if self._sender is not None and not self._sender.done():
             await asyncio.wait([self._sender], timeout=2)
             self._sender.cancel()

@@ -10,7 +10,7 @@ from server.bus.channel import Channel, Receiver
 from server.model.event import Hint
 
 CHANNEL: Final = "tempmail_hints"
-_PER_PAYLOAD: Final = 230  # hints: 10 + 230 * 25 bytes are 7,680 in base64
+_PER_PAYLOAD: Final = 230  # hints: 18 + 230 * 25 bytes are 7,692 in base64
 _ALIVE: Final = 2.0  # seconds between proofs that the listening connection still answers
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, payload) FROM pg_catalog.unnest($2::text[]) AS payload"
 

@@ -1,11 +1,18 @@
 """The bus over Redis publish/subscribe, for several hosts. Redis keeps nothing: emptied or restarted, it loses no
 state.
+
+A Redis Cluster is one bus as well: its nodes pass on to each other what is published at any of them (redis.io, "Redis
+cluster specification", publish/subscribe). So a worker publishes at one node and listens at one, whichever lives: which
+node serves which keys, and which is whose replica, does not matter. Sharded channels would spare the nodes that passing
+on, but there is one channel: all of it would go through one shard, and nowhere while that shard is without a master.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import redis.asyncio as redis
+from redis.exceptions import RedisError
 
 from server.bus.channel import Channel, Receiver
 from server.model.event import Hint
@@ -16,18 +23,38 @@ _ALIVE: Final = 2.0  # seconds of silence after which the listening connection i
 
 
 class RedisChannel(Channel):
-    def __init__(self, host: bytes, worker: int, receive: Receiver, url: str) -> None:
+    """``urls``: the nodes there are, of which any will do."""
+
+    pulses = True
+
+    def __init__(self, host: bytes, worker: int, receive: Receiver, urls: Sequence[str]) -> None:
         super().__init__(host, worker, receive)
-        self._client = redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, max_connections=4, retry=None
-        )
+        self._clients = [
+            redis.Redis.from_url(
+                url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, max_connections=4, retry=None
+            )
+            for url in urls
+        ]
+        self._at = worker % len(self._clients)  # where it publishes; the workers spread
+        self._ear = self._at  # where it listens
 
     async def _send(self, hints: list[Hint]) -> None:
-        async with asyncio.timeout(_TIMEOUT):
-            await self._client.publish(CHANNEL, self._encode(hints))
+        """At the first node that takes it. One that hangs may pass it on later: a hint heard twice does no harm."""
+        payload = self._encode(hints)
+        for tried in range(1, len(self._clients) + 1):
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    await self._clients[self._at].publish(CHANNEL, payload)
+                return
+            except (RedisError, OSError, TimeoutError):
+                self._at = (self._at + 1) % len(self._clients)
+                if tried == len(self._clients):
+                    raise
 
     async def _listen(self) -> None:
-        async with self._client.pubsub() as pubsub:
+        client = self._clients[self._ear]
+        self._ear = (self._ear + 1) % len(self._clients)  # the next, once this one is lost
+        async with client.pubsub() as pubsub:
             await pubsub.subscribe(CHANNEL)
             silent = False
             while True:
@@ -45,8 +72,9 @@ class RedisChannel(Channel):
                     self._decode(message["data"])
 
     def connections(self) -> int:
-        return sum(count for count, _ in self._client.connection_pool.get_connection_count())
+        return sum(count for client in self._clients for count, _ in client.connection_pool.get_connection_count())
 
     async def close(self) -> None:
         await super().close()
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()

@@ -24,6 +24,8 @@ class Kind(IntEnum):
     DOMAINS = 6  # the set of served domains; no mailbox is meant
     SETTINGS = 7  # what administrators set; no mailbox is meant
     LOST = 8  # hints of the sender were lost, nobody knows which: what was kept of anything may be old
+    PULSE = 9  # the sender is there and has nothing to say; no mailbox is meant
+    LEAVE = 10  # the sender ends, and its silence from here on means nothing
 
 
 NOBODY = str(uuid.UUID(int=0))

@@ -210,8 +210,8 @@ class Shard:
 
     def _channel(self) -> Channel:
         worker = self._context.column
-        if self._config.redis_url:
-            return RedisChannel(self._host, worker, self._heard, self._config.redis_url)
+        if self._config.redis_nodes():
+            return RedisChannel(self._host, worker, self._heard, self._config.redis_nodes())
         dsn = self._config.dsn("messages")
         return PostgresChannel(self._host, worker, self._heard, dsn, self._pools.messages.pool)
 
@@ -418,7 +418,7 @@ class Shard:
         while True:
             await asyncio.sleep(1)
             turns += 1
-            missed, self._missed = self._missed, not self._bus.healthy
+            missed, self._missed = self._missed, not self._bus.whole
             if missed or self._missed:
                 self._forget_older(STALENESS if self._missed else 0)
             if missed or self._missed or turns % 30 == 0:

@@ -34,7 +34,8 @@ LEFT_OUT: Final = Counter("tempmail_database_replica_left_out_total", "Times a r
 
 _FLUSHED: Final = "SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint"
 _CLUSTER: Final = "SELECT system_identifier FROM pg_control_system()"
-_STANDING: Final = """SELECT pg_is_in_recovery() AS standby, (pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed,
+_STANDING: Final = """SELECT pg_is_in_recovery() AS standby,
+    coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint AS replayed,
     EXISTS (SELECT FROM pg_stat_wal_receiver) AS streaming,
     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server"""
 
@@ -89,17 +90,23 @@ class Follower:
 
     async def _run(self) -> None:
         """Measure as long as no other worker does."""
-        while not self._standings.take():
+        while True:
+            if self._standings.take():
+                try:
+                    await self._follow_all()
+                except Exception as error:  # a fault of ours: replicas are left out meanwhile
+                    event("error", "replicas not measured", reason=repr(error))
+                finally:
+                    self._standings.drop()
             await asyncio.sleep(_RETRY)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for dsn, primary in self._primaries.items():
-                    group.create_task(self._sample(dsn, primary))
-                for replica, (dsn, own) in enumerate(self._pairs):
-                    group.create_task(self._measure(replica, own, self._primaries[dsn]))
-                group.create_task(self._judge())
-        finally:
-            self._standings.drop()
+
+    async def _follow_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for dsn, primary in self._primaries.items():
+                group.create_task(self._sample(dsn, primary))
+            for replica, (dsn, own) in enumerate(self._pairs):
+                group.create_task(self._measure(replica, own, self._primaries[dsn]))
+            group.create_task(self._judge())
 
     async def _sample(self, dsn: str, primary: Primary) -> None:
         while True:

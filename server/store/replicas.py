@@ -200,7 +200,7 @@ class Replicas:
     def standing(self) -> str:
         """ "ok", or which are left out."""
         left_out = ", ".join(map(str, self._standings.left_out()))
-        return f"degraded: left out are {left_out} of 0 to {len(self._all) - 1}" if left_out else "ok"
+        return f"degraded: of {len(self._all)} left out: {left_out}" if left_out else "ok"
 
     async def close(self) -> None:
         await self._follower.close()

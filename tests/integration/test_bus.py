@@ -9,7 +9,7 @@ import pytest
 from server.bus.channel import Channel
 from server.bus.postgres import PostgresChannel
 from server.model import ids
-from server.model.event import Hint, Kind
+from server.model.event import NOBODY, Hint, Kind
 from server.store.pools import Pools
 
 HOST = b"thishost"
@@ -97,3 +97,16 @@ async def test_foreign_payload_is_dropped_and_the_next_is_heard(pair: Pair, pool
     pair.speaker.publish(sent)
     await pair.near.until(lambda heard: (sent[0], False) in heard)
     assert all(end.healthy for end in pair.ends)
+
+
+async def test_hints_that_did_not_come_are_noticed_by_other_hosts(pair: Pair) -> None:
+    lost = Hint(Kind.LOST, NOBODY)
+    sent = hints(3)
+    pair.speaker.publish(sent[:1])
+    await pair.far.until(lambda heard: (sent[0], True) in heard)
+    pair.speaker._encode(sent[1:2])  # made and numbered, and never sent
+    pair.speaker.publish(sent[2:])
+    await pair.near.until(lambda heard: (sent[2], False) in heard)
+    await pair.far.until(lambda heard: (sent[2], True) in heard)
+    assert pair.far.heard == [(sent[0], True), (lost, True), (sent[2], True)]
+    assert pair.near.heard == [(sent[0], False), (sent[2], False)]  # they share the generations

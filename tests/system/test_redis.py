@@ -107,7 +107,7 @@ async def test_hints_really_travel_over_redis(own_server: Callable[..., Server],
 
 async def shows(server: Server, box: Box, subject: str) -> None:
     """The list, asked again and again and so kept by every worker, comes to show the message."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while subject not in [item["subject"] for item in await server.messages(box)]:
             await asyncio.sleep(0.2)
 
@@ -141,3 +141,28 @@ async def test_what_one_host_writes_another_shows_with_and_without_redis(
     await one.deliver(box, subject="redis is back")
     await shows(two, box, "redis is back")
     assert two.stop() == 0  # before the host whose database it uses
+
+
+@pytest.mark.timeout(180)
+async def test_host_that_only_cannot_publish_is_not_believed_for_long(
+    own_server: Callable[..., Server], broker: Redis
+) -> None:
+    broker.client.acl_setuser("two", enabled=True, passwords=["+pw"], commands=["+@all"], channels=["*"], keys=["*"])
+    url = f"127.0.0.1:{broker.port}/0"
+    one = own_server(REDIS_URL=f"redis://{url}", CACHE_TTL="10m")
+    dsn = running_dsn(one.folder / "data")
+    assert dsn
+    two = own_server(
+        REDIS_URL=f"redis://two:pw@{url}", DATABASE_DSN=dsn, SERVER_HOST="127.0.0.1", RATE_LIMIT_EXEMPT="127.0.0.0/8"
+    )
+    box = await one.mailbox()
+    await two.deliver(box, subject="heard")
+    await shows(one, box, "heard")
+    broker.client.acl_setuser("two", enabled=True, commands=["-publish"])
+    await two.deliver(box, subject="unheard")
+    await shows(one, box, "unheard")
+    broker.client.acl_setuser("two", enabled=True, commands=["+publish"])
+    await asyncio.sleep(3)
+    await two.deliver(box, subject="heard again")
+    await shows(one, box, "heard again")
+    assert two.stop() == 0

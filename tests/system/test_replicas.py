@@ -182,5 +182,5 @@ async def test_server_starts_without_its_replica_and_uses_no_primary_as_one(
     )
     box = await server.mailbox()
     assert await server.messages(box) == []
-    await until_replicas_are(server, "degraded: left out are 0, 1 of 0 to 1")
+    await until_replicas_are(server, "degraded: of 2 left out: 0, 1")
     assert server.stop() == 0

@@ -150,14 +150,32 @@ def test_web_node_beside_a_queue_needs_no_broker() -> None:
     assert load(INGEST_MODE="queue", ROLES="web,push").rabbitmq_url == ""
 
 
-def test_environment_of_the_older_service_does_not_keep_it_from_starting() -> None:
-    given = {
-        "TEMPMAIL_REDIS_ADDRESS": "redis:6379",
-        "TEMPMAIL_REDIS_DB": "1",
-        "TEMPMAIL_SMTP_DOMAIN": "mx.test",
-    }
-    assert config.load(given).smtp_domain == "mx.test"
-    assert config.without_effect(given) == ["TEMPMAIL_REDIS_ADDRESS", "TEMPMAIL_REDIS_DB"]
+def test_environment_of_the_older_service_is_obeyed() -> None:
+    found = load(REDIS_ADDRESS="redis", REDIS_PASSWORD="p@ss/word", REDIS_DB="3", ROLES="all")
+    assert found.redis_nodes() == ("redis://:p%40ss%2Fword@redis:6379/3",)
+    both = load(REDIS_ADDRESS="redis:6379", REDIS_PASSWORD="pw", REDIS_URL="redis://:pw@redis/0")
+    assert both.redis_nodes() == ("redis://:pw@redis:6379/0",)
+    cluster = load(REDIS_CLUSTER_NODES="a:7000, b:7001, [::1]", REDIS_PASSWORD="pw")
+    assert cluster.redis_nodes() == ("redis://:pw@a:7000/0", "redis://:pw@b:7001/0", "redis://:pw@[::1]:6379/0")
+    assert "pw" not in str(config.shown(both))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("REDIS_ADDRESS", {"REDIS_ADDRESS": "one:6379", "REDIS_URL": "redis://another:6379/0"}),
+        ("REDIS_ADDRESS", {"REDIS_ADDRESS": "one:6379", "REDIS_DB": "1", "REDIS_URL": "redis://one:6379/0"}),
+        ("REDIS_ADDRESS", {"REDIS_ADDRESS": "redis://one:6379"}),
+        ("REDIS_PASSWORD", {"REDIS_PASSWORD": "pw", "REDIS_URL": "redis://one:6379/0"}),
+        ("REDIS_DB", {"REDIS_DB": "1"}),
+        ("REDIS_DB", {"REDIS_CLUSTER_NODES": "one,two", "REDIS_DB": "1"}),
+        ("REDIS_CLUSTER_NODES", {"REDIS_CLUSTER_NODES": "one,two", "REDIS_URL": "redis://one"}),
+        ("REDIS_CLUSTER_NODES", {"REDIS_CLUSTER_NODES": "one two"}),
+    ],
+)
+def test_two_redis_that_contradict_each_other_are_refused(name: str, given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"TEMPMAIL_{name}:"):
+        load(**given)
 
 
 def test_name_servers_are_addresses_with_or_without_a_port() -> None:
