@@ -83,8 +83,10 @@ class Endpoint:
         tongue = "en" if accept is None else language(accept)
         client = self._addresses.client(request)
         front = front_of(request)
-        if front is not None and not front.asked:
-            front.asked, front.client = True, None if self._addresses.believes(request) else client
+        if front is not None:
+            front.started()
+            if not front.asked:
+                front.asked, front.client = True, None if self._addresses.believes(request) else client
         if self._parts.settings.stale():
             await self._parts.settings.refresh()
         credential = self._gate.presented(request, headers)
@@ -221,14 +223,18 @@ class Endpoint:
         """Let the next request with this very head be answered before it is parsed: the answer is kept."""
         if front is None or not front.heads or request.method != "GET" or request.version != HttpVersion11:
             return
+        head, (path, credential, tongue) = front.heads[0], key
+        asked = f"GET {path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
+        if not head.startswith(asked) or credential.secret.encode("utf-8", "surrogateescape") not in head:
+            return  # never another's, whatever went wrong
         condition = request.headers.get("If-None-Match")
 
         def rendered(ready: Ready) -> tuple[bytes, bool]:
             if condition is not None and matches(condition, ready.etag):
                 return _head(304, None, ready.etag, 0), False
-            return _head(200, key[2], ready.etag, len(ready.body)), True
+            return _head(200, tongue, ready.etag, len(ready.body)), True
 
-        self._hot.learn(front.heads[0], Known(key, client, self._tally(200 if condition is None else 304), rendered))
+        self._hot.learn(head, Known(key, client, self._tally(200 if condition is None else 304), rendered))
 
     def _tally(self, status: int) -> Tally:
         """Counts answers to heads that are not parsed. They take no time worth measuring."""

@@ -146,6 +146,7 @@ class Front(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_begun",
         "_inner",
         "_passed",
         "_passing",
@@ -162,10 +163,9 @@ class Front(asyncio.Protocol):
         self._inner, self._answer = inner, hot.answer
         self._transport: asyncio.Transport
         self._write: Callable[[bytes], None]
-        self._passing = self._paused = False
-        self._passed = self._until = (
-            0.0  # time.monotonic: something went to aiohttp; until when heads are answered here
-        )
+        self._begun = self._passing = self._paused = False
+        self._passed = 0.0  # time.monotonic when something went to aiohttp
+        self._until = 0.0  # until when heads are answered here
         self.heads: list[bytes] = []
         self.asked = False  # whether it is known whose requests these are: a connection's first one goes to aiohttp
         self.client: str | None = None  # whose requests these are; None: a proxy's, whose heads say whose
@@ -219,8 +219,17 @@ class Front(asyncio.Protocol):
             raise ConnectionResetError
         self._write(answer)
 
+    def started(self) -> None:
+        """A request has come to its handler. If the one before never said that it was finished (a stream that ended, an
+        answer of aiohttp's own) it is not known any more which head is whose, and nothing more is answered here.
+        """
+        if self._begun:
+            self._give_up()
+        self._begun = True
+
     def finished(self) -> None:
         """The answer to the oldest request in progress has been written."""
+        self._begun = False
         if self.heads:
             del self.heads[0]
             self._reconsider()

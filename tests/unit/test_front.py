@@ -1,0 +1,136 @@
+"""A connection's heads are known for theirs only while every request said that it was finished."""
+
+from typing import Any, cast
+
+import pytest
+from aiohttp.web_protocol import RequestHandler
+
+from server.cache import keys
+from server.cache.generations import Generations
+from server.cache.local import Local, Ready
+from server.metrics import Tally
+from server.web.hot import Front, Hot, Known
+
+
+class Inner:
+    """Stands for aiohttp's protocol: takes what is passed on."""
+
+    def __init__(self) -> None:
+        self.got = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.sent = b""
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+class Line:
+    def __init__(self) -> None:
+        self.local = Local(Generations(1), 1 << 20, 60)
+        self.hot = Hot(self.local, lambda _: b"")
+        self.inner, self.transport = Inner(), Transport()
+        self.front = Front(cast(RequestHandler, self.inner), self.hot)
+        self.front.connection_made(cast(Any, self.transport))
+        self.front.asked, self.front.client = True, "192.0.2.1"
+
+    def know(self, head: bytes, body: bytes) -> None:
+        self.local.put(head, self.local.ticket(keys.mailbox("box")), Ready(body, '"tag"'))
+        self.hot.learn(head, Known(head, "192.0.2.1", Tally(lambda _: None), lambda _: (b"HTTP/1.1 200 OK\r\n", True)))
+
+    def pass_one(self, head: bytes) -> None:
+        """A request that aiohttp answers."""
+        self.front.data_received(head)
+        self.front.started()
+        self.front.finished()
+
+
+def head(name: str) -> bytes:
+    return f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def test_known_heads_are_answered_once_a_request_is_finished() -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.front.data_received(head("b"))
+    line.front.data_received(head("a"))  # while one is in progress
+    assert line.inner.got == head("b") + head("a")
+    for expected in (head("b"), head("a")):
+        line.front.started()
+        assert line.front.heads[0] == expected
+        line.front.finished()
+    line.front.data_received(head("a") + head("a"))
+    assert line.transport.sent.count(b"answer a") == 2
+    assert line.inner.got == head("b") + head("a")
+
+
+def test_request_that_never_said_it_was_finished_ends_the_knowing() -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.pass_one(head("b"))
+    line.front.data_received(head("stream"))
+    line.front.started()  # it ends without a word, and the next comes
+    line.front.data_received(head("c"))
+    line.front.started()
+    assert line.front.heads == []  # nothing may be learnt under the stream's head
+    line.front.finished()
+    line.pass_one(head("d"))
+    line.front.data_received(head("a"))
+    assert line.transport.sent == b""
+    assert line.front.heads == []
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b"GET /a HTTP/1.1\r\nHost: x\n\nGET /b HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nContent-Length: 3\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b",
+        b"POST /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+        b"\r\n\r\n",
+    ],
+)
+def test_what_may_hold_another_request_ends_the_knowing(strange: bytes) -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.pass_one(head("b"))
+    line.front.data_received(strange)
+    line.front.started()
+    line.front.finished()
+    line.front.data_received(head("a"))
+    assert line.transport.sent == b""
+
+
+def test_client_that_takes_nothing_is_left_to_aiohttp_until_it_does() -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.pass_one(head("b"))
+    line.front.pause_writing()
+    line.front.data_received(head("a"))
+    line.front.started()
+    line.front.finished()
+    assert line.transport.sent == b""
+    line.front.resume_writing()
+    line.front.data_received(head("a"))
+    assert line.transport.sent.count(b"answer a") == 1
+
+
+def test_answer_to_a_client_that_has_gone_is_an_error_of_the_connection() -> None:
+    line = Line()
+    line.transport.closing = True
+    with pytest.raises(ConnectionError):
+        line.front.write(b"x")
