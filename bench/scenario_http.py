@@ -85,6 +85,7 @@ class Side:
     neighbours: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     offered: list[list[float]] = field(default_factory=list)
+    unanswered: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -211,6 +212,7 @@ def _measure(fleet: Fleet, side: Side, load: Poll, seed: int) -> None:
     _judge(side.name, seen)
     if load.rate:
         side.offered.append(list(seen.latencies))
+        side.unanswered.append(seen.unanswered)
         return
     answers = len(seen.latencies)
     side.neighbours.append(others)
@@ -277,6 +279,7 @@ def _account(sides: Sequence[Side]) -> dict[str, Any]:
             "neighbours": _median(side.neighbours),
             "latency": asdict(summarise(side.latencies)),
             "offered_p95": p95,
+            "offered_unanswered": side.unanswered,
             "offered": asdict(summarise([value for values in side.offered for value in values])),
             "ours_over_this": None if side is ours else paired_ratio(ours.rates, side.rates),
             "cpu_this_over_ours": None if side is ours else cpu_ratio(_all_cpu(ours), _all_cpu(side)),
@@ -298,14 +301,16 @@ def _show(console: Console, options: Options, sides: Sequence[Side], account: di
         if side.offered:
             every = [value for values in side.offered for value in values]
             p95 = milliseconds(statistics.median(entry["offered_p95"]))
-            offered.append([side.name, p95, *latency_cells(summarise(every))])
+            offered.append([side.name, p95, *latency_cells(summarise(every)), sum(side.unanswered)])
     mail = f"a mail after one in {options.mail_every} requests" if options.mail_every else "no mail"
     title = f"lists of {options.mailboxes:,} mailboxes, {mail}, {options.connections} connections, no stale answer"
     measures = ["requests/s", "mails/s", "CPU us", "PG us", "generator us", "others' cores", "p50", "p95", "p99", "max"]
     console.print(table(title, ["server", *measures, "rate ratio", "CPU ratio"], rows))
     if offered:
         title = f"{options.rate:,.0f} requests/s offered, latency from the due time"
-        console.print(table(title, ["server", "p95, median of runs", "p50", "p95", "p99", "max"], offered))
+        console.print(
+            table(title, ["server", "p95, median of runs", "p50", "p95", "p99", "max", "unanswered"], offered)
+        )
     show_latency(console, f"{OURS}: latency", sides[0].latencies)
     line = f"first read of each mailbox: {statistics.median(cold.rates):,.0f}/s"
     line += f", p95 {milliseconds(statistics.median(cold.p95))}"
