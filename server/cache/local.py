@@ -20,7 +20,7 @@ MISSES = Counter("tempmail_cache_misses_total", "Answers that had to be made.", 
 BYTES = Gauge("tempmail_cache_bytes", "Bytes of ready answers held.", ("layer",))
 
 LAYER: Final = ("local",)
-_ENTRY_OVERHEAD = 500  # bytes of Python objects around one entry, measured; counted so that the bound is about memory
+_ENTRY_OVERHEAD = 900  # bytes of Python objects around one entry, measured; counted so that the bound is about memory
 
 
 class Ticket(NamedTuple):

@@ -29,7 +29,7 @@ from server.web.unparsed import Connection
 
 HITS: Final = Counter("tempmail_hot_answers_total", "Requests answered before they were parsed.")
 
-HEADS_MAX: Final = 50_000  # remembered by a worker; at 700 bytes each with what they led to, 35 MB
+HEADS_MAX: Final = 50_000  # remembered by a worker; at 1,100 bytes each with the head it is answered with, 55 MB
 HEAD_BYTES: Final = 2_048  # longer ones are not remembered
 PASS_EVERY: Final = 30.0  # s; then one request goes to aiohttp, whose keep-alive clock would otherwise run out
 BURST_BYTES: Final = 1 << 16  # of answers to heads that came at once; then aiohttp's back-pressure holds
