@@ -4,8 +4,9 @@ Lives here: the order of promise 1 (COMMIT, then generations, then the answer, t
 keeps one bad message from failing its neighbours. Must not know: who waits for the answer; a waiter that goes away
 changes nothing, because the batch holds the message and the future is only told.
 
-There is no timer: a batch is whatever arrived while the previous one was being committed, so a slow disk makes batches
-larger, not queues longer. What one mail costs: one parse, one zstd, its share of one round trip.
+There is no timer: a batch is whatever arrived while the previous one was being committed, and in a few turns of the
+loop thereafter, so a slow disk makes batches larger, not queues longer. What one mail costs: one parse, one zstd, its
+share of one round trip.
 """
 
 import asyncio
@@ -38,6 +39,9 @@ MAX_QUEUE: Final = 5_000  # messages waiting in one worker; more are answered "t
 MAX_QUEUE_BYTES: Final = 128 << 20
 READ_SLICE: Final = 0.01  # s that reading messages may hold the loop; one message takes 0.02 at the very worst
 PARSE_TIMEOUT: Final = 5.0  # s for a message that is not cheap; then it is stored unread and shown raw
+GATHER: Final = (
+    6  # turns of the loop after a batch of several in which the next one grows: half of it costs by the batch
+)
 _ATTEMPTS: Final = 4  # times a batch may be begun again for want of partitions or room
 
 RECEIVED = Counter(
@@ -179,7 +183,11 @@ class Ingest:
             self._writer = asyncio.create_task(self._write_all())
 
     async def _write_all(self) -> None:
+        pending: list[_Pending] = []
         while self._queue:
+            if len(pending) > 1:  # many senders: those just answered are in the middle of their next message
+                for _ in range(GATHER):
+                    await asyncio.sleep(0)
             pending = self._next_batch()
             WAITING.set(len(self._queue))
             BATCH_SIZE.observe(len(pending))

@@ -544,3 +544,19 @@ def test_preview_is_the_beginning_folded(text: str) -> None:
 
 def test_field_is_cut_where_its_value_is_too_long() -> None:
     assert len(mime_parts.fields(b"To: " + b"x" * 50_000)[b"to"]) == 32_768
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"\0", "ü".encode(), b"\x1b$B", b"+AOk-", b"\xff"]), max_size=40
+    ),
+    st.sampled_from(["", "utf-8", "us-ascii", "iso-2022-jp", "utf-7", "utf-16", "gb2312", "unknown"]),
+)
+def test_lines_decoded_in_one_go_are_those_decoded_in_two_steps(pieces: list[bytes], charset: str) -> None:
+    data = b"".join(pieces)
+    assert mime_text.decode_lines(data, charset) == mime_text.newlines(mime_text.decode(data, charset))
+
+
+@given(MAILS)
+def test_the_text_alone_is_the_text_of_the_whole(raw: bytes) -> None:
+    assert mime.text(raw) == mime.parse(raw).text
