@@ -1,7 +1,8 @@
 """A real systemd, process 1 of namespaces of its own: own processes, mounts, cgroup and network, over an overlay of
-this machine's root. What a test installs and runs there is gone with it; ports and paths are those of production.
+this machine's root, or of another. What a test installs and runs there is gone with it; ports and paths are those of
+production.
 
-Needs root. The checkout lies at /opt/tempmail, read-only, as the units expect it.
+Needs root. Over this machine's root the checkout lies at /opt/tempmail, read-only, as the units expect it.
 """
 
 import os
@@ -24,7 +25,7 @@ set -eu
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$FOLDER"
 mkdir "$FOLDER/upper" "$FOLDER/work" "$FOLDER/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
+mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
 cd "$FOLDER/root"
 mount -t proc proc proc
 mount --bind proc/sys proc/sys
@@ -34,15 +35,19 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount --rbind /dev dev
-rm -rf etc/systemd/system etc/systemd/network
+if [ "$LOWER" = / ]; then
+    rm -rf etc/systemd/system etc/systemd/network
+fi
 mkdir -p etc/systemd/system opt/tempmail before
-mount --bind "$CHECKOUT" opt/tempmail
-mount -o remount,bind,ro opt/tempmail
+if [ "$LOWER" = / ]; then
+    mount --bind "$CHECKOUT" opt/tempmail
+    mount -o remount,bind,ro opt/tempmail
+fi
 pivot_root . before
 cd /
 umount -l /before
 export container=test
-exec /lib/systemd/systemd --system --unit=basic.target --show-status=0 --log-target=journal
+exec /lib/systemd/systemd --system --unit=$UNIT --show-status=0 --log-target=journal
 """
 
 
@@ -56,15 +61,16 @@ def _cgroups() -> Path:
 
 
 class Booted:
-    """The running system; ``folder`` takes its overlay."""
+    """The running system; ``folder`` takes its overlay of ``lower``, ``unit`` is what it boots into."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lower: Path = Path("/"), unit: str = "basic.target") -> None:
         self._folder = folder
         self._group = _cgroups() / f"tempmail-test-{os.getpid()}"
         self._group.mkdir()
         inside = ["unshare", "--pid", "--fork", "--mount", "--cgroup", "--uts", "--ipc", "--net", "--kill-child"]
         join = 'echo $$ >"$GROUP/cgroup.procs"; exec "$@"'
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "FOLDER": str(folder), "CHECKOUT": str(ROOT)}
+        environment |= {"LOWER": str(lower), "UNIT": unit}
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", join, "sh", *inside, "/bin/sh", "-c", _SCRIPT],
             env=environment | {"GROUP": str(self._group)},
