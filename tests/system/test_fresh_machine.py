@@ -20,7 +20,7 @@ INSTALL: Final = (ROOT / "docs" / "install.md").read_text()
 LENT: Final = ("etc/apt/sources.list", "etc/apt/sources.list.d/debian.sources", "etc/pip.conf", "etc/resolv.conf")
 BARE: Final = "ca-certificates,systemd-sysv"
 NAMES: Final = {
-    "TEMPMAIL_REPOSITORY": "/src.git",
+    "REPOSITORY": "/src.git",
     "DOMAIN": "temp.test",
     "MX": "mx.temp.test",
     "SITE": "mail.temp.test",
@@ -86,16 +86,17 @@ def test_a_bare_debian_becomes_a_mail_server_by_the_page(tmp_path: Path) -> None
     root = tmp_path / "root"
     bare_root(root)
     chroot(root, block("packages"), NAMES)
-    host = Booted(tmp_path, root, "multi-user.target")
+    (tmp_path / "booted").mkdir()
+    host = Booted(tmp_path / "booted", root, "multi-user.target")
     try:
         for name in ("database", "service", "nginx"):
             run(host, name)
-        shown = run(host, "check")
-        assert '"status":"ok"' in shown
-        assert re.search(r'"codes":\["482193"\]', shown)
-        assert '"tls":"TLSv1.3"' in shown
-        assert "you@temp.test" in run(host, "administrator")
-        host.run("systemctl", "restart", "tempmail")
-        assert '"482193"' in run(host, "check")
+        for _ in range(2):
+            shown = run(host, "check")
+            assert '"status":"ok"' in shown
+            assert '"code":"482193"' in shown
+            assert "with ESMTPS" in shown
+            host.run("systemctl", "restart", "tempmail")
+        assert len(run(host, "administrator").strip()) >= 16  # the password
     finally:
         host.stop()
