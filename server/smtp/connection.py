@@ -13,6 +13,7 @@ from typing import Final, Protocol, cast
 
 from server.smtp import replies
 from server.smtp.base import Base
+from server.smtp.eod import CRLF
 from server.smtp.incoming import Incoming
 from server.smtp.shared import (
     CONNECTIONS,
@@ -205,8 +206,10 @@ class Connection(Base):
 
     def _flush(self) -> None:
         out = self._out
-        if out:
-            self._wire.write(out[0] if len(out) == 1 else b"".join(out))
+        if len(out) == 1:
+            self._wire.write(out.pop())
+        elif out:
+            self._wire.write(b"".join(out))
             out.clear()
 
     def pause_writing(self) -> None:
@@ -242,7 +245,17 @@ class Connection(Base):
         self._last = self._shared.now()
         if self._rest:
             data, self._rest = self._rest + data, b""
-        self._process(data)
+        size = len(data)
+        if self._reading or data.find(b"\n") != size - 1 or size > LINE_MAX or not data.endswith(CRLF):
+            self._process(data)
+            return
+        reply = self._answer(data[:-2])  # the usual packet: one whole line
+        if reply:
+            self._say(reply)
+        if self._out:
+            self._flush()
+        if not self._hold:
+            self._settle()
 
     def _wait(self, data: bytes) -> None:
         """Keep what comes while the session is held, within bounds."""

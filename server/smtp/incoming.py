@@ -67,18 +67,16 @@ class Incoming:
         self._shared.in_flight -= self._held
         self._held, self._buffer = 0, b""
 
-    def _composed(self, size: int, head: tuple[bytes, ...], *, stuffed: bool) -> bytes:
-        """``head`` and the first ``size`` bytes of the buffer; in one copy unless they must be rewritten."""
+    def _composed(self, head: tuple[bytes, ...], *, stuffed: bool) -> bytes:
+        """``head`` and the buffer; in one copy unless it must be rewritten."""
         buffer = self._buffer
-        bare = has_bare_newline(buffer, size)
+        size, bare = len(buffer), has_bare_newline(buffer)
         if bare and not self._shared.normalise:
             self.refusal = replies.BARE_NEWLINES
             return b""
-        if not bare and not stuffed and size <= self._shared.size and (not size or buffer[size - 2 : size] == CRLF):
-            with memoryview(buffer) as view, view[:size] as wire:
-                return b"".join((*head, wire))
-        body = bytes(buffer[:size])
-        body = unstuff(body) if stuffed else body
+        if not bare and not stuffed and size <= self._shared.size and (not size or buffer.endswith(CRLF)):
+            return b"".join((*head, buffer))
+        body = unstuff(bytes(buffer)) if stuffed else bytes(buffer)
         return self._rewritten(normalise(body) if bare else body, head)
 
     def _rewritten(self, body: bytes, head: tuple[bytes, ...]) -> bytes:
@@ -91,27 +89,33 @@ class Incoming:
 class Dotted(Incoming):
     """The bytes behind a DATA: they end at the dot."""
 
-    __slots__ = ("_dot", "_eod")
+    __slots__ = ("_eod",)
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         self._eod = EndOfData()
-        self._dot = 0
 
     def take(self, data: bytes, at: int) -> int:
         before = len(self._buffer)
         self._add(data[at:] if at else data)
-        dot = self._eod.find(self._buffer)
+        buffer = self._buffer
+        dot = self._eod.find(buffer)
         if dot < 0:
             self._hold()
             return len(data)
-        self._dot, self.complete = dot, True
+        self.complete = True
+        if isinstance(buffer, bytes):
+            self._buffer = buffer[:dot]
+        else:
+            del buffer[dot:]
         return at + dot + 3 - before
 
     def _hold(self) -> None:
-        full, limit = self._account(), self._shared.size
+        full, limit, size = self._account(), self._shared.size, len(self._buffer)
+        if size <= limit and not full and not self.refusal:
+            return
         if not self.refusal:
-            too_big = len(self._buffer) > limit + (limit // 3 if self._eod.stuffed else 0) + _END_SLACK
+            too_big = size > limit + (limit // 3 if self._eod.stuffed else 0) + _END_SLACK
             self.refusal = replies.TOO_BIG if too_big else full
         if self.refusal:
             self._buffer = bytearray(self._buffer)
@@ -119,7 +123,7 @@ class Dotted(Incoming):
             self._account()
 
     def message(self, head: tuple[bytes, ...]) -> bytes:
-        return b"" if self.refusal else self._composed(self._dot, head, stuffed=self._eod.stuffed)
+        return b"" if self.refusal else self._composed(head, stuffed=self._eod.stuffed)
 
 
 class Chunked(Incoming):
@@ -159,4 +163,4 @@ class Chunked(Incoming):
         self.release()
 
     def message(self, head: tuple[bytes, ...]) -> bytes:
-        return b"" if self.refusal else self._composed(len(self._buffer), head, stuffed=False)
+        return b"" if self.refusal else self._composed(head, stuffed=False)

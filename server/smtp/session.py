@@ -18,7 +18,7 @@ from server.smtp import paths, replies, trace
 from server.smtp.connection import BUSY, CLOSING, Connection, Member
 from server.smtp.incoming import Chunked, Dotted, Incoming
 from server.smtp.paths import Declined, Sender
-from server.smtp.shared import BYTES, MESSAGES, RECIPIENTS, TLS, Shared
+from server.smtp.shared import ACCEPTED, BYTES_TAKEN, MESSAGES, RCPT_TAKEN, RECIPIENTS, TLS, Shared
 
 _CHUNK: Final = re.compile(rb"(\d{1,20})( [Ll][Aa][Ss][Tt])? *").fullmatch
 
@@ -148,7 +148,7 @@ class Session(Connection):
     def _accept(self, recipient: Recipient) -> bytes:
         if self._transaction is not None:
             self._transaction.recipients[recipient.mailbox_id] = recipient
-        RECIPIENTS.add(("2",))
+        RCPT_TAKEN.n += 1
         return replies.RECIPIENT_OK
 
     async def _resolve(self, address: str) -> None:
@@ -241,7 +241,7 @@ class Session(Connection):
 
     def _submit(self, transaction: Transaction, body: Incoming) -> None:
         """Put the message together and hand it to Delivery; the reply waits for its COMMIT."""
-        self._mail_id = ids.new().encode("ascii")
+        self._mail_id = ids.new().encode()
         sender = transaction.sender
         raw = body.message(
             (
@@ -257,7 +257,7 @@ class Session(Connection):
             return
         recipients = list(transaction.recipients.values())
         future = self._hand_over(Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo))
-        BYTES.add(n=len(raw))
+        BYTES_TAKEN.n += len(raw)
         self._hold |= BUSY
         future.add_done_callback(self._committed)
 
@@ -272,7 +272,7 @@ class Session(Connection):
         """Count what became of a message; its reply."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
-            MESSAGES.add(("accepted",))
+            ACCEPTED.n += 1
             self._budget = self._shared.budget
             return replies.stored(self._mail_id)
         MESSAGES.add(("refused" if isinstance(error, Refused) else "failed",))

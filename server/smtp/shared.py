@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from server import log
 from server.config import Config
-from server.metrics import Counter, Gauge
+from server.metrics import Counter, Gauge, Tally
 from server.notation import Network
 from server.services.contracts import Delivery
 from server.smtp import replies
@@ -26,6 +26,10 @@ BYTES: Final = Counter("tempmail_smtp_bytes_total", "Bytes of messages handed to
 DROPPED: Final = Counter("tempmail_smtp_dropped_total", "Sessions ended by us before QUIT", ("reason",))
 TLS: Final = Counter("tempmail_smtp_tls_total", "STARTTLS handshakes", ("result",))
 TROUBLES: Final = Counter("tempmail_smtp_troubles_total", "Replies 451 4.3.0", ("stage",))
+
+RCPT_TAKEN: Final = Tally(lambda n: RECIPIENTS.add(("2",), n))
+BYTES_TAKEN: Final = Tally(lambda n: BYTES.add(n=n))
+ACCEPTED: Final = Tally(lambda n: MESSAGES.add(("accepted",), n))
 
 IN_FLIGHT_MAX: Final = 256 * 1024 * 1024
 """Bytes of unfinished DATA that one worker holds; whoever would grow past it is answered 452 4.3.1."""
