@@ -28,11 +28,11 @@ def _free_ports(count: int) -> list[int]:
 class Broker:
     """``start`` returns when it takes connections. ``kill`` and ``start`` again find the same queues."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = _CONFIG) -> None:
         self.folder = folder
         self.port, distribution, self._mapper = _free_ports(3)
         (folder / "plugins").write_text("[].")
-        (folder / "rabbitmq.conf").write_text(_CONFIG)
+        (folder / "rabbitmq.conf").write_text(config)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")} | {
             "HOME": str(folder),  # where the cookie lies
@@ -88,10 +88,12 @@ class Broker:
         self._process.wait()
         psutil.wait_procs(family, timeout=10)
 
-    def control(self, *words: str) -> None:
-        """What an operator says with rabbitmqctl."""
+    def control(self, *words: str) -> str:
+        """What an operator says with rabbitmqctl, and what it answers."""
         command = [_PROGRAMS / "rabbitmqctl", "--node", self._env["RABBITMQ_NODENAME"], *words]
-        subprocess.run(command, env=self._env, check=True, capture_output=True, timeout=60, cwd="/")
+        return subprocess.run(
+            command, env=self._env, check=True, capture_output=True, text=True, timeout=60, cwd="/"
+        ).stdout
 
     def close(self) -> None:
         """The broker, and the port mapper that it left behind."""

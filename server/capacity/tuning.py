@@ -170,7 +170,7 @@ def rabbitmq(host: Host) -> list[Line]:
         Line("disk_free_limit.absolute", _mib(2 * GIB), "below it publishers wait, before the log cannot be written"),
         Line("heartbeat", "30", "s; a node that vanished is noticed within a minute"),
         Line("channel_max", "64", "a worker uses three"),
-        Line("consumer_timeout", "600000", "ms; a consumer that keeps a mail ten minutes is stuck"),
+        Line("consumer_timeout", "3600000", "ms; an outage of the database is waited out with mails in hand"),
         Line("raft.wal_max_size_bytes", str(128 * MIB), "the quorum queues' log, in memory until it is rolled"),
         Line("raft.segment_max_entries", "4096", "mails are large: segments of tens of megabytes, not gigabytes"),
         Line("collect_statistics_interval", "10000", "ms; the depth is all that anybody looks at"),

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 import redis
 
+from tests.broker import Broker
 from tests.debian_postgres import Cluster
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,21 @@ def test_redis_takes_every_line(tmp_path: Path, folder: str) -> None:
     assert config.pop("maxmemory") == str(256 << 20)
     assert "pubsub 33554432 8388608 60" in config.pop("client-output-buffer-limit")
     assert config == {key: wanted[key].strip('"') for key in config}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_rabbitmq_takes_every_line(tmp_path: Path, folder: str) -> None:
+    """It does not start with a line that it does not know; what it made of the others it says itself."""
+    broker = Broker(tmp_path, (ROOT / "deploy" / folder / "rabbitmq.conf").read_text())
+    try:
+        broker.start()
+        shown = broker.control("environment")
+    finally:
+        broker.close()
+    for key in ("channel_max", "consumer_timeout", "heartbeat", "collect_statistics_interval"):
+        assert f"{{{key},{lines(folder, 'rabbitmq.conf', '=')[key]}}}" in shown
+    assert "{vm_memory_high_watermark,0.6}" in shown
+    assert "{wal_max_size_bytes,134217728}" in shown
 
 
 def wait_for(client: "redis.Redis") -> None:
