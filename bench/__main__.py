@@ -1,4 +1,4 @@
-"""``python -m bench smtp|http|edge|ws|e2e|routes|timing|corpus``: options, and one function per scenario.
+"""``python -m bench smtp|sessions|http|edge|ws|e2e|routes|timing|corpus``: options, and one function per scenario.
 
 Must not know: how anything is measured.
 """
@@ -20,6 +20,7 @@ from bench import (
     scenario_edge,
     scenario_http,
     scenario_routes,
+    scenario_sessions,
     scenario_smtp,
     scenario_timing,
     scenario_ws,
@@ -91,7 +92,7 @@ def smtp(
     size: Annotated[int, typer.Option(min=1, max=50_000_000, help="bytes of each body")] = 4096,
     mailboxes: Annotated[int, typer.Option(min=1, max=64, help="mailboxes, each with its own sender process")] = 1,
     peers: Annotated[str, typer.Option(help="peers beside ours, by commas; empty for none")] = ",".join(RECEIVERS),
-    variants: Annotated[str, typer.Option(help="by commas: kept, single, own")] = ",".join(scenario_smtp.VARIANTS),
+    variants: Annotated[str, typer.Option(help="by commas, as named in its tables")] = ",".join(scenario_smtp.VARIANTS),
     ours: Annotated[bool, typer.Option(help="measure our server too")] = True,
     http: Http = "",
     smtp: Smtp = "",
@@ -113,6 +114,26 @@ def smtp(
     with work_directory(work_dir) as work:
         result = scenario_smtp.run(console, options, work, target, ours)
         _save("smtp", work, options, target, result)
+
+
+@app.command()
+def sessions(
+    workers: Workers = 1,
+    settings: Settings = None,
+    sessions: Annotated[int, typer.Option(min=1, max=18_000, help="SMTP sessions open at a time")] = 10_000,
+    drip: Annotated[float, typer.Option(min=0, max=1, help="share of them that sends a byte of a mail a second")] = 0.1,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="how long they stay")] = 20.0,
+    rate: Annotated[float, typer.Option(min=1, max=10_000, help="mails per second that others send meanwhile")] = 100.0,
+    http: Http = "",
+    smtp: Smtp = "",
+    i_own_this_target: Owned = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Thousands of SMTP sessions that hardly speak: memory of each, what others notice, what is left afterwards."""
+    target = _target(http, smtp, i_own_this_target)
+    options = scenario_sessions.Options(_plan(workers, settings), sessions, drip, seconds, rate)
+    with work_directory(work_dir) as work:
+        _save("sessions", work, options, target, scenario_sessions.run(console, options, work, target))
 
 
 @app.command()
@@ -273,6 +294,7 @@ _FAILURES = (
     WebSocketError,
     scenario_e2e.StaleRead,
     scenario_http.LoadError,
+    scenario_sessions.Leak,
     scenario_smtp.LostMail,
     scenario_timing.TimingError,
     scenario_ws.PushError,

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.client_api import Api, Mailbox
-from bench.client_smtp import Burst, burst, sample_message, send_all
+from bench.client_smtp import Burst, SmtpError, burst, sample_message, send_all
 from bench.launch import Plan, own_server
 from bench.peers import RECEIVERS, Receiver
 from bench.processes import CpuTime, Neighbours, cpu_time
@@ -29,10 +29,16 @@ VARIANTS = {
     "kept": "smtp-source, sessions kept open",
     "single": "smtp-source, one message per connection",
     "own": "own generator, kept open, pipelined where offered",
+    "bdat": "own generator, kept open, envelope and BDAT LAST in one write",
 }
 _PROBE_MESSAGES = 300
 _FEWEST_MESSAGES = 500
-_MOST_MESSAGES = {"kept": 200_000, "single": 20_000, "own": 50_000}  # single: a loopback pair has 28,000 client ports
+_MOST_MESSAGES = {
+    "kept": 200_000,
+    "single": 20_000,
+    "own": 50_000,
+    "bdat": 50_000,
+}  # single: a loopback pair has 28,000 client ports
 _BURST_DEADLINE = 300.0
 _SETTLE_SECONDS = 60.0
 
@@ -94,7 +100,7 @@ def our_receiver(target: Target, count: int) -> Receiver:
 
 def _send(receiver: Receiver, variant: str, messages: int, options: Options) -> tuple[Burst, list[float]]:
     recipients = receiver.recipients
-    if variant != "own":
+    if variant in ("kept", "single"):
         keep = variant == "kept"
         made = burst(
             receiver.smtp,
@@ -109,7 +115,10 @@ def _send(receiver: Receiver, variant: str, messages: int, options: Options) -> 
     wire = sample_message("bench", options.size)
     letters = [(recipients[number % len(recipients)], wire) for number in range(messages)]
     started = time.perf_counter()
-    sent = asyncio.run(send_all(receiver.smtp, letters, sessions=options.sessions, deadline=_BURST_DEADLINE))
+    sending = send_all(
+        receiver.smtp, letters, sessions=options.sessions, deadline=_BURST_DEADLINE, chunks=variant == "bdat"
+    )
+    sent = asyncio.run(sending)
     return Burst(len(sent), time.perf_counter() - started), [each.answered - each.sent for each in sent]
 
 
@@ -261,7 +270,10 @@ def run(
         tables = []
         with progress(console) as bar:
             for variant in options.variants:
-                found = _variant(variant, receivers, options, bar)
+                able = receivers if variant != "bdat" else [each for each in receivers if each.name == OURS]
+                if not able:
+                    raise SmtpError(0, "no receiver here offers CHUNKING")
+                found = _variant(variant, able, options, bar)
                 result[variant] = {"generator": VARIANTS[variant], "receivers": _account(found)}
                 tables.append((variant, result[variant]["receivers"], found))
         for shown in tables:
