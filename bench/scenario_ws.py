@@ -106,7 +106,7 @@ async def _crowd(target: Target, size: int) -> Mailbox:
     return box
 
 
-def _judge(sent: Sent, seen: Seen) -> list[float]:
+def judge(sent: Sent, seen: Seen) -> list[float]:
     """Seconds from the final dot to the frame, one for each mail. PushError unless all came, once, to the right one."""
     errors = Counter({f"subscriber lost: {why}": count for why, count in seen.errors.items()})
     pushed: dict[int, float] = {}
@@ -191,7 +191,7 @@ def run(console: Console, options: Options, work: Path, target: Target | None) -
         sent = uvloop.run(_send_steadily(aim, boxes, options))
         cpu = _spent(aim).since(spent)
         others = neighbours.cores()
-        pushed = _judge(sent, fleet.seen())
+        pushed = judge(sent, fleet.seen())
     result = {
         "mails": len(pushed),
         "dot_to_frame": asdict(summarise(pushed)),

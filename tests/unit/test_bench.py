@@ -3,15 +3,19 @@
 import math
 import random
 import statistics
+from array import array
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.client_smtp import wire_form
+from bench.client_fleet import Seen
+from bench.client_smtp import Delivery, wire_form
+from bench.client_ws import WebSocketError, frame_of
 from bench.corpus_files import compare, compare_names, expectation, samples, split_mbox
 from bench.processes import CpuTime
+from bench.scenario_ws import PushError, Sent, judge
 from bench.stats import Comparison, Schedule, cpu_ratio, histogram, mann_whitney, paired_ratio, percentile, summarise
 from bench.target import TargetError, http_target, resolve, smtp_target
 
@@ -245,3 +249,33 @@ def test_ties_and_extremes_of_a_comparison() -> None:
     assert mann_whitney([2.0] * 20, [1.0] * 20).effect == 1.0
     with pytest.raises(ValueError, match="20"):
         mann_whitney([1.0] * 19, [1.0] * 20)
+
+
+def test_a_frame_of_the_server_is_taken_whole_or_not_at_all() -> None:
+    payload = b"x" * 300
+    frame = b"\x81\x7e\x01\x2c" + payload
+    assert all(frame_of(frame[:size], 0) is None for size in range(len(frame)))
+    assert frame_of(b"??" + frame + b"!", 2) == (payload, 2 + len(frame))
+    for strange in (b"\x88\x02\x03\xf5", b"\x82\x01x", b"\x01\x01x", b"\x81\xff" + b"\xff" * 8):
+        with pytest.raises(WebSocketError):
+            frame_of(strange, 0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "subscribers", "complaint"),
+    [
+        ([0, 1], [5, 6], ""),
+        ([0], [5], "frames missing"),
+        ([0, 1, 1], [5, 6, 6], "the same mail twice"),
+        ([0, 1], [5, 5], "someone else's mail"),
+        ([0, 1, 9], [5, 6, 5], "someone else's mail"),
+    ],
+)
+def test_push_is_judged_mail_by_mail(numbers: list[int], subscribers: list[int], complaint: str) -> None:
+    sent = Sent({0: 5, 1: 6}, {0: Delivery(1.0, 1.1), 1: Delivery(2.0, 2.1)}, [])
+    seen = Seen(array("q", numbers), array("q", subscribers), array("d", [3.0] * len(numbers)))
+    if complaint:
+        with pytest.raises(PushError, match=complaint):
+            judge(sent, seen)
+    else:
+        assert judge(sent, seen) == [2.0, 1.0]
