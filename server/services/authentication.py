@@ -18,10 +18,9 @@ from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.authenticity import Claims, Policy, Proof, Verdict, aligned, claims, policy, verify
 from server.model.domain import organisation, to_ascii
 from server.model.errors import Unavailable
-from server.model.event import Hint, Kind
 from server.model.message import Envelope, Recipient, Stored
 from server.model.spf import IP, Result, Subject
-from server.services.coherence import Coherence
+from server.services.coherence import Coherence, mail
 from server.services.contracts import Delivery
 from server.services.sandbox import Sandbox, SandboxError
 from server.services.spf import Ask, Spf
@@ -109,7 +108,8 @@ class Authentication:
         mailboxes = {row.mailbox_id for row in rows}
         with self._coherence.writing(mailboxes):
             await self._store.authenticated(rows, known)
-        self._coherence.tell([Hint(Kind.UPDATE, mailbox) for mailbox in mailboxes])
+        # no counter moved, so readers need not be told; other hosts forget what they kept of the mailbox
+        self._coherence.tell([mail(row.mailbox_id, row.seq) for row in rows])
 
     async def check(self, envelope: Envelope) -> dict[str, str]:
         """Results of ``spf``, ``dkim`` and ``dmarc``; "temperror" for those that took too long."""
