@@ -154,17 +154,20 @@ class MailboxService:
             await self._bury(over)
         return bool(over)
 
-    async def authorise(self, mailbox_id: str, token: str) -> Mailbox:
-        """The living mailbox this token opens. Refused mailbox_not_found for unknown, expired and wrong alike."""
-        digest = _hash(token)
-        return await self._opened(mailbox_id, lambda mailbox: hmac.compare_digest(digest, mailbox.token_hash))
+    async def authorise(self, mailbox_id: str, token: str, *, remember: bool = True) -> Mailbox:
+        """The living mailbox this token opens. Refused mailbox_not_found for unknown, expired and wrong alike.
 
-    async def owned(self, mailbox_id: str, user: User) -> Mailbox:
+        Its record is kept for who asks again within a minute, unless ``remember`` says that nobody will.
+        """
+        digest = _hash(token)
+        return await self._opened(mailbox_id, lambda mailbox: hmac.compare_digest(digest, mailbox.token_hash), remember)
+
+    async def owned(self, mailbox_id: str, user: User, *, remember: bool = True) -> Mailbox:
         """The living mailbox, if it is the user's, or the administrators' and the user is one. Refused
         mailbox_not_found for unknown, expired and foreign alike."""
-        return await self._opened(mailbox_id, lambda mailbox: self._may_open(mailbox, user))
+        return await self._opened(mailbox_id, lambda mailbox: self._may_open(mailbox, user), remember)
 
-    async def _opened(self, mailbox_id: str, right: Callable[[Mailbox], bool]) -> Mailbox:
+    async def _opened(self, mailbox_id: str, right: Callable[[Mailbox], bool], remember: bool) -> Mailbox:
         """The living mailbox, if ``right`` says so. A refusal costs one query and changes nothing in memory, be the
         mailbox unknown or another's, and it comes at a beat counted from the question: neither what there is nor what
         is remembered must be heard in its time."""
@@ -173,7 +176,7 @@ class MailboxService:
         known = self._remembered(mailbox_id)
         if known is not None and right(known) and not known.expired(self._clock()):
             return known
-        found = await self._record(mailbox_id, right) if ids.valid(mailbox_id) else None
+        found = await self._record(mailbox_id, right, remember) if ids.valid(mailbox_id) else None
         if found is None or found.expired(self._clock()):
             await asyncio.sleep(REFUSAL_BEAT - (loop.time() - began) % REFUSAL_BEAT)
             raise Refused("mailbox_not_found")
@@ -201,13 +204,13 @@ class MailboxService:
         known = self._records.get(mailbox_id)
         return known[1] if known is not None and self._local.current(known[0]) else None
 
-    async def _record(self, mailbox_id: str, right: Callable[[Mailbox], bool]) -> Mailbox | None:
-        """The record as the primary knows it, remembered from here on, if ``right`` says so."""
+    async def _record(self, mailbox_id: str, right: Callable[[Mailbox], bool], remember: bool) -> Mailbox | None:
+        """The record as the primary knows it, if ``right`` says so; remembered from here on where that is asked."""
         ticket = self._local.ticket(keys.record(mailbox_id))
         mailbox = await self._mailboxes.by_id(mailbox_id)
         if mailbox is None or not right(mailbox):
             return None
-        if self._local.settled(ticket):
+        if remember and self._local.settled(ticket):
             self._records[mailbox_id] = (ticket, mailbox)
             if len(self._records) > MAX_RECORDS:
                 self._records.popitem(last=False)

@@ -277,12 +277,15 @@ class Shard:
         )
 
     async def _open(self, mailbox_id: str, credential: str) -> tuple[Mailbox, float]:
-        """What a WebSocket presents: the mailbox's token, or its owner's access token, which has two dots."""
+        """What a WebSocket presents: the mailbox's token, or its owner's access token, which has two dots.
+
+        It asks once in minutes, so no record is kept for it: that would be a third of what a connection takes.
+        """
         if credential.count(".") != 2:
-            return await self._mailboxes.authorise(mailbox_id, credential), inf
+            return await self._mailboxes.authorise(mailbox_id, credential, remember=False), inf
         principal = await self._accounts.by_token(credential)
         until = inf if principal.expires_at is None else principal.expires_at.timestamp()
-        mailbox = await self._mailboxes.owned(mailbox_id, principal.user)
+        mailbox = await self._mailboxes.owned(mailbox_id, principal.user, remember=False)
         # watched under the account that acts, whose changes put the right in doubt; administrators' has no owner
         return msgspec.structs.replace(mailbox, user_id=principal.user.id), until
 
