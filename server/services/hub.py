@@ -33,6 +33,7 @@ REPLAY_MAX: Final = 1000
 """Sequence numbers a returning client gets replayed; what lies further back is announced as a gap."""
 
 MAILBOXES_A_CALL: Final = 200  # bounds a fetch to 20,000 rows
+PUSHES_A_TURN: Final = 2000  # some 20 ms; when more are due the loop has its turn before the rest is fetched again
 _RETRY_DELAY: Final = 1.0
 
 FAILURES = Counter(
@@ -223,12 +224,18 @@ class Hub:
             FAILURES.add(("fetch",))
             self._behind.update(asked)
             raise
-        for row in rows:
+        pushed = 0
+        for n, row in enumerate(rows):
+            if pushed >= PUSHES_A_TURN:
+                self._behind.update(row.mailbox_id for row in rows[n:])
+                break
             # A watcher below the number asked from would skip what lies between: its own fetch is still to come.
             after = asked[row.mailbox_id]
             watchers = self._watched.get(row.mailbox_id, ())
             placed = [(w, w.last_seq) for w in watchers if w.last_seq is not None and not w.held]
-            self._offer(row, [w for w, reached in placed if after <= reached < row.seq])
+            chosen = [w for w, reached in placed if after <= reached < row.seq]
+            self._offer(row, chosen)
+            pushed += len(chosen)
         self._behind.update(mailbox for mailbox, n in Tally(row.mailbox_id for row in rows).items() if n >= PAGE)
 
     def _positions(self, mailboxes: Iterable[str]) -> dict[str, int]:

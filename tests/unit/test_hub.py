@@ -236,6 +236,20 @@ async def test_coming_back_pages_through_what_was_missed(hub: Hub, store: Store)
     assert client.delays == 0, "replayed mail says nothing about the delay of a push"
 
 
+async def test_a_crowd_that_comes_back_lets_the_loop_have_its_turns(
+    hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PUSHES_A_TURN", 100)
+    box, clients = ids.new(), [Client(hub) for _ in range(30)]
+    for _ in range(20):
+        store.commit(box)
+    for client in clients:
+        client.watch(box, after=0)
+    await settle(hub)
+    assert all(client.seqs(box) == list(range(1, 21)) for client in clients)
+    assert len(store.fetches) == 5, "four rows to each of thirty at a time"
+
+
 async def test_what_lies_too_far_back_is_a_gap(hub: Hub, store: Store) -> None:
     box, client = ids.new(), Client(hub)
     for _ in range(REPLAY_MAX + 10):
