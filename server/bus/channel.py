@@ -13,6 +13,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from server.log import event
@@ -20,7 +21,7 @@ from server.metrics import Counter, Gauge
 from server.model.event import NOBODY, Hint, Kind, pack, unpack
 
 MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
-PACE: Final = 0.02  # s from one publish to the next: what comes in between goes together
+PACE: Final = 0.02  # s from one publish to the next, where there is only new mail to tell of
 RETRY: Final = 1.0  # s between attempts to listen again
 PULSE: Final = 2.0  # s after which a sender is heard of although it has nothing to say
 SILENCE: Final = 3.5 * PULSE  # s after which a sender that is not heard may be writing all the same
@@ -49,7 +50,8 @@ class Channel(ABC):
         self._pending: list[Hint] = []
         self._sender: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
-        self._free_at = 0.0  # when the next publish may go
+        self._free_at = 0.0  # when the next publish of new mail may go
+        self._urgent = asyncio.Event()  # something else is to be told: rights may have ended
         self._pulse: asyncio.Task[None] | None = None
         self._number = time.time_ns()  # beyond any that a predecessor in this worker's place has used
         self._spoke = 0.0
@@ -85,6 +87,8 @@ class Channel(ABC):
             LOST.add(n=len(hints))
             return
         self._pending.extend(hints)
+        if any(hint.kind is not Kind.MAIL for hint in hints):
+            self._urgent.set()
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_all())
 
@@ -92,8 +96,11 @@ class Channel(ABC):
         loop = asyncio.get_running_loop()
         while self._pending:
             if self._free_at > loop.time():
-                await asyncio.sleep(self._free_at - loop.time())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._free_at):
+                        await self._urgent.wait()
             self._free_at = loop.time() + PACE
+            self._urgent.clear()
             hints, self._pending = self._pending, []
             try:
                 await self._send(hints)

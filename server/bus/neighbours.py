@@ -1,9 +1,10 @@
-"""New mail to the other workers of this host, whole, over socket pairs made before the fork.
+"""New mail, whole, and every other hint to the other workers of this host, over socket pairs made before the fork.
 
 Lives here: the pairs, one for each column, and one worker's hand on them. Must not know: who reads the mail.
 
 This only saves time. Whoever is not told (a full socket, a row too big, a worker that seemed to have no readers) hears
-the hint all the same and asks the store; whoever was told finds in the hint nothing that is lacking.
+the hint on the bus all the same and asks the store; whoever was told finds in it nothing that is lacking. One socket
+brings a worker all it is told, in the order in which it happened: the end of a right comes before mail sent after it.
 """
 
 import asyncio
@@ -15,9 +16,11 @@ from typing import Final
 import msgspec
 
 from server.metrics import Counter
+from server.model.event import Hint, Kind
 from server.model.message import Stored
 
 RECORD_MAX: Final = 32 * 1024  # bytes sent at once; a row that takes more is left to its hint
+_HINTS: Final = 200  # in one record
 _READS: Final = 64  # records taken in one turn of the loop
 
 TOLD = Counter("tempmail_neighbours_told_total", "Records of new mail sent to other workers of the host.")
@@ -26,7 +29,7 @@ LOST = Counter(
 )
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(list[Stored]).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[list[Stored], list[Hint]]).decode
 
 
 class Lines:
@@ -42,10 +45,18 @@ class Lines:
 
 
 class Neighbours:
-    """The hand of the worker that owns ``column``. ``receive`` gets what other workers have committed."""
+    """The hand of the worker that owns ``column``: ``fed`` gets what other workers have committed, ``hinted`` what else
+    they tell.
+    """
 
-    def __init__(self, lines: Lines, column: int, receive: Callable[[Sequence[Stored]], None]) -> None:
-        self._lines, self._column, self._receive = lines, column, receive
+    def __init__(
+        self,
+        lines: Lines,
+        column: int,
+        fed: Callable[[Sequence[Stored]], None],
+        hinted: Callable[[Sequence[Hint]], None],
+    ) -> None:
+        self._lines, self._column, self._fed, self._hinted = lines, column, fed, hinted
         self._end = lines.ends[column]
         self._space = bytearray(2 * RECORD_MAX)
         self.attend(False)  # a predecessor's word may still stand
@@ -65,18 +76,28 @@ class Neighbours:
     def _others(self) -> list[int]:
         return [n for n, heard in enumerate(self._lines.listening[:]) if heard and n != self._column]
 
-    def tell(self, rows: Sequence[Stored]) -> None:
+    def feed(self, rows: Sequence[Stored]) -> None:
         """Send ``rows`` to every other worker that listens. Returns at once and never fails."""
         others = self._others()
-        if not others:
-            return
-        for record in _records(rows):
-            for column in others:
-                try:
-                    self._lines.ways[column].send(record)
-                    TOLD.add()
-                except OSError:  # full, or its worker is on its way out
-                    LOST.add()
+        if others:
+            for record in _records(rows):
+                self._send(record, others)
+
+    def tell(self, hints: Sequence[Hint]) -> None:
+        """The same for hints, but for those of new mail: that goes whole."""
+        telling = [hint for hint in hints if hint.kind is not Kind.MAIL]
+        others = self._others() if telling else ()
+        if others:
+            for start in range(0, len(telling), _HINTS):
+                self._send(_encode(((), telling[start : start + _HINTS])), others)
+
+    def _send(self, record: bytes, columns: Sequence[int]) -> None:
+        for column in columns:
+            try:
+                self._lines.ways[column].send(record)
+                TOLD.add()
+            except OSError:  # full, or its worker is on its way out
+                LOST.add()
 
     def _hear(self) -> None:
         for _ in range(_READS):
@@ -84,7 +105,11 @@ class Neighbours:
                 size = self._end.recv_into(self._space)
             except OSError:  # all is read
                 return
-            self._receive(_decode(memoryview(self._space)[:size]))
+            rows, hints = _decode(memoryview(self._space)[:size])
+            if rows:
+                self._fed(rows)
+            if hints:
+                self._hinted(hints)
 
     def close(self) -> None:
         self.attend(False)
@@ -93,7 +118,7 @@ class Neighbours:
 
 def _records(rows: Sequence[Stored]) -> Iterator[bytes]:
     """``rows`` in as few records as their size allows, in their order."""
-    record = _encode(rows)
+    record = _encode((rows, ()))
     if len(record) <= RECORD_MAX:
         yield record
     elif len(rows) > 1:

@@ -152,7 +152,7 @@ class Shard:
         )
         self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of)
         self._closing.push_async_callback(self._hub.close)
-        self._neighbours = Neighbours(context.lines, context.column, self._hub.feed)
+        self._neighbours = Neighbours(context.lines, context.column, self._hub.feed, self._hub.on_hints)
         self._neighbours.start()
         self._closing.callback(self._neighbours.close)
         self._bus = self._channel()
@@ -384,11 +384,12 @@ class Shard:
 
     def _committed(self, rows: Sequence[Stored]) -> None:
         self._hub.feed(rows)
-        self._neighbours.tell(rows)
+        self._neighbours.feed(rows)
 
     def _tell(self, hints: Sequence[Hint]) -> None:
         """This worker changed something: its own readers first, then the other workers'."""
         self._hub.on_hints(hints)
+        self._neighbours.tell(hints)
         self._bus.publish(hints)
 
     def _heard(self, hints: list[Hint], other_host: bool) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from server.bus.neighbours import LOST, RECORD_MAX, Lines, Neighbours
 from server.model import ids
+from server.model.event import Hint, Kind
 from server.model.message import FOREVER, Details, Stored, StoredAttachment
 
 BOX = ids.new()
@@ -27,8 +28,16 @@ class Worker:
 
     def __init__(self, lines: Lines, column: int) -> None:
         self.heard: list[Sequence[Stored]] = []
-        self.hand = Neighbours(lines, column, self.heard.append)
+        self.order: list[str] = []
+        self.hand = Neighbours(lines, column, self._fed, self._hinted)
         self.hand.start()
+
+    def _fed(self, rows: Sequence[Stored]) -> None:
+        self.heard.append(rows)
+        self.order.append("mail")
+
+    def _hinted(self, hints: Sequence[Hint]) -> None:
+        self.order += [hint.kind.name for hint in hints]
 
 
 @pytest.fixture
@@ -51,11 +60,11 @@ async def test_rows_arrive_whole_at_those_who_listen_and_nobody_else(lines: Line
     one.hand.attend(True)
     two.hand.attend(True)
     rows = [stored(1), stored(2)]
-    one.hand.tell(rows)
+    one.hand.feed(rows)
     assert await told(two, 2) == rows
     two.hand.attend(False)
     three.hand.attend(True)
-    one.hand.tell([stored(3)])
+    one.hand.feed([stored(3)])
     await told(three, 1)
     assert len(two.heard) == 1
     assert not one.heard
@@ -69,17 +78,31 @@ async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left
     one, two = Worker(lines, 0), Worker(lines, 1)
     two.hand.attend(True)
     rows = [stored(n, "p" * 1000) for n in range(1, 100)]
-    one.hand.tell([*rows, stored(100, "p" * RECORD_MAX), stored(101)])
+    one.hand.feed([*rows, stored(100, "p" * RECORD_MAX), stored(101)])
     assert [row.seq for row in await told(two, 100)] == [*range(1, 100), 101]
     one.hand.close()
     two.hand.close()
+
+
+async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines: Lines) -> None:
+    one, two, three = (Worker(lines, column) for column in range(3))
+    three.hand.attend(True)
+    one.hand.tell([Hint(Kind.ADDRESS, BOX), Hint(Kind.MAIL, BOX, 1)])
+    two.hand.feed([stored(1)])
+    one.hand.tell([Hint(Kind.EXPIRED, BOX)] * 500)
+    async with asyncio.timeout(20):
+        while len(three.order) < 502:
+            await asyncio.sleep(0)
+    assert three.order == ["ADDRESS", "mail", *["EXPIRED"] * 500]
+    for worker in (one, two, three):
+        worker.hand.close()
 
 
 async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) -> None:
     one, before = Worker(lines, 0), LOST.values[()]
     lines.listening[1] = True
     for n in range(2000):
-        one.hand.tell([stored(n)])
+        one.hand.feed([stored(n)])
     assert LOST.values[()] > before
     two = Worker(lines, 1)  # its successor finds what still waits, and hears what is new
     two.hand.attend(True)
