@@ -1,4 +1,4 @@
-"""New mail, whole, and every other hint to the other workers of this host, over socket pairs made before the fork.
+"""New mail, whole, and the ends of rights to the other workers of this host, over socket pairs made before the fork.
 
 Lives here: the pairs, one for each column, and one worker's hand on them. Must not know: who reads the mail.
 
@@ -21,6 +21,7 @@ from server.model.message import Stored
 
 RECORD_MAX: Final = 32 * 1024  # bytes sent at once; a row that takes more is left to its hint
 _HINTS: Final = 200  # in one record
+_RIGHTS: Final = (Kind.EXPIRED, Kind.ADDRESS, Kind.ACCOUNT)
 _READS: Final = 64  # records taken in one turn of the loop
 
 TOLD = Counter("tempmail_neighbours_told_total", "Records of new mail sent to other workers of the host.")
@@ -84,8 +85,8 @@ class Neighbours:
                 self._send(record, others)
 
     def tell(self, hints: Sequence[Hint]) -> None:
-        """The same for hints, but for those of new mail: that goes whole."""
-        telling = [hint for hint in hints if hint.kind is not Kind.MAIL]
+        """The same for hints that a right may have ended; all others can wait for the bus."""
+        telling = [hint for hint in hints if hint.kind in _RIGHTS]
         others = self._others() if telling else ()
         if others:
             for start in range(0, len(telling), _HINTS):

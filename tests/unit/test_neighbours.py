@@ -87,7 +87,7 @@ async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left
 async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines: Lines) -> None:
     one, two, three = (Worker(lines, column) for column in range(3))
     three.hand.attend(True)
-    one.hand.tell([Hint(Kind.ADDRESS, BOX), Hint(Kind.MAIL, BOX, 1)])
+    one.hand.tell([Hint(Kind.ADDRESS, BOX), Hint(Kind.MAIL, BOX, 1), Hint(Kind.UPDATE, BOX)])
     two.hand.feed([stored(1)])
     one.hand.tell([Hint(Kind.EXPIRED, BOX)] * 500)
     async with asyncio.timeout(20):
