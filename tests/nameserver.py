@@ -21,6 +21,7 @@ class Zones:
         self.faults: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
         self.port = 0
+        self.ttl = 0
 
     @property
     def address(self) -> str:
@@ -65,14 +66,14 @@ class Zones:
             pieces = [
                 [text[i : i + 255].encode() for i in range(0, len(text), 255)] for text in self.texts.get(name, [])
             ]
-            return [RR(name, QTYPE.TXT, rdata=TXT(piece), ttl=0) for piece in pieces]
+            return [RR(name, QTYPE.TXT, rdata=TXT(piece), ttl=self.ttl) for piece in pieces]
         if kind == "MX":
             found = self.exchanges.get(name, [])
-            return [RR(name, QTYPE.MX, rdata=MX(host, preference), ttl=0) for preference, host in found]
+            return [RR(name, QTYPE.MX, rdata=MX(host, preference), ttl=self.ttl) for preference, host in found]
         alias = self._next(name, "CNAME")
         target = alias[0].rstrip(".") if alias else name
-        lines = [f"{name}. 0 IN CNAME {one}" for one in alias]
-        lines += [f"{target}. 0 IN {kind} {one}" for one in self._next(target, kind)]
+        lines = [f"{name}. {self.ttl} IN CNAME {one}" for one in alias]
+        lines += [f"{target}. {self.ttl} IN {kind} {one}" for one in self._next(target, kind)]
         return [record for line in lines for record in RR.fromZone(line)]
 
     def _next(self, name: str, kind: str) -> list[str]:

@@ -136,8 +136,9 @@ def _suffixes() -> PublicSuffixList:
 
 
 def organisation(name: str) -> str:
-    """The name one label below the public suffix: whom ``name`` belongs to (RFC 7489 section 3.2)."""
-    return _suffixes().privatesuffix(name) or name
+    """The name one label below the public suffix: whom ``name`` belongs to (RFC 7489 section 3.2). What is too long for
+    a name is looked up nowhere: that takes a time that grows with the square of its labels."""
+    return _suffixes().privatesuffix(name) or name if len(name) <= NAME_MAX else name
 
 
 def to_ascii(name: str) -> str:

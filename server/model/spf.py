@@ -148,8 +148,8 @@ def _check_macros(text: str) -> None:
 def expand(text: str, subject: Subject, domain: str) -> str:
     """A domain-spec with its macros replaced (section 7), cut on the left to what a name may be long."""
     expanded = _MACRO.sub(lambda found: _replaced(found, subject, domain), text).rstrip(".")
-    while len(expanded) > NAME_MAX and "." in expanded:
-        expanded = expanded.partition(".")[2]
+    if len(expanded) > NAME_MAX:  # cut at once: label by label a long expansion would be copied for each of them
+        expanded = expanded[-NAME_MAX - 1 :].partition(".")[2]
     return expanded
 
 
@@ -168,7 +168,7 @@ def _replaced(found: re.Match[str], subject: Subject, domain: str) -> str:
         "h": subject.helo,
     }[letter.lower()]
     if digits or reverse or delimiters:
-        parts = re.split(f"[{re.escape(delimiters or '.')}]", value)[:_LABELS_MAX]
+        parts = value.translate(dict.fromkeys(map(ord, delimiters or "."), "\0")).split("\0")[:_LABELS_MAX]
         if reverse:
             parts.reverse()
         if digits:

@@ -20,6 +20,11 @@ from server.model.errors import Unavailable
 DEADLINE: Final = 5.0  # s for one question, all attempts and servers together
 _ATTEMPT: Final = 1.5  # s until a server is asked again
 _TRIES: Final = 2
+KEPT_MAX: Final = (
+    32 << 20
+)  # bytes of kept answers, about; then all are forgotten, for the library bounds only their time
+_ANSWER: Final = 1_024  # bytes that any of them takes
+
 _NOTHING: Final = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})
 
 SECONDS: Final = Histogram("tempmail_dns_seconds", "Time to an answer from DNS.", LATENCY, ("type",))
@@ -34,6 +39,8 @@ class Resolver:
     def __init__(self, servers: Sequence[str] = ()) -> None:
         self._servers = tuple(servers)
         self._kept = self._channel()
+        self._size = 0  # of what it keeps
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def _channel(self) -> aiodns.DNSResolver:
         return aiodns.DNSResolver(self._servers or None, timeout=_ATTEMPT, tries=_TRIES, lookups="b")
@@ -41,8 +48,8 @@ class Resolver:
     async def addresses(self, host: str) -> list[str]:
         """Every IPv4 and IPv6 address of ``host`` (ASCII), IPv4 first; [] where it has none. Unavailable."""
         four, six = await asyncio.gather(
-            _ask(self._kept, host, "A", pycares.ARecordData),
-            _ask(self._kept, host, "AAAA", pycares.AAAARecordData),
+            self._known(host, "A", pycares.ARecordData),
+            self._known(host, "AAAA", pycares.AAAARecordData),
             return_exceptions=True,
         )
         if isinstance(four, BaseException) and (isinstance(six, BaseException) or not six):
@@ -65,16 +72,32 @@ class Resolver:
         Unavailable.
         """
         if kind == "TXT":
-            texts = await _ask(self._kept, name, kind, pycares.TXTRecordData)
+            texts = await self._known(name, kind, pycares.TXTRecordData)
             return [record.data.decode("ascii", "replace") for record in texts]
         if kind == "MX":
-            hosts = await _ask(self._kept, name, kind, pycares.MXRecordData)
+            hosts = await self._known(name, kind, pycares.MXRecordData)
             return [host.exchange for host in sorted(hosts, key=lambda host: host.priority)]
         if kind == "PTR":
-            return [record.dname for record in await _ask(self._kept, name, kind, pycares.PTRRecordData)]
+            return [record.dname for record in await self._known(name, kind, pycares.PTRRecordData)]
         if kind == "A":
-            return [record.addr for record in await _ask(self._kept, name, kind, pycares.ARecordData)]
-        return [record.addr for record in await _ask(self._kept, name, kind, pycares.AAAARecordData)]
+            return [record.addr for record in await self._known(name, kind, pycares.ARecordData)]
+        return [record.addr for record in await self._known(name, kind, pycares.AAAARecordData)]
+
+    async def _known(self, name: str, kind: str, shape: type[Data]) -> list[Data]:
+        """Ask through the channel that remembers answers. Who sends mail chooses which names are asked and how long
+        their answers live, so what is remembered is counted."""
+        found = await _ask(self._kept, name, kind, shape)
+        self._size += _ANSWER + sum(len(getattr(data, "data", b"")) + 64 for data in found)
+        if self._size > KEPT_MAX:
+            self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """Go on with a channel that knows nothing; the old one goes when its questions are answered."""
+        old, self._kept, self._size = self._kept, self._channel(), 0
+        task = asyncio.get_running_loop().create_task(_leave(old))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _anew(self, name: str, kind: str, shape: type[Data]) -> list[Data]:
         """Ask through a channel that remembers nothing, not even that there was nothing."""
@@ -85,7 +108,16 @@ class Resolver:
             await channel.close()
 
     async def close(self) -> None:
-        await self._kept.close()
+        for task in tuple(self._leaving):
+            task.cancel()
+        await asyncio.gather(*self._leaving, self._kept.close(), return_exceptions=True)
+
+
+async def _leave(channel: aiodns.DNSResolver) -> None:
+    try:
+        await asyncio.sleep(2 * DEADLINE)
+    finally:
+        await channel.close()
 
 
 async def _ask(channel: aiodns.DNSResolver, name: str, kind: str, shape: type[Data]) -> list[Data]:

@@ -19,6 +19,7 @@ Ask = Callable[[str, Kind], Awaitable[list[str]]]
 
 LOOKUPS_MAX: Final = 10  # terms that ask DNS, and names of one mx or ptr (section 4.6.4)
 VOID_MAX: Final = 2  # of them that may find nothing
+ADDRESSES_MAX: Final = 100  # of one name that are looked at; an answer over TCP holds thousands, for each of 100 names
 
 
 class Spf:
@@ -120,4 +121,5 @@ class Spf:
 
     def _among(self, addresses: list[str], directive: Directive) -> bool:
         prefix = directive.prefixes[0 if self._addresses == "A" else 1]
-        return any(self._subject.ip in ip_network(f"{one}/{prefix}", strict=False) for one in addresses)
+        near = ip_network(f"{self._subject.ip}/{prefix}", strict=False)
+        return any(ip_address(one) in near for one in addresses[:ADDRESSES_MAX])

@@ -1,8 +1,13 @@
 """Whose name a message bears, and that no head, signature or record a stranger writes breaks the reader."""
 
+import base64
+import hashlib
 import time
 
+import dkim
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +56,68 @@ def test_hostile_heads_cost_little(field: bytes) -> None:
     began = time.process_time()
     claims(field + b"\r\n\r\n")
     assert time.process_time() - began < 5  # quadratic ones take minutes
+
+
+@pytest.mark.parametrize("quotes", [b'\\"' * 4000, b'"\\' * 4000, b'"' * 7999])
+def test_quotes_that_are_never_closed_cost_little(quotes: bytes) -> None:
+    began = time.process_time()
+    for _ in range(60):
+        claims(b'From: "' + quotes + b" <a@b.example>\r\n\r\n")
+    assert time.process_time() - began < 10  # half a second each, looked for again from every quote
+
+
+def test_a_stray_quote_hides_no_author() -> None:
+    assert claims(b'From: O"Brien <a@b.example>\r\n\r\n').author == "b.example"
+
+
+def test_names_too_long_to_be_names_belong_to_nobody_at_once() -> None:
+    began = time.process_time()
+    for _ in range(200):
+        assert not aligned("a." * 4000 + "example", "b.example", strict=False)
+    assert time.process_time() - began < 5
+
+
+def signed(body: bytes, canon: tuple[bytes, bytes]) -> tuple[bytes, dict[str, str | None]]:
+    key = rsa.generate_private_key(65537, 1024)
+    kinds = serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL
+    pem = key.private_bytes(*kinds, serialization.NoEncryption())
+    raw = b"From: a@b.example\r\nSubject: x\r\n\r\n" + body
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    published = base64.b64encode(key.public_key().public_bytes(*form)).decode()
+    header: bytes = dkim.sign(raw, b"s", b"b.example", pem, canonicalize=canon, include_headers=[b"From"])
+    return header + raw, {"s._domainkey.b.example": f"v=DKIM1; p={published}"}
+
+
+@pytest.mark.parametrize("body", [b"a  b \t c\t\r\n \r\n\r\n  d\r\n\r\n", b"", b" \r\n", b"x"])
+@pytest.mark.parametrize(
+    "canon", [(head, body) for head in (b"simple", b"relaxed") for body in (b"simple", b"relaxed")]
+)
+def test_spaces_taken_together_change_no_verdict(body: bytes, canon: tuple[bytes, bytes]) -> None:
+    raw, keys = signed(body, canon)
+    assert [proof.verdict for proof in verify(raw, 1, keys)] == ["pass"]
+    widened = raw.replace(b"a  b", b"a   b")
+    expected = "pass" if canon[1] == b"relaxed" or widened == raw else "fail"
+    assert [proof.verdict for proof in verify(widened, 1, keys)] == [expected]
+
+
+def test_signatures_beyond_those_of_the_head_are_no_fault() -> None:
+    assert [proof.verdict for proof in verify(b"From: a@b.example\r\n\r\nx\r\n", 2, {})] == ["permerror"] * 2
+
+
+def test_long_runs_of_spaces_do_not_hold_up_every_other_check() -> None:
+    digest = base64.b64encode(hashlib.sha256(b"").digest())
+    signature = b"v=1; a=rsa-sha256; c=relaxed/relaxed; d=b.example; s=s; h=from; bh=" + digest + b"; b=AAAA"
+    raw = b"DKIM-Signature: " + signature + b"\r\nFrom: a@b.example\r\n\r\n" + b" " * 200_000 + b"x\r\n"
+    _, keys = signed(b"x\r\n", (b"simple", b"simple"))
+    began = time.process_time()
+    assert verify(raw, 1, keys)[0].verdict == "fail"
+    assert time.process_time() - began < 20  # the square of their number took minutes
+
+
+def test_a_key_of_a_size_nobody_needs_is_not_used() -> None:
+    raw, keys = signed(b"x\r\n", (b"simple", b"simple"))
+    longer: dict[str, str | None] = {name: f"{record}; n={'x' * 1000}" for name, record in keys.items()}
+    assert [proof.verdict for proof in verify(raw, 1, longer)] == ["permerror"]
 
 
 @given(st.binary(max_size=400), st.binary(max_size=200))
