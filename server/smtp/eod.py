@@ -49,6 +49,8 @@ class EndOfData:
     def drop(self, buffer: bytearray) -> int:
         """Throw away what has come so far, all but a possible beginning of the end; returns how many bytes."""
         dropped = max(0, len(buffer) - len(END) + 1)
+        if not dropped:
+            return 0
         del buffer[:dropped]
         self._at, self.stuffed = 0, True  # the buffer no longer begins at a line: only the whole mark may match
         return dropped

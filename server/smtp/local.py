@@ -35,6 +35,8 @@ class LocalSession(Session):
         return super()._mail(argument)
 
     def _accept(self, recipient: Recipient) -> bytes:
+        if len(self._order) >= self._shared.recipients_max:  # the same one again, too: each is owed an answer
+            return replies.TOO_MANY_RECIPIENTS
         self._order.append(recipient.mailbox_id)
         return super()._accept(recipient)
 

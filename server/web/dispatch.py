@@ -186,7 +186,7 @@ class Endpoint:
             condition = request.headers.get("If-None-Match")
             if condition is not None and matches(condition, tag):
                 status, body, extra = 304, b"", _only_caching(extra)
-        if front is not None and not extra and len(body) <= _WHOLE_MAX and self._stays(request):
+        if front is not None and front.takes and not extra and len(body) <= _WHOLE_MAX and self._stays(request):
             limits = limit_lines(verdict) if verdict is not None else b""
             head = _head(status, tongue if body else None, tag, len(body))
             return Whole(front, status, head + self._hot.tail(time.monotonic(), limits) + body)

@@ -213,6 +213,11 @@ class Front(asyncio.Protocol):
             self.heads = [*self.heads, *heads] if heads else []
         self._inner.data_received(data)
 
+    @property
+    def takes(self) -> bool:
+        """Whether the client reads its answers. To one that does not, aiohttp's are written, which wait for it."""
+        return not self._paused
+
     def write(self, answer: bytes) -> None:
         """Write what a handler made. ConnectionError when the client has gone."""
         if self._transport.is_closing():

@@ -242,3 +242,23 @@ async def test_limit_counts_what_is_never_parsed(own_server: Callable[..., Serve
     ]
     assert remaining[:10] == sorted(remaining[:10], reverse=True)
     assert remaining[0] > remaining[9]
+
+
+async def test_answers_that_are_not_read_do_not_pile_up(own_server: Callable[..., Server]) -> None:
+    server = own_server(WORKERS="1", RATE_LIMIT_BURST="100000")
+    box = await server.mailbox()
+    for _ in range(40):
+        await server.deliver(box, subject="x" * 200, text="y" * 3000)
+    [worker] = server.workers()
+    deaf, other = await Wire.open(server), await Wire.open(server)
+    asking = [head(box, f"?limit=50&x={n % 3}") for n in range(6000)]
+    await other.ask(asking[0])
+    before = worker.memory_info().rss
+    sending = asyncio.create_task(deaf.send(*(b"".join(asking[n : n + 100]) for n in range(0, 6000, 100))))
+    for n in range(250):
+        assert (await other.ask(asking[n]))[0] == 200
+    grown = worker.memory_info().rss - before
+    sending.cancel()
+    for wire in (deaf, other):
+        wire.close()
+    assert grown < 16 << 20, f"{grown >> 20} MiB wait for a client that reads nothing"

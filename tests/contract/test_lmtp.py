@@ -101,3 +101,10 @@ async def test_a_local_mail_server_is_no_stranger(tmp_path: Path) -> None:
         client, _second = await begun(place), await begun(place)
         client.write(b"NOOP\r\n" * 5000)
         assert (await client.replies(5000))[-1].startswith("250")
+
+
+async def test_one_recipient_said_again_and_again_has_the_bound_of_many(tmp_path: Path) -> None:
+    async with listening(tmp_path, lmtp=True) as place:
+        client = await begun(place)
+        replies = await heard(client, MAIL + b"RCPT TO:<known@temp.mail>\r\n" * 120, 121)
+        assert replies[1:] == ["250 2.1.5"] * 100 + ["452 4.5.3"] * 20

@@ -134,3 +134,12 @@ def test_no_byte_is_searched_twice(pattern: bytes) -> None:
         buffer += piece
         assert eod.find(buffer) == -1
         assert eod._at >= len(buffer) - 4
+
+
+def test_an_end_that_begins_before_anything_is_thrown_away_is_still_found() -> None:
+    """A refused message that is empty, its dot and its CR LF in two packets: the rest would be taken for its body."""
+    eod, buffer = EndOfData(), bytearray(b".")
+    assert eod.find(buffer) == -1
+    assert eod.drop(buffer) == 0
+    buffer += b"\r\n"
+    assert eod.find(buffer) == 0
