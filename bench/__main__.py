@@ -1,4 +1,4 @@
-"""``python -m bench smtp|sessions|http|edge|ws|e2e|routes|timing|corpus``: options, and one function per scenario.
+"""``python -m bench SCENARIO`` and ``python -m bench report``: options, a function for each.
 
 Must not know: how anything is measured.
 """
@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import (
+    scenario_capacity,
     scenario_corpus,
     scenario_e2e,
     scenario_edge,
+    scenario_growth,
     scenario_http,
     scenario_routes,
     scenario_sessions,
@@ -29,6 +31,9 @@ from bench.client_api import ApiError
 from bench.client_smtp import SmtpError
 from bench.client_ws import WebSocketError
 from bench.launch import LaunchError, Plan, work_directory
+from bench.page import PageError, write_page
+from bench.peer_http import ANSWERERS
+from bench.peer_npm import ON_REQUEST
 from bench.peers import RECEIVERS
 from bench.report import write
 from bench.target import Target, TargetError, http_target, smtp_target
@@ -91,7 +96,9 @@ def smtp(
     sessions: Annotated[int, typer.Option(min=1, max=1000, help="SMTP sessions at a time")] = 50,
     size: Annotated[int, typer.Option(min=1, max=50_000_000, help="bytes of each body")] = 4096,
     mailboxes: Annotated[int, typer.Option(min=1, max=64, help="mailboxes, each with its own sender process")] = 1,
-    peers: Annotated[str, typer.Option(help="peers beside ours, by commas; empty for none")] = ",".join(RECEIVERS),
+    peers: Annotated[
+        str, typer.Option(help=f"peers by commas, empty for none; also {', '.join(ON_REQUEST)}")
+    ] = ",".join(RECEIVERS),
     variants: Annotated[str, typer.Option(help="by commas, as named in its tables")] = ",".join(scenario_smtp.VARIANTS),
     ours: Annotated[bool, typer.Option(help="measure our server too")] = True,
     http: Http = "",
@@ -108,7 +115,7 @@ def smtp(
         sessions=sessions,
         size=size,
         mailboxes=mailboxes,
-        peers=_names(peers, dict(RECEIVERS), "peer"),
+        peers=_names(peers, {**RECEIVERS, **ON_REQUEST}, "peer"),
         variants=_names(variants, dict(scenario_smtp.VARIANTS), "variant"),
     )
     with work_directory(work_dir) as work:
@@ -150,6 +157,7 @@ def http(
     mail_every: Annotated[int, typer.Option(min=0, help="a mail after one in so many requests; 0: none")] = 100,
     cold_runs: Annotated[int, typer.Option(min=1, max=50, help="first reads of all mailboxes")] = 3,
     peers: Annotated[bool, typer.Option(help="measure nginx and a bare aiohttp route beside ours")] = True,
+    more_peers: Annotated[str, typer.Option(help=f"further ones by commas: {', '.join(ANSWERERS)}")] = "",
     http: Http = "",
     smtp: Smtp = "",
     i_own_this_target: Owned = False,
@@ -158,7 +166,16 @@ def http(
     """A fleet polls lists while mail arrives, beside nginx's `return 200` and a bare aiohttp route; first reads."""
     target = _target(http, smtp, i_own_this_target)
     options = scenario_http.Options(
-        _plan(workers, settings), runs, seconds, mailboxes, connections, rate, mail_every, cold_runs, peers
+        _plan(workers, settings),
+        runs,
+        seconds,
+        mailboxes,
+        connections,
+        rate,
+        mail_every,
+        cold_runs,
+        peers,
+        _names(more_peers, dict(ANSWERERS), "peer"),
     )
     with work_directory(work_dir) as work:
         _save("http", work, options, target, scenario_http.run(console, options, work, target))
@@ -199,6 +216,55 @@ def ws(
     options = scenario_ws.Options(_plan(workers, settings), seconds, connections, lazy, mails_per_second, size)
     with work_directory(work_dir) as work:
         _save("ws", work, options, target, scenario_ws.run(console, options, work, target))
+
+
+@app.command()
+def growth(
+    messages: Annotated[int, typer.Option(min=1, help="messages in the database that holds much")] = 10_000_000,
+    mailboxes: Annotated[int, typer.Option(min=1, help="mailboxes they lie in, equally many in each")] = 1_000_000,
+    partitions: Annotated[int, typer.Option(min=1, max=190, help="hours in which these end")] = 60,
+    runs: Runs = 5,
+    seconds: Seconds = 3.0,
+    workers: Workers = CORES,
+    settings: Settings = None,
+    sampled: Annotated[int, typer.Option(min=1, max=200_000, help="mailboxes written to and read, on both")] = 20_000,
+    mails: Annotated[int, typer.Option(min=100, max=200_000, help="mails of a run")] = 15_000,
+    connections: Annotated[int, typer.Option(min=1, max=10_000, help="keep-alive connections")] = 100,
+    poll_rate: Annotated[float, typer.Option(min=1, help="requests a second while a partition ends")] = 2_000.0,
+    mail_rate: Annotated[float, typer.Option(min=1, help="mails a second while a partition ends")] = 200.0,
+    keep: Annotated[Path | None, typer.Option(help="where the full database is kept, and found next time")] = None,
+    fill_only: Annotated[bool, typer.Option(help="fill the database of --keep and measure nothing")] = False,
+    work_dir: WorkDir = None,
+) -> None:
+    """Receiving and reading with millions of messages stored, beside few; and a partition that ends under load."""
+    options = scenario_growth.Options(
+        _plan(workers, settings),
+        *(messages, mailboxes, partitions, runs, seconds, sampled, mails, connections, poll_rate, mail_rate),
+    )
+    with work_directory(work_dir) as work:
+        much = keep or work / "much"
+        if fill_only:
+            console.print(scenario_growth.fill_much(console, options, much), highlight=False)
+            return
+        _save("growth", work, options, None, scenario_growth.run(console, options, work, much))
+
+
+@app.command()
+def capacity(
+    seconds: Seconds = 5.0,
+    workers: Workers = 1,
+    settings: Settings = None,
+    connections: Annotated[int, typer.Option(min=1, max=1000, help="keep-alive connections")] = 64,
+    boxes: Annotated[int, typer.Option(min=60, max=10_000, help="mailboxes, each read with 97 different limits")] = 400,
+    cold_share: Annotated[float, typer.Option(min=0.001, max=0.5, help="of the reads, those not in memory")] = 0.2,
+    loads: Annotated[str, typer.Option(help="shares of a worker's time to offer, by commas")] = "0.2,0.4,0.6,0.7,0.8",
+    work_dir: WorkDir = None,
+) -> None:
+    """A simulation of the workers beside the server: utilisation, p50 and p95 of reads at several rates."""
+    shares = tuple(float(text) for text in loads.split(","))
+    options = scenario_capacity.Options(_plan(workers, settings), seconds, connections, boxes, cold_share, shares)
+    with work_directory(work_dir) as work:
+        _save("capacity", work, options, None, scenario_capacity.run(console, options, work))
 
 
 @app.command()
@@ -284,15 +350,26 @@ def corpus(
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    files: Annotated[list[Path] | None, typer.Argument(help="result files; none: the newest of each scenario")] = None,
+    page: Annotated[Path, typer.Option(help="the page; plots go into a folder of its name")] = Path("docs/measured.md"),
+) -> None:
+    """Write a page of what was measured, with plots."""
+    console.print(f"{write_page(files or [], page)} sections: {page}")
+
+
 _FAILURES = (
     ApiError,
     LaunchError,
+    PageError,
     OSError,
     SmtpError,
     TargetError,
     TimeoutError,
     WebSocketError,
     scenario_e2e.StaleRead,
+    scenario_growth.GrowthError,
     scenario_http.LoadError,
     scenario_sessions.Leak,
     scenario_smtp.LostMail,

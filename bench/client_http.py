@@ -19,7 +19,7 @@ from typing import cast
 
 import uvloop
 
-from bench.stats import Schedule
+from bench.stats import RandomSchedule, Schedule
 from bench.target import Endpoint
 from bench.ticker import Ticker
 
@@ -45,13 +45,15 @@ class Load:
     """What to offer, over all processes together.
 
     ``rate`` 0 is a closed loop: every connection sends its next request when the last is answered. ``once`` ends the
-    closed loop when each request was sent once. Otherwise ``rate`` requests per second fall due whatever happens.
+    closed loop when each request was sent once. Otherwise ``rate`` requests per second fall due whatever happens,
+    evenly or, with ``poisson``, at random moments.
     """
 
     connections: int
     seconds: float
     rate: float = 0.0
     once: bool = False
+    poisson: bool = False
 
 
 @dataclass(slots=True)
@@ -298,7 +300,8 @@ async def _run_closed(endpoint: Endpoint, requests: Sequence[Request], load: Loa
 
 
 async def _run_open(endpoint: Endpoint, requests: Sequence[Request], load: Load, start: float, seed: int) -> _Driver:
-    driver = _OpenLoop(requests, seed, Schedule(start, load.rate, load.seconds))
+    even = Schedule(start, load.rate, load.seconds)
+    driver = _OpenLoop(requests, seed, RandomSchedule(start, load.rate, load.seconds, seed) if load.poisson else even)
     await _connect(driver, endpoint, load.connections)
     driver.start()
     with Ticker(_TICK_SECONDS, driver.tick):
@@ -349,7 +352,7 @@ class Generators:
     def run(self, endpoint: Endpoint, name: str, load: Load, seed: int) -> Outcome:
         """Offer a load and merge what all processes saw."""
         count = self._count
-        share = Load(max(load.connections // count, 1), load.seconds, load.rate / count, load.once)
+        share = Load(max(load.connections // count, 1), load.seconds, load.rate / count, load.once, load.poisson)
         start = time.perf_counter() + _LEAD_SECONDS  # one monotonic clock for all processes of a machine
         work = [
             self._pool.submit(_process, endpoint, name, share, start, seed * count + number, (number, count))

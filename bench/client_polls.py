@@ -186,6 +186,8 @@ class _Generator:
             data = line.buffer + data
         head = data.find(b"\r\n\r\n") + 4
         length = data.find(b"Content-Length: ", 0, head)
+        if length < 0:
+            length = data.find(b"content-length: ", 0, head)  # as servers on hyper write it
         if head < 4 or length < 0 or len(data) < head + int(data[length + 16 : data.find(b"\r", length)]):
             line.buffer = data
             return 0.0 if len(data) < _READ * 8 else self._lost(line)

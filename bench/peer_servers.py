@@ -1,6 +1,6 @@
 """Peers written in Python, each run as its own process: ``python -m bench.peer_servers aiosmtpd|aiohttp ...``.
 
-Both get what they do best with: uvloop, no access log, ready bytes. Must not know: our server.
+All get what they do best with: uvloop, no access log, ready bytes. Must not know: our server.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 from aiohttp import web
-from aiosmtpd.handlers import Mailbox
+from aiosmtpd.handlers import Mailbox, Sink
 from aiosmtpd.smtp import SMTP
 
 _BACKLOG = 4096
@@ -27,10 +27,9 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-async def _aiosmtpd(port: int, directory: Path) -> None:
-    """The library's own Mailbox handler: a Maildir, each file synced before 250."""
+async def _aiosmtpd(port: int, handler: Mailbox | Sink) -> None:
+    """One of the library's own handlers: Mailbox is a Maildir, each file synced before 250; Sink discards."""
     loop = asyncio.get_running_loop()
-    handler = Mailbox(directory)
     # hostname: without it every connection asks the resolver, blocking the loop
     server = await loop.create_server(
         lambda: SMTP(handler, hostname="mx.bench.test", data_size_limit=1 << 25, loop=loop), sock=_listen(port)
@@ -56,10 +55,12 @@ async def _aiohttp(port: int, path: str, body: bytes) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``aiosmtpd PORT DIRECTORY`` or ``aiohttp PORT PATH BODYFILE``; runs until a signal ends it."""
+    """``aiosmtpd PORT DIRECTORY``, ``aiosmtpd-sink PORT`` or ``aiohttp PORT PATH BODYFILE``; runs until a signal."""
     match arguments:
         case ["aiosmtpd", port, directory]:
-            uvloop.run(_aiosmtpd(int(port), Path(directory)))
+            uvloop.run(_aiosmtpd(int(port), Mailbox(Path(directory))))
+        case ["aiosmtpd-sink", port]:
+            uvloop.run(_aiosmtpd(int(port), Sink()))
         case ["aiohttp", port, path, body]:
             uvloop.run(_aiohttp(int(port), path, Path(body).read_bytes()))
         case _:

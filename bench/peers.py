@@ -90,6 +90,15 @@ def aiosmtpd_mailbox(work: Path) -> Iterator[Receiver]:
         )
 
 
+@contextmanager
+def aiosmtpd_sink(work: Path) -> Iterator[Receiver]:
+    """aiosmtpd with its Sink handler, which discards, on uvloop, one process."""
+    endpoint, log = free_endpoint(), work / "aiosmtpd-sink.log"
+    command = [sys.executable, "-m", "bench.peer_servers", "aiosmtpd-sink", str(endpoint.port)]
+    with running(command, log, partial(_says_ready, log)) as pid:
+        yield Receiver("aiosmtpd-sink", endpoint, (f"box@{DOMAIN}",), (pid,))
+
+
 _MAIN_CF = """\
 compatibility_level = 3.6
 queue_directory = {home}/queue

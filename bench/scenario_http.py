@@ -27,6 +27,7 @@ from bench.client_http import Generators, Load, Outcome, Request, get_request
 from bench.client_polls import Fleet, Poll, Seen, Shared, postman
 from bench.client_smtp import sample_message, send_all
 from bench.launch import LaunchError, Plan, own_server
+from bench.peer_http import ANSWERERS
 from bench.peers import bare_aiohttp, nginx_return
 from bench.processes import CpuTime, Neighbours, cpu_time
 from bench.report import latency_cells, milliseconds, progress, show_latency, table
@@ -65,6 +66,7 @@ class Options:
     mail_every: int
     cold_runs: int
     peers: bool
+    more_peers: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -139,7 +141,7 @@ def _judge(name: str, outcome: Outcome | Seen) -> None:
         raise LoadError(f"{name}: nothing was answered")
 
 
-def _reload(pid: int) -> None:
+def reload(pid: int) -> None:
     """Replace the workers of our server, so that nothing is left in their memory."""
     before = {child.pid for child in psutil.Process(pid).children() if not child.name().startswith("postgres")}
     os.kill(pid, signal.SIGHUP)
@@ -171,7 +173,7 @@ def _first_reads(options: Options, work: Path, aim: Target, boxes: Sequence[Mail
     with Generators(1, {OURS: wires}) as generators:
         for number in range(options.cold_runs if aim.pid is not None else 1):
             if aim.pid is not None:
-                _reload(aim.pid)
+                reload(aim.pid)
             before = _cpu(pids)
             outcome = generators.run(aim.http, OURS, once, number)
             spent = _cpu(pids).since(before)
@@ -189,11 +191,11 @@ def _first_reads(options: Options, work: Path, aim: Target, boxes: Sequence[Mail
 
 
 @contextmanager
-def _post(work: Path, target: Target, boxes: Sequence[Mailbox]) -> Iterator[Shared]:
-    """A postman at work, for a fleet to order mail from."""
+def post(work: Path, target: Target, boxes: Sequence[Mailbox], held: int = _MAILS_EACH) -> Iterator[Shared]:
+    """A postman at work, for a fleet to order mail from; each mailbox holds ``held`` mails."""
     common = Shared(work / "acknowledged", work / "post")
     with common.counts.open("wb") as file:
-        file.write(_MAILS_EACH.to_bytes(4, sys.byteorder) * len(boxes))
+        file.write(held.to_bytes(4, sys.byteorder) * len(boxes))
     os.mkfifo(common.post)
     arguments = (target.smtp, [box.address for box in boxes], common, sample_message("news", 2000))
     process = get_context("spawn").Process(target=postman, args=arguments, daemon=True)
@@ -226,13 +228,15 @@ def _measure(fleet: Fleet, side: Side, load: Poll, seed: int) -> None:
 
 
 def _sides(options: Options, work: Path, aim: Target, boxes: Sequence[Mailbox], stack: ExitStack) -> list[Side]:
-    mailed = stack.enter_context(_post(work, aim, boxes))
+    mailed = stack.enter_context(post(work, aim, boxes))
     sides = [Side(OURS, aim.http, () if aim.pid is None else (aim.pid,), mailed)]
+    body = asyncio.run(list_body(aim, boxes[0], _QUERY))
+    workers = aim.workers or options.server.workers
     if options.peers:
-        body = asyncio.run(list_body(aim, boxes[0], _QUERY))
-        workers = aim.workers or options.server.workers
         sides.append(Side(NGINX, *stack.enter_context(nginx_return(work, workers, body))))
         sides.append(Side(BARE, *stack.enter_context(bare_aiohttp(work, workers, _bare_path(boxes[0]), body))))
+    more = [(name, ANSWERERS[name](work, workers, body)) for name in options.more_peers]
+    sides += [Side(name, *stack.enter_context(peer)) for name, peer in more]
     return sides
 
 
@@ -246,7 +250,7 @@ def _polled(options: Options, sides: Sequence[Side], boxes: Sequence[Mailbox], s
     http = sides[0].endpoint
     ours = [get_request(http, box.messages_path + _QUERY, box.token) for box in boxes]
     theirs = [get_request(http, _bare_path(box), box.token) for box in boxes]
-    with Fleet({OURS: ours, BARE: theirs, NGINX: theirs}) as fleet:
+    with Fleet({OURS: ours, **{side.name: theirs for side in sides[1:]}}) as fleet:
         warm = Poll(options.connections, _WARM_UP_SECONDS, mail_every=options.mail_every)
         _judge(OURS, fleet.run(http, OURS, sides[0].common, warm, options.runs))
         for rate in (0.0, options.rate) if options.rate else (0.0,):

@@ -18,6 +18,7 @@ from rich.progress import Progress
 from bench.client_api import Api, Mailbox
 from bench.client_smtp import Burst, SmtpError, burst, sample_message, send_all
 from bench.launch import Plan, own_server
+from bench.peer_npm import ON_REQUEST
 from bench.peers import RECEIVERS, Receiver
 from bench.processes import CpuTime, Neighbours, cpu_time
 from bench.report import latency_cells, progress, show_latency, table
@@ -266,7 +267,7 @@ def run(
         if with_ours:
             aim = target or stack.enter_context(own_server(work, options.server))
             receivers.append(our_receiver(aim, options.mailboxes))
-        receivers += [stack.enter_context(RECEIVERS[name](work)) for name in options.peers]
+        receivers += [stack.enter_context((RECEIVERS | ON_REQUEST)[name](work)) for name in options.peers]
         tables = []
         with progress(console) as bar:
             for variant in options.variants:

@@ -4,11 +4,22 @@ Pure functions over numbers. Must not know: sockets, clocks, processes, or what 
 """
 
 import math
+import random
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 HISTOGRAM_BINS = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """``count`` durations were at most ``upper`` seconds and above the bin before."""
+
+    upper: float
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +33,7 @@ class Latency:
     p95: float
     p99: float
     maximum: float
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """``count`` durations were at most ``upper`` seconds and above the bin before."""
-
-    upper: float
-    count: int
+    bins: tuple[Bin, ...] = ()
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
@@ -55,6 +59,7 @@ def summarise(values: Sequence[float]) -> Latency:
         p95=percentile(ordered, 0.95),
         p99=percentile(ordered, 0.99),
         maximum=ordered[-1],
+        bins=tuple(histogram(ordered)),
     )
 
 
@@ -119,6 +124,23 @@ class Schedule:
     def time_of(self, index: int) -> float:
         """When request ``index`` is due."""
         return self._start + index / self._rate
+
+
+class RandomSchedule(Schedule):
+    """The same number of requests at random moments: the gaps are exponential, as in a Poisson process."""
+
+    __slots__ = ("_times",)
+
+    def __init__(self, start: float, rate: float, seconds: float, seed: int) -> None:
+        super().__init__(start, rate, seconds)
+        rng = random.Random(seed)
+        self._times = [start + gap for gap in accumulate(rng.expovariate(rate) for _ in range(self.total))]
+
+    def due_by(self, now: float) -> int:
+        return bisect_right(self._times, now)
+
+    def time_of(self, index: int) -> float:
+        return self._times[index]
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,11 +100,12 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Need(NamedTuple):
-    """What a group has to carry altogether: busy cores, and bytes of memory and disk."""
+    """What a group has to carry altogether: busy cores, bytes of memory and disk, and WebSockets."""
 
     cores: float
     memory: float
     disk: float = 0.0
+    websockets: float = 0.0
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -223,6 +224,8 @@ class _Sizer:
         if room <= 0:
             return None
         carrying = max(math.ceil(need.cores / (machine.cores * limits.utilisation)), math.ceil(need.memory / room), 1)
+        if need.websockets:
+            carrying = max(carrying, math.ceil(need.websockets / (workers * limits.websockets_per_worker)))
         count = max(least, carrying + 1 if least > 1 else carrying)
         return count if count <= most else None
 
@@ -283,7 +286,11 @@ def _large(parts: _Parts) -> Plan:
     sizer, other = parts.sizer, parts.prices.other
     smtp = sizer.group("smtp", Need(load.mail / 2, parts.session_bytes), least=2, roles="smtp", workers=_a_core_each)
     web = sizer.group(
-        "web", Need(load.web + load.proxy, parts.websocket_bytes), least=2, roles="web,push", workers=_a_core_each
+        "web",
+        Need(load.web + load.proxy, parts.websocket_bytes, websockets=demand.websockets),
+        least=2,
+        roles="web,push",
+        workers=_a_core_each,
     )
     ingest = sizer.group("ingest", Need(load.mail, 0), least=2, roles="ingest,webhooks,sweeper", workers=_a_core_each)
     servers = (smtp, web, ingest)

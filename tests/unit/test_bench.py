@@ -5,7 +5,9 @@ import random
 import statistics
 from array import array
 from pathlib import Path
+from xml.etree import ElementTree
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +16,21 @@ from bench.client_fleet import Seen
 from bench.client_smtp import Delivery, wire_form
 from bench.client_ws import WebSocketError, frame_of
 from bench.corpus_files import compare, compare_names, expectation, samples, split_mbox
+from bench.page import PageError, write_page
+from bench.plots import bars
 from bench.processes import CpuTime
 from bench.scenario_ws import PushError, Sent, judge
-from bench.stats import Comparison, Schedule, cpu_ratio, histogram, mann_whitney, paired_ratio, percentile, summarise
+from bench.stats import (
+    Comparison,
+    RandomSchedule,
+    Schedule,
+    cpu_ratio,
+    histogram,
+    mann_whitney,
+    paired_ratio,
+    percentile,
+    summarise,
+)
 from bench.target import TargetError, http_target, resolve, smtp_target
 
 durations = st.lists(st.floats(min_value=1e-7, max_value=1e4, allow_nan=False), min_size=1, max_size=300)
@@ -279,3 +293,48 @@ def test_push_is_judged_mail_by_mail(numbers: list[int], subscribers: list[int],
             judge(sent, seen)
     else:
         assert judge(sent, seen) == [2.0, 1.0]
+
+
+def _result(path: Path, finished: str, **variants: float) -> Path:
+    """A result file of scenario ``smtp`` as the bench writes it."""
+    receivers = {
+        name: {"generator": name, "receivers": {"tempmail": {"rate": rate, "neighbours": 0.0}}}
+        for name, rate in variants.items()
+    }
+    machine = {"cpu": "c", "cores": 2, "memory": 2**30, "kernel": "k", "filesystem": "ext4"}
+    document = {"scenario": "smtp", "finished": finished, "command": "python -m bench smtp", "machine": machine}
+    commit = {"id": "0" * 40, "dirty": False}
+    path.write_bytes(orjson.dumps(document | {"commit": commit, "versions": {}, "result": receivers}))
+    return path
+
+
+def test_page_shows_every_file_it_is_given_with_its_plots(tmp_path: Path) -> None:
+    first = _result(tmp_path / "a.json", "2026-01-01T00:00:00Z", kept=7000.0)
+    second = _result(tmp_path / "b.json", "2026-01-02T00:00:00Z", single=3000.0)
+    page = tmp_path / "page.md"
+    assert write_page([first, second], page) == 2
+    text = page.read_text()
+    assert "7,000" in text
+    assert "3,000" in text
+    for name in ("smtp-kept-rates.svg", "smtp-single-rates.svg"):
+        assert f"page/{name}" in text
+        assert ElementTree.parse(tmp_path / "page" / name).getroot().tag.endswith("svg")
+
+
+def test_page_refuses_what_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"scenario": "smtp"}')
+    with pytest.raises(PageError, match=r"x\.json"):
+        write_page([tmp_path / "x.json"], tmp_path / "page.md")
+
+
+def test_bars_cannot_be_broken_by_a_name() -> None:
+    drawn = ElementTree.fromstring(bars("<a> & 'b'", [("<script>", 1.0, "1"), ("nothing", 0.0, "0")]))
+    assert "<script>" in "".join(drawn.itertext())
+
+
+def test_random_schedule_has_its_rate_and_its_seed() -> None:
+    schedule, again = (RandomSchedule(5.0, 1000.0, 10.0, seed=3) for _ in range(2))
+    assert schedule.total == 10_000
+    assert schedule.time_of(9_999) == again.time_of(9_999) == pytest.approx(15.0, abs=0.5)
+    assert schedule.due_by(4.9) == 0
+    assert schedule.due_by(schedule.time_of(42)) == 43
