@@ -301,7 +301,7 @@ def routes(
 ) -> None:
     """Latency of every family of routes at one offered load."""
     target = _target(http, smtp, i_own_this_target)
-    wanted = _names(families, dict.fromkeys(scenario_routes.FAMILIES), "family")
+    wanted = _names(families, dict.fromkeys((*scenario_routes.FAMILIES, *scenario_routes.STREAMS)), "family")
     options = scenario_routes.Options(_plan(workers, settings), seconds, rate, connections, wanted)
     with work_directory(work_dir) as work:
         _save("routes", work, options, target, scenario_routes.run(console, options, work, target))

@@ -95,6 +95,11 @@ class Api:
         data = await self._data("POST", "/v1/auth/register", 201, body=body)
         return Account(data["user"]["id"], data["accessToken"])
 
+    async def login(self, email: str, password: str) -> str:
+        """The access token of an account that exists."""
+        body = {"email": email, "password": password}
+        return str((await self._data("POST", "/v1/auth/login", 200, body=body))["accessToken"])
+
     async def make(self, path: str, body: dict[str, Any], token: str, expected: int = 201) -> Any:
         """POST ``body``; the ``data`` of the answer."""
         return await self._data("POST", path, expected, token, body)

@@ -4,6 +4,7 @@ Must not know: what is measured, or how load is made.
 """
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -145,3 +146,22 @@ def own_server(work: Path, plan: Plan, through: Endpoint | None = None) -> Itera
     command = [sys.executable, "-m", "server", "serve"]
     with running(command, work / "server.log", lambda: _is_ready(http), environment) as pid:
         yield Target(http, smtp, pid, plan.workers)
+
+
+def make_administrator(work: Path) -> tuple[str, str]:
+    """Email and password of a new super user of the server that ``own_server`` runs in ``work``."""
+    email, password = f"{secrets.token_hex(8)}@example.org", secrets.token_hex(16)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEMPMAIL_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "admin", "create", email],
+        cwd=_ROOT,
+        env=inherited | {"TEMPMAIL_DATA_DIR": str(work / "data")},
+        input=f"{password}\n",
+        capture_output=True,
+        text=True,
+        timeout=_BOOT_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise LaunchError(f"no administrator was made: {done.stderr.strip()[-500:]}")
+    return email, password

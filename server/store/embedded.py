@@ -339,7 +339,23 @@ def running_dsn(data_dir: Path) -> str | None:
     if not lines or not lines[0].isdigit() or not record.exists():
         return None
     pid = int(lines[0])
-    return _dsn(record.read_text().strip()) if _is_ready(cluster, pid) and _serves(pid, cluster) else None
+    if not _is_ready(cluster, pid) or not _serves(pid, cluster):
+        return None
+    return _dsn(_reached(pid, record.read_text().strip()))
+
+
+def _reached(pid: int, socket_dir: str) -> str:
+    """The directory as this process gets there: a service with PrivateTmp= has another /tmp, which root finds below
+    /proc (proc(5)). EmbeddedError for anybody else, and where the kernel forbids it.
+    """
+    socket = f".s.PGSQL.{_SETTINGS['port']}"
+    for found in (socket_dir, f"/proc/{pid}/root{socket_dir}"):
+        if os.path.exists(os.path.join(found, socket)):
+            return found
+    raise EmbeddedError(
+        f"the running PostgreSQL's socket in {socket_dir} cannot be reached from here: its service has its own /tmp"
+        " (PrivateTmp=); run this as root"
+    )
 
 
 class EmbeddedPostgres:

@@ -51,6 +51,7 @@ class Owner:
     token: str = ""
     key: str = ""
     box_token: str = ""
+    refresh: str = ""
     email: str = ""
     ids: dict[str, str] = field(default_factory=dict)
 
@@ -80,7 +81,7 @@ async def owner(client: aiohttp.ClientSession, base: str) -> Owner:
     """A new account that owns a mailbox with a tagged message, an alias, a key, a webhook with a delivery, a domain."""
     one = Owner(base, email=f"{secrets.token_hex(6)}@example.org")
     session = await one.call(client, "POST", "/v1/auth/register", {"email": one.email, "password": PASSWORD})
-    one.token, one.ids["user"] = session["accessToken"], session["user"]["id"]
+    one.token, one.refresh, one.ids["user"] = session["accessToken"], session["refreshToken"], session["user"]["id"]
     box = await one.call(client, "POST", "/v1/mailboxes", {})
     one.box_token, one.ids["mailbox"] = box["token"], box["id"]
     at = f"/v1/mailboxes/{box['id']}"

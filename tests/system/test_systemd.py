@@ -110,6 +110,14 @@ def test_it_starts_sandboxed_and_serves_mail_and_https_as_in_production(host: Bo
     assert json.loads(curl(host, "-d", register, "https://localhost/v1/auth/register"))["code"] == 201
 
 
+def test_the_first_administrator_is_made_beside_the_running_service(host: Booted) -> None:
+    """Its /tmp, and with it the socket of its PostgreSQL, is another than the operator's (PrivateTmp=)."""
+    word, data = "correct horse battery", "TEMPMAIL_DATA_DIR=/var/lib/tempmail"
+    host.run("env", data, "/opt/tempmail/tempmail", "admin", "create", "root@example.org", text=f"{word}\n")
+    login = json.dumps({"email": "root@example.org", "password": word})
+    assert json.loads(curl(host, "-d", login, "https://localhost/v1/auth/login"))["code"] == 200
+
+
 def test_nothing_in_it_ran_against_the_sandbox(host: Booted) -> None:
     lines = [json.loads(line) for line in host.journal("-u", "tempmail").splitlines() if line.startswith("{")]
     assert {line["msg"] for line in lines} >= {"worker started", "worker ready"}
