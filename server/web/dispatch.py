@@ -182,6 +182,8 @@ class Endpoint:
         self, front: Front | None, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language
     ) -> web.StreamResponse:
         status, body, tag, extra = reply
+        if status == 200 and self._shared:
+            extra = (*self._shared, *extra)  # what the handler says of caches goes over it
         if tag and request.method in ("GET", "HEAD"):
             condition = request.headers.get("If-None-Match")
             if condition is not None and matches(condition, tag):
