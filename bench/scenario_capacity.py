@@ -13,22 +13,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 from rich.console import Console
 
 from bench.client_api import Mailbox
 from bench.client_http import Generators, Load, Outcome, Request, get_request
+from bench.client_smtp import send_all
+from bench.growth_fill import letter
 from bench.launch import Plan, own_server
-from bench.processes import Neighbours, cpu_time
+from bench.processes import Neighbours, cpu_time, memory
 from bench.queueing import dealt, mixture, simulate
 from bench.report import milliseconds, progress, table
 from bench.scenario_http import LoadError, fill
 from bench.stats import summarise
 from bench.target import Target
+from server.store.embedded import running_dsn
 
 _LIMITS: Final = range(4, 101)  # of a list: each is another answer to keep
 _HOT_BOXES: Final = 50
 _ALONE_RATE: Final = 100.0  # requests a second at which they do not meet
 _SIMULATED: Final = 200_000
+_MAILS: Final = 5_000
+_LETTER_WORDS: Final = 640  # some 4 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,16 @@ class Point:
     foretold: tuple[float, float, float]
     seen: tuple[float, float, float]
     neighbours: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What one mail of 4 KiB of words costs: processor seconds, and bytes on disk (indexes included) and of WAL."""
+
+    work: float
+    database: float
+    disk: float
+    wal: float
 
 
 def _good(outcome: Outcome) -> Outcome:
@@ -99,6 +115,33 @@ def _cost(options: Options, generators: Generators, target: Target, name: str, a
     work, count = spent.server / len(outcome.latencies), len(outcome.latencies)
     lone = _good(generators.run(target.http, alone, Load(1, 3.0, _ALONE_RATE), 2))
     return Cost(work, spent.postgres / count, max(summarise(lone.latencies).p50 - work, 0.0))
+
+
+async def _written(dsn: str) -> tuple[int, int]:
+    """Bytes of WAL so far, and of mail's tables now."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        found = await connection.fetchrow(
+            "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn AS wal, (SELECT sum(pg_total_relation_size(c.oid)) FROM"
+            " pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = 'messages' AND c.relkind = 'r') AS disk"
+        )
+        assert found is not None
+        return int(found["wal"]), int(found["disk"])
+    finally:
+        await connection.close()
+
+
+def _mail(target: Target, dsn: str, boxes: Sequence[Mailbox]) -> Mail:
+    assert target.pid is not None
+    rng = random.Random(5)
+    letters = [(rng.choice(boxes).address, letter(rng, _LETTER_WORDS)) for _ in range(_MAILS)]
+    asyncio.run(send_all(target.smtp, letters[:500], sessions=50, deadline=60))
+    before, (wal, disk) = cpu_time(target.pid), asyncio.run(_written(dsn))
+    asyncio.run(send_all(target.smtp, letters, sessions=50, deadline=120))
+    spent, (wal_after, disk_after) = cpu_time(target.pid).since(before), asyncio.run(_written(dsn))
+    each = [spent.server, spent.postgres, disk_after - disk, wal_after - wal]
+    return Mail(*(value / _MAILS for value in each))
 
 
 def _point(options: Options, generators: Generators, target: Target, costs: dict[str, Cost], number: int) -> Point:
@@ -143,6 +186,8 @@ def run(console: Console, options: Options, work: Path) -> dict[str, Any]:
     with ExitStack() as stack:
         target = stack.enter_context(own_server(work, options.server))
         bar = stack.enter_context(progress(console))
+        dsn = running_dsn(work / "data")
+        assert dsn is not None
         boxes = asyncio.run(fill(target, options.boxes, lambda _: None))
         reads = _Reads(options, target, boxes)
         generators = stack.enter_context(Generators(1, reads.sets))
@@ -156,8 +201,15 @@ def run(console: Console, options: Options, work: Path) -> dict[str, Any]:
         for number in range(len(options.loads)):
             points.append(_point(options, generators, target, costs, number))
             bar.advance(task)
+        mail, held = _mail(target, dsn, boxes), memory(target.pid).shared if target.pid else 0
     _show(console, costs, points)
+    console.print(
+        f"a mail of 4 KiB: worker {mail.work * 1e6:.0f} us, PostgreSQL {mail.database * 1e6:.0f} us, "
+        f"{mail.disk:,.0f} B on disk, {mail.wal:,.0f} B of WAL; the server holds {held / 1e6:.0f} MB at the end"
+    )
     return {
+        "mail": asdict(mail),
+        "memory": held,
         "costs": {name: asdict(cost) for name, cost in costs.items()},
         "points": [asdict(point) for point in points],
     }
