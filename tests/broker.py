@@ -11,18 +11,10 @@ from pathlib import Path
 import aiormq
 import psutil
 
+from tests.ports import free_ports
+
 _PROGRAMS = Path("/usr/lib/rabbitmq/bin")  # Debian's, without the wrapper that changes the user
 _CONFIG = "raft.wal_max_size_bytes = 33554432\nheartbeat = 10\n"
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class Broker:
@@ -30,7 +22,7 @@ class Broker:
 
     def __init__(self, folder: Path, config: str = _CONFIG) -> None:
         self.folder = folder
-        self.port, distribution, self._mapper = _free_ports(3)
+        self.port, distribution, self._mapper = free_ports(3)
         (folder / "plugins").write_text("[].")
         (folder / "rabbitmq.conf").write_text(config)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"

@@ -11,23 +11,19 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 
+from tests.ports import free_ports
 from tests.running import ROOT
 
 _NGINX = "/usr/sbin/nginx"
 _PLACES = ("cache", "logs", "temporary", "tls", "acme")
 
 
-def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody listens on at this moment."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+MAIL: Final = {r"#(stream \{)\n#(.*)\n#(\})": r"\1\n\2\n\3"}
+"""The change that passes mail on, too: the comment signs are gone from the block of the stream."""
 
 
 class Edge:

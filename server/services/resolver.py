@@ -20,9 +20,8 @@ from server.model.errors import Unavailable
 DEADLINE: Final = 5.0  # s for one question, all attempts and servers together
 _ATTEMPT: Final = 1.5  # s until a server is asked again
 _TRIES: Final = 2
-KEPT_MAX: Final = (
-    32 << 20
-)  # bytes of kept answers, about; then all are forgotten, for the library bounds only their time
+KEPT_MAX: Final = 32 << 20
+"""Bytes of kept answers, about; then all are forgotten, for the library bounds only their time."""
 _ANSWER: Final = 1_024  # bytes that any of them takes
 
 _NOTHING: Final = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.ports import free_ports
+
 _STORED = re.compile(r"250 2\.0\.0 OK stored as ([0-9a-f-]{36})")
 
 
@@ -131,9 +133,7 @@ postlog unix-dgram n - n - 1 postlogd
 @contextmanager
 def relaying(route: str) -> Iterator[tuple[str, int]]:
     """A private Postfix that takes mail on loopback and hands it on by ``route``, a line of main.cf; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     folder = Path(run("mktemp", "-d", "-p", "/var/tmp", "postfix.XXXXXX").stdout.strip())
     folder.chmod(0o755)
     etc = folder / "etc"

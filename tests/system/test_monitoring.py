@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
+from tests.ports import free_ports
 from tests.running import Server
 
 FOLDER: Final = Path(__file__).parents[2] / "deploy" / "monitoring"
@@ -59,9 +59,8 @@ class Prometheus:
     """A Prometheus of the test's own: the shipped configuration, a faster clock and the test's server as target."""
 
     def __init__(self, folder: Path, target: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        (port,) = free_ports(1)
+        self.address = f"127.0.0.1:{port}"
         shipped = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
         shipped["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         shipped["rule_files"] = [str(FOLDER / "alerts.yml")]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import redis
 from websockets.asyncio.client import ClientConnection, connect
 
 from server.store.embedded import running_dsn
+from tests.ports import free_ports
 from tests.running import Box, Server
 
 
@@ -22,9 +22,7 @@ class Redis:
     """A redis-server of the test's own."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        (self.port,) = free_ports(1)
         self._folder = folder
         self.start()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import redis
 
 from tests.broker import Broker
 from tests.debian_postgres import Cluster
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("4c8g", "8c16g")
@@ -51,9 +51,7 @@ async def settings(folder: Path) -> tuple[set[str], list[str]]:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_redis_takes_every_line(tmp_path: Path, folder: str) -> None:
     wanted = lines(folder, "redis.conf", " ")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     command = ["redis-server", ROOT / "deploy" / folder / "redis.conf", "--port", str(port), "--dir", tmp_path]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     client = redis.Redis(port=port, decode_responses=True)
