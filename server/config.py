@@ -374,7 +374,9 @@ SETTINGS: Final = (
     ),
     Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", integer, "100", "connections of this node, all workers"),
     Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", integer, "20", "connections of this node kept when idle"),
-    Setting("DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed"),
+    Setting(
+        "DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed; 0: never"
+    ),
     Setting("DATABASE_CONN_MAX_IDLE_TIME", "database_max_idle_time", duration, "10m", "then an idle one is closed"),
     Setting("DATABASE_STATEMENT_TIMEOUT", "database_statement_timeout", duration, "5s", "longest a statement may run"),
     Setting("REDIS_URL", "redis_url", text, "", "redis://host:6379/0 carries events between hosts", secret=True),

@@ -8,6 +8,7 @@ connection has one too: a database that hangs is answered with Unavailable, neve
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import MappingProxyType
@@ -150,6 +151,12 @@ class Lane(Database):
                 rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
                 return rows
 
+    async def renew(self) -> None:
+        """Let the connection go if the pool has given it up; whoever comes next gets another."""
+        async with self._turn:
+            with suppress(*TROUBLE):
+                await self.close()
+
     async def close(self) -> None:
         """Give the connection back, so that the pool can close."""
         held, self._held = self._held, None
@@ -172,10 +179,11 @@ class Pools:
     hand, without which a read would lock every partition there is.
     """
 
-    def __init__(self, databases: dict[Domain, Database], arrivals: Lane) -> None:
+    def __init__(self, databases: dict[Domain, Database], arrivals: Lane, lifetime: float) -> None:
         self.users, self.mailboxes, self.messages = (databases[domain] for domain in DOMAINS)
         self.arrivals = arrivals
         self._distinct = list({id(db.pool): db.pool for db in (*databases.values(), arrivals)}.values())
+        self._renewal = asyncio.create_task(self._renew(lifetime))
 
     @classmethod
     async def open(cls, config: Config, copies: Callable[[Domain], Copies | None] = lambda _: None) -> "Pools":
@@ -188,7 +196,18 @@ class Pools:
             for dsn in dict.fromkeys(dsns.values()):
                 opened[dsn] = await asyncio.wait_for(_pool(dsn, config, idle, most), 10)
             arrivals = Lane(await asyncio.wait_for(_pool(dsns["messages"], config, 1, 1, _PLANNED_ONCE), 10))
-        return cls({domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}, arrivals)
+        databases = {domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}
+        return cls(databases, arrivals, config.database_max_lifetime)
+
+    async def _renew(self, lifetime: float) -> None:
+        """Once in ``lifetime`` each pool replaces its connections as they are borrowed: what a session gathers in the
+        server's memory goes, and a name that has come to lead elsewhere is followed. Never where it is 0.
+        """
+        while lifetime:
+            await asyncio.sleep(lifetime * random.uniform(0.9, 1))  # not all workers at once
+            for pool in self._distinct:
+                await pool.expire_connections()
+            await self.arrivals.renew()
 
     def count(self) -> int:
         """Connections open now; also sets the gauge."""
@@ -198,6 +217,7 @@ class Pools:
 
     async def close(self) -> None:
         """Let statements under way finish for 5 s, then cut them."""
+        self._renewal.cancel()
         with suppress(*TROUBLE):
             await self.arrivals.close()
         for pool in self._distinct:
