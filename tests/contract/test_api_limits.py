@@ -1,8 +1,14 @@
 """Rate limits as clients see them, and whose budget a request is taken from."""
 
+import asyncio
+import contextlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
+import aiohttp
+
+from tests.contract.accounts import register
 from tests.contract.transcript import Answer, ask
 from tests.running import Server
 
@@ -79,3 +85,50 @@ async def test_a_guest_makes_so_many_mailboxes_a_day(own_server: Callable[..., S
     refused = await ask(server, "POST", "/v1/mailboxes", headers=client)
     assert (refused.status, refused.error) == (429, "too_many_mailboxes")
     assert int(refused.headers["Retry-After"]) > 60
+
+
+@contextlib.asynccontextmanager
+async def unfinished(server: Server, path: str, headers: dict[str, str], count: int) -> AsyncIterator[list[int]]:
+    """``count`` requests whose bodies stop half way until the block is left; then their statuses."""
+    enough, halves, statuses = asyncio.Event(), asyncio.Semaphore(0), list[int]()
+    text = json.dumps({"from": "a@example.org", "subject": "slow", "text": "x"}).encode()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield text[:10]
+        halves.release()
+        await enough.wait()
+        yield text[10:]
+
+    async def send() -> None:
+        async with (
+            aiohttp.ClientSession(server.http, headers=headers) as client,
+            client.post(path, data=body()) as made,
+        ):
+            statuses.append(made.status)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(send())
+        for _ in range(count):
+            await halves.acquire()
+        try:
+            yield statuses
+        finally:
+            enough.set()
+
+
+async def test_an_account_has_so_many_requests_at_once_in_all_workers_together(
+    own_server: Callable[..., Server],
+) -> None:
+    server = own_server(RATE_LIMIT_EXEMPT="", WORKERS="2")
+    account = await register(server)
+    box = await account.mailbox()
+    async with unfinished(server, f"/v1/mailboxes/{box.id}/messages", account.auth, 5) as statuses:
+        deadline = time.monotonic() + 30
+        while (refused := await account.ask("GET", "/v1/tags")).status != 429:
+            assert time.monotonic() < deadline  # the last of the five may not have got its place yet
+            await asyncio.sleep(2)
+        again = [await account.ask("GET", "/v1/tags") for _ in range(6)]  # a connection each: either worker answers
+    assert {(answer.status, answer.error) for answer in [refused, *again]} == {(429, "rate_limited")}
+    assert statuses == [201] * 5
+    assert (await account.ask("GET", "/v1/tags")).status == 200
