@@ -173,11 +173,12 @@ def _logger() -> logging.Logger:
 class Serving:
     """A running HTTP server. ``port`` is 0 on a unix socket."""
 
-    def __init__(self, runner: web.ServerRunner, port: int) -> None:
-        self._runner, self.port = runner, port
+    def __init__(self, runner: web.ServerRunner, port: int, hot: Hot, drain: float) -> None:
+        self._runner, self.port, self._hot, self._drain = runner, port, hot, drain
 
     async def close(self) -> None:
         """Stop accepting, let requests in progress finish until the drain deadline, close every connection."""
+        await self._hot.drain(self._drain)
         await self._runner.cleanup()
 
 
@@ -207,4 +208,4 @@ async def serve(api: Api, sock: socket.socket, drain: float) -> Serving:
         port = sock.getsockname()[1]
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)  # accepted sockets inherit it
     await web.SockSite(runner, sock, backlog=_BACKLOG).start()
-    return Serving(runner, port)
+    return Serving(runner, port, api.hot, drain)

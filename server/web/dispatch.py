@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
+from urllib.parse import unquote
 
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
@@ -33,7 +34,7 @@ from server.web.gate import Gate
 from server.web.hot import BURST_BYTES, Answer, Front, Hot, Known, Whole, front_of
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
-from server.web.requests import Call, Staying
+from server.web.requests import Call, Staying, Target
 from server.web.responses import JSON, Headers, Reply, failure, matches, refusal
 from server.web.route import Route
 
@@ -60,6 +61,8 @@ _WITH_BODY: Final[dict[Language, CIMultiDict[str]]] = {
     "zh": CIMultiDict(_ALWAYS | {"Content-Type": JSON, "Content-Language": "zh"}),
 }
 
+_Key = tuple[str, Credential, Language]
+
 
 class Endpoint:
     """Answers the requests of one route."""
@@ -74,6 +77,8 @@ class Endpoint:
         self._shared = _shared(route.shared)
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
         self._tallies: dict[int, Tally] = {}
+        self._make = self.make  # one bound method for all heads
+        self._variable = [nth for nth, segment in enumerate(route.path.split("/")) if segment.startswith("{")]
 
     async def answer(self, request: web.Request, segments: Sequence[str]) -> web.StreamResponse:
         """The whole of it, without an await where the answer is kept. ``segments``: the path's variable ones."""
@@ -109,6 +114,33 @@ class Endpoint:
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
 
+    async def make(self, known: Known, client: str) -> bytes:
+        """``answer`` for a head that was answered before, of which all is known but the answer of this moment. Only for
+        those that ``_learn`` taught: a mailbox's token opens what depends on mailbox and target alone.
+        """
+        began = time.perf_counter()
+        path, credential, tongue = cast(_Key, known.key)
+        if self._parts.settings.stale():
+            await self._parts.settings.refresh()
+        verdict = self._gate.count(credential, None, client)
+        if verdict is not None and not verdict.allowed:
+            reply: Reply | web.StreamResponse
+            reply = refusal(tongue, Refused("rate_limited", retry_after=verdict.retry_after), self._route.failed)
+        else:
+            assert self._local is not None
+            ready = self._local.get(known.key)
+            if ready is None:
+                target = Target(path)
+                parts = target.path.split("/")
+                segments = [unquote(parts[nth]) for nth in self._variable]
+                reply = await self._made(Call(target, self._parts, client, tongue, segments), credential)
+            else:
+                reply = Reply(200, ready.body, ready.etag)
+        assert isinstance(reply, Reply)
+        status, lines, body = _written(reply, tongue, known)
+        self._count("GET", status, time.perf_counter() - began)
+        return lines + self._hot.tail(time.monotonic(), limit_lines(verdict) if verdict is not None else b"") + body
+
     def _ready(
         self, request: web.Request, credential: Credential, principal: Principal | None, tongue: Language
     ) -> Ready | None:
@@ -143,7 +175,7 @@ class Endpoint:
         # the right to a mailbox without an owner hangs on the account's role, which the mailbox's generation knows not
         lasting = call.principal is None or call.mailbox.user_id is not None
         if lasting and isinstance(reply, Reply) and reply.status == 200 and reply.etag:
-            key = (call.request.raw_path, credential, call.language)
+            key = (call.asked.raw_path, credential, call.language)
             self._local.put(key, ticket, Ready(reply.body, reply.etag), _time_left(call.mailbox))
         return reply
 
@@ -219,9 +251,7 @@ class Endpoint:
         if self._origins.open:
             self._origins.admit(request, headers)
 
-    def _learn(
-        self, front: Front | None, request: web.Request, key: tuple[str, Credential, Language], client: str
-    ) -> None:
+    def _learn(self, front: Front | None, request: web.Request, key: _Key, client: str) -> None:
         """Let the next request with this very head be answered before it is parsed: the answer is kept."""
         if front is None or not front.heads or request.method != "GET" or request.version != HttpVersion11:
             return
@@ -236,7 +266,8 @@ class Endpoint:
                 return _head(304, None, ready.etag, 0), False
             return _head(200, tongue, ready.etag, len(ready.body)), True
 
-        self._hot.learn(head, Known(key, client, self._tally(200 if condition is None else 304), rendered))
+        tally = self._tally(200 if condition is None else 304)
+        self._hot.learn(head, Known(key, client, tally, rendered, self._make))
 
     def _tally(self, status: int) -> Tally:
         """Counts answers to heads that are not parsed. They take no time worth measuring."""
@@ -321,6 +352,16 @@ def _head(status: int, tongue: Language | None, tag: str, length: int) -> bytes:
     if status in (204, 304):  # which have no body and say no length (RFC 9110 section 8.6)
         return fixed + tagged
     return b"%b%bContent-Length: %d\r\n" % (fixed, tagged, length)
+
+
+def _written(reply: Reply, tongue: Language, known: Known) -> tuple[int, bytes, bytes]:
+    """An answer to a known head: its status, its head's lines as ``_head`` gives them, and its body."""
+    status, body, tag, extra = reply
+    if status == 200 and tag:
+        lines, whole = known.rendered(Ready(body, tag))
+        return (200, lines, body) if whole else (304, lines, b"")
+    more = "".join([f"{name}: {value}\r\n" for name, value in extra]).encode()
+    return status, _head(status, tongue if body else None, tag, len(body)) + more, body
 
 
 def _only_caching(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -4,6 +4,9 @@ A client that polls sends the same head, byte for byte, again and again: the tok
 the whole head belongs to whoever sends it. ``Hot`` remembers which kept answer (cache/local.py) a head led to.
 ``Front`` owns a connection's transport, answers what ``Hot`` knows, and passes all else to aiohttp's protocol.
 
+A known head whose kept answer is out of date needs no parsing either: whoever taught it makes the answer anew, as for
+any request, and until then what follows on its connection waits.
+
 Lives here: those two. Must not know: how a request is answered otherwise, or what the answers are. Nothing is kept
 twice: the bytes and their validity are the local cache's, and every hit is counted and limited as any request is.
 
@@ -15,7 +18,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from email.utils import formatdate
 from typing import Any, Final, cast
 
@@ -28,11 +31,13 @@ from server.metrics import Counter, Tally
 from server.web.unparsed import Connection
 
 HITS: Final = Counter("tempmail_hot_answers_total", "Requests answered before they were parsed.")
+REMADE: Final = Counter("tempmail_hot_remade_total", "Unparsed requests whose kept answer was out of date.")
 
 HEADS_MAX: Final = 50_000  # remembered by a worker; at 1,100 bytes each with the head it is answered with, 55 MB
 HEAD_BYTES: Final = 2_048  # longer ones are not remembered
 PASS_EVERY: Final = 30.0  # s; then one request goes to aiohttp, whose keep-alive clock would otherwise run out
 BURST_BYTES: Final = 1 << 16  # of answers to heads that came at once; then aiohttp's back-pressure holds
+HELD_BYTES: Final = 1 << 16  # of what came while an answer is made anew; then nothing more is read
 
 # Whatever could make bytes after the head part of the request, change the connection, or ask for less than the whole;
 # and line ends that parsers understand differently: a bare LF, a folded line (RFC 9112 sections 2.2 and 5.2).
@@ -49,18 +54,26 @@ _BLAND: Final = re.compile(
 )
 
 
+Key = tuple[str, Any, Any]
+"""What an answer is kept under: the request's target, its credential and its language."""
+
+Make = Callable[["Known", str], Coroutine[Any, Any, bytes]]
+"""Makes the whole answer to a known head anew for a client, counted and limited as any; raises nothing."""
+
+
 class Known:
-    """What a head led to: the kept answer's key, who asked, how it is counted, and how its head is written.
+    """What a head led to: the kept answer's key, who asked, how it is counted, how its head is written, and who makes
+    another once it is out of date.
 
     ``rendered`` gives the head's lines but for Date, limits and the empty one, and whether the body goes with them.
     """
 
-    __slots__ = ("client", "kept", "key", "lines", "rendered", "tally", "whole")
+    __slots__ = ("client", "kept", "key", "lines", "make", "rendered", "tally", "whole")
 
     def __init__(
-        self, key: Hashable, client: str, tally: Tally, rendered: Callable[[Ready], tuple[bytes, bool]]
+        self, key: Key, client: str, tally: Tally, rendered: Callable[[Ready], tuple[bytes, bool]], make: Make
     ) -> None:
-        self.key, self.client, self.tally, self.rendered = key, client, tally, rendered
+        self.key, self.client, self.tally, self.rendered, self.make = key, client, tally, rendered, make
         self.kept: Kept | None = None
         self.lines, self.whole = b"", True
 
@@ -78,6 +91,8 @@ class Hot:
         self._until = 0.0  # until then _date is right
         self._date = self._tail = b""
         self._hits = Tally(_hits)
+        self._making: set[asyncio.Task[bytes]] = set()
+        self._draining = False
 
     def answer(self, head: bytes, client: str | None, now: float) -> bytes | None:
         """The whole answer to ``head`` if it is known, valid and allowed. ``client`` None: the head itself says who.
@@ -98,6 +113,24 @@ class Hot:
         self._hits.n += 1
         tail = self.tail(now, limits)
         return known.lines + tail + kept.ready.body if known.whole else known.lines + tail
+
+    def make(self, head: bytes, client: str | None, made: Callable[[asyncio.Task[bytes]], None]) -> bool:
+        """Have the answer to ``head`` made anew if it is known; ``made`` is called with it."""
+        known = self._heads.get(head) or self._heads.get(_plain(head))
+        if known is None or self._draining:
+            return False
+        task = asyncio.get_running_loop().create_task(known.make(known, known.client if client is None else client))
+        REMADE.add()
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+        task.add_done_callback(made)
+        return True
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is being made be answered; from now on nothing else is."""
+        self._draining = True
+        if self._making:
+            await asyncio.wait(self._making, timeout=seconds)
 
     def tail(self, now: float, limits: bytes) -> bytes:
         """The end of a head: Date, the lines of a limit, the empty line."""
@@ -141,12 +174,15 @@ class Front(asyncio.Protocol):
     bodies.
 
     While a request is in progress nothing is answered here, and once anything else has come (a body, a piece of a head)
-    never again on this connection: only aiohttp's parser knows where the next request begins.
+    never again on this connection: only aiohttp's parser knows where the next request begins. While an answer is made
+    anew, what comes is ``held`` and reaches neither.
     """
 
     __slots__ = (
         "_answer",
         "_begun",
+        "_held",
+        "_hot",
         "_inner",
         "_passed",
         "_passing",
@@ -160,12 +196,13 @@ class Front(asyncio.Protocol):
     )
 
     def __init__(self, inner: RequestHandler, hot: Hot) -> None:
-        self._inner, self._answer = inner, hot.answer
+        self._inner, self._hot, self._answer = inner, hot, hot.answer
         self._transport: asyncio.Transport
         self._write: Callable[[bytes], None]
         self._begun = self._passing = self._paused = False
         self._passed = 0.0  # time.monotonic when something went to aiohttp
         self._until = 0.0  # until when heads are answered here
+        self._held: bytearray | None = None  # what came while an answer is being made anew; None: none is
         self.heads: list[bytes] = []
         self.asked = False  # whether it is known whose requests these are: a connection's first one goes to aiohttp
         self.client: str | None = None  # whose requests these are; None: a proxy's, whose heads say whose
@@ -183,8 +220,11 @@ class Front(asyncio.Protocol):
                 self._write(answer)
                 return
             data = self._answered(data, now)
-            if not data:
+            if not data or self._made_anew(data):
                 return
+        elif self._held is not None:
+            self._hold(data)
+            return
         self._pass(data, now)
 
     def _answered(self, data: bytes, now: float) -> bytes:
@@ -204,6 +244,33 @@ class Front(asyncio.Protocol):
             return data
         self._write(b"".join(answers))
         return b"".join(heads[len(answers) :])
+
+    def _made_anew(self, head: bytes) -> bool:
+        if not self._hot.make(head, self.client, self._made):
+            return False
+        self._held, self._until = bytearray(), 0.0
+        return True
+
+    def _hold(self, data: bytes) -> None:
+        assert self._held is not None
+        self._held += data
+        if len(self._held) > HELD_BYTES:
+            self._transport.pause_reading()
+
+    def _made(self, task: "asyncio.Task[bytes]") -> None:
+        """An answer was made anew: write it, and go on with what came meanwhile."""
+        held, self._held = self._held or bytearray(), None
+        if self._transport.is_closing():
+            return
+        if task.cancelled() or task.exception() is not None:  # a fault of ours: that no answer comes is plain at least
+            self._transport.abort()
+            return
+        self._write(task.result())
+        self._reconsider()
+        if len(held) > HELD_BYTES:
+            self._transport.resume_reading()
+        if held:
+            self.data_received(bytes(held))
 
     def _pass(self, data: bytes, now: float) -> None:
         self._until, self._passed = 0.0, now
@@ -241,7 +308,7 @@ class Front(asyncio.Protocol):
 
     def _reconsider(self) -> None:
         """May the next head be answered here?"""
-        free = self.asked and not (self._passing or self._paused or self.heads)
+        free = self.asked and self._held is None and not (self._passing or self._paused or self.heads)
         self._until = self._passed + PASS_EVERY if free else 0.0
 
     def hand_over(self) -> tuple[asyncio.Transport, bytes] | None:

@@ -39,7 +39,7 @@ class Text:
     says: str
 
     def of(self, call: Call) -> str:
-        return requests.text(call.request, self.name)
+        return requests.text(call.asked, self.name)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "maxLength": TEXT_MAX}
@@ -56,7 +56,7 @@ class Number:
     most: int
 
     def of(self, call: Call) -> int:
-        return requests.number(call.request, self.name, self.default, self.least, self.most)
+        return requests.number(call.asked, self.name, self.default, self.least, self.most)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": self.least, "maximum": self.most, "default": self.default}
@@ -70,7 +70,7 @@ class Flag:
     says: str
 
     def of(self, call: Call) -> bool | None:
-        return requests.boolean(call.request, self.name)
+        return requests.boolean(call.asked, self.name)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "boolean"}
@@ -85,7 +85,7 @@ class Moment:
     end: bool = False
 
     def of(self, call: Call) -> datetime | None:
-        return requests.moment(call.request, self.name, end=self.end)
+        return requests.moment(call.asked, self.name, end=self.end)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
@@ -99,7 +99,7 @@ class Cursor:
     says: str
 
     def of(self, call: Call) -> int | None:
-        return requests.cursor(call.request, self.name)
+        return requests.cursor(call.asked, self.name)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": "^[A-Za-z0-9_-]{11}$"}
@@ -113,7 +113,7 @@ class IdCursor:
     says: str
 
     def of(self, call: Call) -> str:
-        value = requests.text(call.request, self.name)
+        value = requests.text(call.asked, self.name)
         if value and not ids.valid(value):
             raise Refused("field_invalid", "the nextCursor of an earlier page", field=self.name)
         return value
@@ -131,7 +131,7 @@ class Choice:
     words: Sequence[str]
 
     def of(self, call: Call) -> str | None:
-        word = requests.text(call.request, self.name)
+        word = requests.text(call.asked, self.name)
         if word and word not in self.words:
             raise Refused("field_invalid", f"one of {', '.join(self.words)}", field=self.name)
         return word or None
@@ -148,7 +148,7 @@ class Seq:
     says: str
 
     def of(self, call: Call) -> int | None:
-        number = requests.number(call.request, self.name, -1, 0, _SEQ_MAX)
+        number = requests.number(call.asked, self.name, -1, 0, _SEQ_MAX)
         return None if number < 0 else number
 
     def schema(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Duration:
     most: float
 
     def of(self, call: Call) -> float:
-        text = requests.text(call.request, self.name)
+        text = requests.text(call.asked, self.name)
         try:
             seconds = notation.duration(text[:_DURATION_MAX]) if text else self.default
         except ValueError:

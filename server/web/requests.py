@@ -8,13 +8,14 @@ duration_invalid and message_too_big, and nothing else on purpose.
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 from server import notation
 from server.cache.buckets import Verdict
@@ -41,11 +42,32 @@ class Staying:
     reopen: Callable[[], Awaitable[Mailbox]]
 
 
+class Asked(Protocol):
+    """What a request's target says: a whole request, or its ``Target`` alone where it was not parsed anew."""
+
+    @property
+    def raw_path(self) -> str: ...
+
+    @property
+    def query(self) -> Mapping[str, str]: ...
+
+
+class Target:
+    """A request's target (RFC 9112 section 3.2), read as aiohttp reads it; ``path`` lacks the query."""
+
+    __slots__ = ("path", "query", "raw_path")
+
+    def __init__(self, raw_path: str) -> None:
+        url = URL(raw_path, encoded=True)
+        self.raw_path, self.path = raw_path, url.raw_path
+        self.query: Mapping[str, str] = url.query
+
+
 @dataclass(slots=True)
 class Call:
     """One request on its way through a handler; ``segments`` are the variable ones of its path, decoded, in order."""
 
-    request: web.Request
+    asked: Asked
     parts: WebParts
     client: str
     language: Language
@@ -54,6 +76,13 @@ class Call:
     principal: Principal | None = None
     verdict: Verdict | None = None  # of the budget the request was counted against
     staying: Staying | None = None
+
+    @property
+    def request(self) -> web.Request:
+        """The whole request. What depends on mailbox and target alone must do without: see ``Asked``."""
+        if not isinstance(self.asked, web.Request):
+            raise LookupError("of this request only the target is known")
+        return self.asked
 
     @property
     def mailbox(self) -> Mailbox:
@@ -145,9 +174,9 @@ def lifetime(text: str) -> float:
     return seconds
 
 
-def _given(request: web.Request, name: str) -> str:
+def _given(asked: Asked, name: str) -> str:
     """A query parameter's first value, "" where absent. Refused field_invalid for text no store can hold."""
-    value = request.query.get(name, "")
+    value = asked.query.get(name, "")
     if len(value) > TEXT_MAX or "\0" in value or not _encodable(value):
         raise Refused("field_invalid", f"at most {TEXT_MAX} characters of text", field=name)
     return value
@@ -157,14 +186,14 @@ def _encodable(value: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in value) if not value.isascii() else True
 
 
-def text(request: web.Request, name: str) -> str:
+def text(asked: Asked, name: str) -> str:
     """A text parameter, "" where absent."""
-    return _given(request, name).strip()
+    return _given(asked, name).strip()
 
 
-def number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+def number(asked: Asked, name: str, default: int, least: int, most: int) -> int:
     """A decimal parameter within [least, most]."""
-    value = _given(request, name)
+    value = _given(asked, name)
     if not value:
         return default
     if not re.fullmatch(r"[0-9]{1,9}", value) or not least <= int(value) <= most:
@@ -181,9 +210,9 @@ def within(value: int, least: int, most: int, field: str) -> None:
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-def boolean(request: web.Request, name: str) -> bool | None:
+def boolean(asked: Asked, name: str) -> bool | None:
     """A true/false parameter, None where absent."""
-    value = _given(request, name)
+    value = _given(asked, name)
     if not value:
         return None
     if value.lower() not in _BOOLEANS:
@@ -191,9 +220,9 @@ def boolean(request: web.Request, name: str) -> bool | None:
     return _BOOLEANS[value.lower()]
 
 
-def moment(request: web.Request, name: str, *, end: bool = False) -> datetime | None:
+def moment(asked: Asked, name: str, *, end: bool = False) -> datetime | None:
     """A date parameter, None where absent: RFC 3339, or a day in UTC: its first moment, or where ``end`` its last."""
-    value = _given(request, name)
+    value = _given(asked, name)
     if not value:
         return None
     try:
@@ -207,9 +236,9 @@ def write_cursor(seq: int) -> str:
     return base64.urlsafe_b64encode(seq.to_bytes(8, "big")).decode().rstrip("=")
 
 
-def cursor(request: web.Request, name: str = "cursor") -> int | None:
+def cursor(asked: Asked, name: str = "cursor") -> int | None:
     """The message number inside a cursor parameter, None where absent."""
-    value = _given(request, name)
+    value = _given(asked, name)
     if not value:
         return None
     try:

@@ -54,10 +54,14 @@ def head(box: Box, path: str = "", extra: str = "", token: str = "") -> bytes:
     return f"GET /v1/mailboxes/{box.id}/messages{path} HTTP/1.1\r\nHost: x\r\n{authorization}{extra}\r\n".encode()
 
 
-async def hot_answers(server: Server) -> float:
+async def hot_answers(server: Server, name: str = "tempmail_hot_answers_total") -> float:
     async with aiohttp.ClientSession() as client, client.get(f"{server.http}/metrics") as response:
-        found = re.search(r"^tempmail_hot_answers_total (\S+)", await response.text(), re.M)
+        found = re.search(rf"^{name} (\S+)", await response.text(), re.M)
         return float(found[1]) if found else 0.0
+
+
+async def remade(server: Server) -> float:
+    return await hot_answers(server, "tempmail_hot_remade_total")
 
 
 @pytest.fixture
@@ -262,3 +266,77 @@ async def test_answers_that_are_not_read_do_not_pile_up(own_server: Callable[...
     for wire in (deaf, other):
         wire.close()
     assert grown < 16 << 20, f"{grown >> 20} MiB wait for a client that reads nothing"
+
+
+async def test_answers_made_anew_unparsed_say_what_the_first_one_says(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    message = (await server.messages(box))[0]["id"]
+    tag = (await wire.ask(head(box)))[1]["ETag"]
+    cases = [("", ""), ("?limit=1", ""), ("?limit=%31&offset=1", ""), ("/search?q=first", "Accept-Language: zh\r\n")]
+    cases += [(f"/{message}", ""), (f"/%{ord(message[0]):02x}{message[1:]}", ""), ("", f"If-None-Match: {tag}\r\n")]
+    for path, extra in cases:
+        assert (await wire.ask(head(box, path, extra)))[0] in (200, 304)
+        await server.deliver(box, subject="first again")
+        before = await remade(server)
+        anew = await wire.ask(head(box, path, extra))
+        assert await remade(server) == before + 1, path
+        first = await (await Wire.open(server)).ask(head(box, path, extra))
+        for _, headers, _ in (anew, first):
+            for name in ("Date", "X-RateLimit-Remaining", "X-RateLimit-Reset"):
+                headers.pop(name, None)
+        assert anew == first, path
+
+
+async def test_answers_made_anew_go_to_whom_they_belong(one: tuple[Server, Box, Wire]) -> None:
+    server, box, _ = one
+    boxes = [box, *[await server.mailbox() for _ in range(3)]]
+    wires = [await Wire.open(server) for _ in range(2)]
+    for each in boxes:
+        for wire in wires:
+            await wire.ask(head(each))
+    for number in range(5):
+        for each in boxes:
+            await server.deliver(each, subject=f"{number} for {each.id}")
+        for wire in wires:
+            await wire.send(*[head(each) for each in boxes])
+        for wire in wires:
+            for each in boxes:
+                _, _, body = await wire.answer()
+                assert f"{number} for {each.id}".encode() in body
+                assert not any(other.id.encode() in body for other in boxes if other is not each)
+    assert await remade(server) >= 5 * len(boxes)
+
+
+async def test_ended_rights_end_answers_made_anew(one: tuple[Server, Box, Wire]) -> None:
+    server, box, wire = one
+    for change, rest in (("POST", "/token"), ("DELETE", "")):
+        mine = await server.mailbox()
+        for _ in range(2):
+            assert (await wire.ask(head(mine)))[0] == 200
+        async with (
+            aiohttp.ClientSession() as client,
+            client.request(change, f"{server.http}/v1/mailboxes/{mine.id}{rest}", headers=mine.auth) as response,
+        ):
+            assert response.status < 300
+        before = await remade(server)
+        status, headers, body = await wire.ask(head(mine))
+        assert await remade(server) == before + 1
+        assert (status, headers.get("ETag"), b"mailbox_not_found" in body) == (404, None, True)
+    assert (await wire.ask(head(box)))[0] == 200
+
+
+async def test_limit_counts_what_is_made_anew(own_server: Callable[..., Server]) -> None:
+    server = own_server(
+        WORKERS="1", RATE_LIMIT_EXEMPT="10.0.0.0/8", RATE_LIMIT_REQUESTS_PER_MINUTE="60", RATE_LIMIT_BURST="20"
+    )
+    box = await server.mailbox()
+    wire = await Wire.open(server)
+    statuses, left = [], []
+    for _ in range(25):
+        await server.deliver(box)
+        status, headers, _ = await wire.ask(head(box))
+        statuses.append(status)
+        left.append(int(headers["X-RateLimit-Remaining"]))
+    assert statuses[:10] == [200] * 10
+    assert 429 in statuses
+    assert left[0] > left[5] > left[9]

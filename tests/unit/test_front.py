@@ -1,15 +1,16 @@
 """A connection's heads are known for theirs only while every request said that it was finished."""
 
+import asyncio
 from typing import Any, cast
 
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
 from server.cache import keys
-from server.cache.generations import Generations
+from server.cache.generations import Generations, Writer
 from server.cache.local import Local, Ready
 from server.metrics import Tally
-from server.web.hot import Front, Hot, Known
+from server.web.hot import HELD_BYTES, Front, Hot, Known
 
 
 class Inner:
@@ -28,7 +29,13 @@ class Inner:
 class Transport:
     def __init__(self) -> None:
         self.sent = b""
-        self.closing = False
+        self.closing = self.reading_paused = False
+
+    def pause_reading(self) -> None:
+        self.reading_paused = True
+
+    def resume_reading(self) -> None:
+        self.reading_paused = False
 
     def write(self, data: bytes) -> None:
         self.sent += data
@@ -39,7 +46,9 @@ class Transport:
 
 class Line:
     def __init__(self) -> None:
-        self.local = Local(Generations(1), 1 << 20, 60)
+        self.made = asyncio.Event()
+        self.generations = Generations(1)
+        self.local = Local(self.generations, 1 << 20, 60)
         self.hot = Hot(self.local, lambda _: b"")
         self.inner, self.transport = Inner(), Transport()
         self.front = Front(cast(RequestHandler, self.inner), self.hot)
@@ -47,8 +56,19 @@ class Line:
         self.front.asked, self.front.client = True, "192.0.2.1"
 
     def know(self, head: bytes, body: bytes) -> None:
-        self.local.put(head, self.local.ticket(keys.mailbox("box")), Ready(body, '"tag"'))
-        self.hot.learn(head, Known(head, "192.0.2.1", Tally(lambda _: None), lambda _: (b"HTTP/1.1 200 OK\r\n", True)))
+        key = (head.decode(), None, None)
+        self.local.put(key, self.local.ticket(keys.mailbox("box")), Ready(body, '"tag"'))
+        self.hot.learn(
+            head, Known(key, "192.0.2.1", Tally(lambda _: None), lambda _: (b"HTTP/1.1 200 OK\r\n", True), self.make)
+        )
+
+    async def make(self, known: Known, client: str) -> bytes:
+        await self.made.wait()
+        return f"anew for {client}".encode()
+
+    def write(self) -> None:
+        """Something has changed: nothing kept is valid any more."""
+        Writer(self.generations, 0).bump([self.generations.slot(keys.mailbox("box"))])
 
     def pass_one(self, head: bytes) -> None:
         """A request that aiohttp answers."""
@@ -134,3 +154,71 @@ def test_answer_to_a_client_that_has_gone_is_an_error_of_the_connection() -> Non
     line.transport.closing = True
     with pytest.raises(ConnectionError):
         line.front.write(b"x")
+
+
+async def _turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_comes_while_an_answer_is_made_anew_is_answered_after_it() -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.pass_one(head("b"))
+    line.write()
+    line.front.data_received(head("a"))
+    line.know(head("c"), b"answer c")
+    line.front.data_received(head("c"))
+    line.front.data_received(head("d"))
+    await _turns()
+    assert (line.transport.sent, line.inner.got) == (b"", head("b"))
+    line.made.set()
+    await _turns()
+    assert line.transport.sent.startswith(b"anew for 192.0.2.1HTTP/1.1 200 OK")
+    assert line.transport.sent.endswith(b"answer c")
+    assert line.inner.got == head("b") + head("d")
+
+
+async def test_client_that_goes_on_sending_while_an_answer_is_made_anew_is_not_read() -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.pass_one(head("b"))
+    line.write()
+    line.front.data_received(head("a"))
+    line.front.data_received(b"x" * (HELD_BYTES + 1))
+    assert line.transport.reading_paused
+    line.made.set()
+    await _turns()
+    assert not line.transport.reading_paused
+    assert line.inner.got.endswith(b"x")
+    line.front.data_received(head("a"))  # after what was no head nothing is known for one any more
+    assert line.transport.sent == b"anew for 192.0.2.1"
+
+
+async def test_client_that_has_gone_gets_no_answer_made_anew() -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.pass_one(head("b"))
+    line.write()
+    line.front.data_received(head("a"))
+    line.transport.closing = True
+    line.front.connection_lost(None)
+    line.made.set()
+    await _turns()
+    assert line.transport.sent == b""
+
+
+async def test_answers_made_anew_are_waited_for_at_the_end_and_no_new_ones_begun() -> None:
+    line = Line()
+    line.know(head("a"), b"answer a")
+    line.pass_one(head("b"))
+    line.write()
+    line.front.data_received(head("a"))
+    draining = asyncio.create_task(line.hot.drain(10))
+    await _turns()
+    assert not draining.done()
+    line.made.set()
+    await draining
+    assert line.transport.sent == b"anew for 192.0.2.1"
+    line.front.data_received(head("a"))
+    assert line.inner.got == head("b") + head("a")
