@@ -61,7 +61,13 @@ def create(
     wanted = _role(role)
 
     async def work(store: UserStore) -> User:
-        await store.insert(user, password_hash)
+        try:
+            await store.insert(user, password_hash)
+        except Refused as refused:
+            if refused.word != "user_exists":
+                raise
+            taken = f"{refused.field}: an account has it; `tempmail admin promote` makes it an administrator"
+            raise ConfigError(taken) from refused
         return user
 
     with _explained():

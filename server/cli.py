@@ -52,7 +52,8 @@ def main() -> None:
     try:
         app(prog_name="tempmail")
     except (ConfigError, EmbeddedError, migrations.MigrationError, Unavailable) as error:
-        err.print(f"[red]tempmail:[/red] {escape(str(error))}", soft_wrap=True)
+        hint = f" ({configuration.PREFIX}DATABASE_DSN names it)" if isinstance(error, Unavailable) else ""
+        err.print(f"[red]tempmail:[/red] {escape(str(error))}{hint}", soft_wrap=True)
         raise SystemExit(2) from None
 
 
@@ -134,8 +135,10 @@ def _welcome(config: Config, sockets: SlotSockets) -> None:
         err.print(f"  Roles {', '.join(config.roles)}", soft_wrap=True)
     if "web" not in config.roles:
         return
-    err.print("Make the first mailbox:")
     target = f"http://{http}" if not http.startswith("unix:") else f"--unix-socket {http[5:]} http://localhost"
+    if not http.startswith("unix:"):
+        err.print(f"  Docs  {target}/docs", soft_wrap=True)
+    err.print("Make the first mailbox:")
     err.print(f"  [bold]curl -X POST {target}/v1/mailboxes[/bold]\n", soft_wrap=True)
 
 
@@ -156,10 +159,7 @@ def migrate(
     """
     config = database(configuration.load())
     dsns: dict[Domain, str] = {domain: config.dsn(domain) for domain in DOMAINS}
-    try:
-        done = asyncio.run(migrations.migrate(dsns, ("pre",) if pre else ("pre", "post")))
-    except (OSError, TimeoutError) as error:
-        raise ConfigError(f"no database at {configuration.PREFIX}DATABASE_DSN: {error}") from error
+    done = asyncio.run(migrations.migrate(dsns, ("pre",) if pre else ("pre", "post")))
     for migration in done:
         err.print(f"applied {migration.domain}/{migration.name}")
     if not done:

@@ -10,6 +10,7 @@ holds the same names in lower case (``smtp_domain = "temp.mail"``).
 import os
 import tomllib
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -21,13 +22,14 @@ from server.notation import (
     Network,
     address,
     boolean,
+    count,
     domains,
     dsn,
     dsns,
     duration,
+    duration_text,
     durations,
     host_name,
-    integer,
     is_loopback,
     mailbox,
     name_servers,
@@ -38,6 +40,7 @@ from server.notation import (
     one_of,
     optional_address,
     port,
+    positive,
     queue_name,
     text,
 )
@@ -213,24 +216,24 @@ SETTINGS: Final = (
     ),
     Setting("SMTP_DOMAIN", "smtp_domain", host_name, "temp.mail", "our name in the SMTP greeting; give the MX's name"),
     Setting(
-        "SMTP_MAX_CONNECTIONS", "smtp_max_connections", integer, "1000", "SMTP sessions of this node; more get 421"
+        "SMTP_MAX_CONNECTIONS", "smtp_max_connections", positive, "1000", "SMTP sessions of this node; more get 421"
     ),
     Setting(
         "SMTP_MAX_CONNECTIONS_PER_IP",
         "smtp_max_connections_per_ip",
-        integer,
+        positive,
         "100",
         "sessions one address may hold in one worker; RATE_LIMIT_EXEMPT networks are not counted",
     ),
     Setting(
-        "SMTP_MAX_RECIPIENTS", "smtp_max_recipients", integer, "100", "RCPT per message (RFC 5321 asks for >= 100)"
+        "SMTP_MAX_RECIPIENTS", "smtp_max_recipients", positive, "100", "RCPT per message (RFC 5321 asks for >= 100)"
     ),
-    Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", integer, "10485760", "largest message, in bytes"),
+    Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", positive, "10485760", "largest message, in bytes"),
     Setting("SMTP_READ_TIMEOUT", "smtp_read_timeout", duration, "30s", "silence after which a sender is dropped"),
     Setting("SMTP_WRITE_TIMEOUT", "smtp_write_timeout", duration, "30s", "how long a sender may not read our replies"),
     Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", duration, "15m", "a session's whole life"),
     Setting(
-        "SMTP_MIN_RATE", "smtp_min_rate", integer, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
+        "SMTP_MIN_RATE", "smtp_min_rate", count, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
     ),
     Setting(
         "SMTP_BARE_NEWLINES",
@@ -292,7 +295,7 @@ SETTINGS: Final = (
         "30d",
         "longest life an account may ask for, other than for ever",
     ),
-    Setting("MAILBOX_MAX_PER_IP", "mailbox_max_per_ip", integer, "3", "mailboxes a guest address may make a day"),
+    Setting("MAILBOX_MAX_PER_IP", "mailbox_max_per_ip", count, "3", "mailboxes a guest address may make a day"),
     Setting(
         "MAILBOX_REQUIRE_VERIFICATION",
         "mailbox_require_verification",
@@ -300,8 +303,8 @@ SETTINGS: Final = (
         "false",
         "an account makes mailboxes only once its email is verified",
     ),
-    Setting("MAILBOX_MAX_MESSAGES", "mailbox_max_messages", integer, "1000", "messages a guest mailbox holds; 0 = any"),
-    Setting("MAILBOX_MAX_ALIASES", "mailbox_max_aliases", integer, "5", "aliases a mailbox may have; 0 = none"),
+    Setting("MAILBOX_MAX_MESSAGES", "mailbox_max_messages", count, "1000", "messages a guest mailbox holds; 0 = any"),
+    Setting("MAILBOX_MAX_ALIASES", "mailbox_max_aliases", count, "5", "aliases a mailbox may have; 0 = none"),
     Setting(
         "RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"
     ),
@@ -311,14 +314,12 @@ SETTINGS: Final = (
         "QUERY_TOKEN", "query_token", boolean, "true", "accept ?token= (old clients); off keeps tokens out of URLs"
     ),
     Setting("RATE_LIMIT_ENABLED", "rate_enabled", boolean, "true", "off: nothing limits how often a client asks"),
-    Setting(
-        "RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", integer, "600", "per client address; 0 = none"
-    ),
-    Setting("RATE_LIMIT_BURST", "rate_burst", integer, "100", "requests a client may make at once"),
+    Setting("RATE_LIMIT_REQUESTS_PER_MINUTE", "rate_requests_per_minute", count, "600", "per client address; 0 = none"),
+    Setting("RATE_LIMIT_BURST", "rate_burst", count, "100", "requests a client may make at once"),
     Setting(
         "RATE_LIMIT_CREATE_MAILBOX",
         "rate_create_mailbox",
-        integer,
+        count,
         "0",
         "mailboxes one client may make an hour, guest or not; 0 = any number",
     ),
@@ -372,8 +373,8 @@ SETTINGS: Final = (
         "the same for the server of messages",
         secret=True,
     ),
-    Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", integer, "100", "connections of this node, all workers"),
-    Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", integer, "20", "connections of this node kept when idle"),
+    Setting("DATABASE_MAX_OPEN_CONNS", "database_max_open", positive, "100", "connections of this node, all workers"),
+    Setting("DATABASE_MAX_IDLE_CONNS", "database_max_idle", count, "20", "connections of this node kept when idle"),
     Setting(
         "DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed; 0: never"
     ),
@@ -382,7 +383,7 @@ SETTINGS: Final = (
     Setting("REDIS_URL", "redis_url", text, "", "redis://host:6379/0 carries events between hosts", secret=True),
     Setting("REDIS_ADDRESS", "redis_address", node, "", "host:port of that Redis, in place of REDIS_URL"),
     Setting("REDIS_PASSWORD", "redis_password", text, "", "password of REDIS_ADDRESS or of the cluster", secret=True),
-    Setting("REDIS_DB", "redis_db", integer, "0", "database of REDIS_ADDRESS"),
+    Setting("REDIS_DB", "redis_db", count, "0", "database of REDIS_ADDRESS"),
     Setting(
         "REDIS_CLUSTER_NODES",
         "redis_cluster_nodes",
@@ -390,9 +391,9 @@ SETTINGS: Final = (
         "",
         "host:port of every node of a Redis Cluster that carries events, in place of one Redis",
     ),
-    Setting("CACHE_BYTES", "cache_bytes", integer, "67108864", "ready responses a worker keeps, in bytes"),
+    Setting("CACHE_BYTES", "cache_bytes", count, "67108864", "ready responses a worker keeps, in bytes"),
     Setting("CACHE_TTL", "cache_ttl", duration, "60s", "longest a ready answer lives; 5 s while the bus is down"),
-    Setting("WEBSOCKET_MAX", "websocket_max", integer, "20000", "WebSocket connections of one worker; more get 503"),
+    Setting("WEBSOCKET_MAX", "websocket_max", count, "20000", "WebSocket connections of one worker; more get 503"),
     Setting(
         "JWT_SECRET",
         "jwt_secret",
@@ -401,11 +402,11 @@ SETTINGS: Final = (
         "signs access tokens, 32 bytes or more, the same on every node; empty makes one in DATA_DIR",
         secret=True,
     ),
-    Setting("PASSWORD_MIN_LENGTH", "password_min_length", integer, "8", "shortest password taken, 8 to 72 characters"),
+    Setting("PASSWORD_MIN_LENGTH", "password_min_length", count, "8", "shortest password taken, 8 to 72 characters"),
     Setting(
         "LOGIN_MAX_ATTEMPTS",
         "login_max_attempts",
-        integer,
+        positive,
         "10",
         "failed logins of one account in ten minutes; then it has to wait",
     ),
@@ -415,11 +416,11 @@ SETTINGS: Final = (
     Setting(
         "STREAMS_MAX",
         "streams_max",
-        integer,
+        count,
         "10000",
         "event streams and waiting requests of one worker; more get 503, and one client may hold a tenth",
     ),
-    Setting("WORKERS", "workers", integer, "0", "worker processes; 0 = one a core"),
+    Setting("WORKERS", "workers", count, "0", "worker processes; 0 = one a core"),
     Setting(
         "ROLES",
         "roles",
@@ -441,14 +442,14 @@ SETTINGS: Final = (
     Setting(
         "RABBITMQ_MAX_MESSAGES",
         "rabbitmq_max_messages",
-        integer,
+        positive,
         "1000000",
         "messages a queue holds; more get 451. Fixed when the queue is made",
     ),
     Setting(
         "RABBITMQ_MAX_BYTES",
         "rabbitmq_max_bytes",
-        integer,
+        positive,
         "8589934592",
         "bytes a queue holds; more get 451. Fixed when the queue is made",
     ),
@@ -478,7 +479,8 @@ def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
     canonical = {alias: s.name for s in SETTINGS for alias in (s.name, *s.aliases)}
     unknown = sorted(set(given) - set(canonical))
     if unknown:
-        raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}; `tempmail check-config` lists those there are")
+        near = "".join(f"; {PREFIX}{name} is one" for name in get_close_matches(unknown[0], canonical, n=1))
+        raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}{near}; `tempmail check-config` lists those there are")
     return {canonical[name]: value for name, value in given.items()}
 
 
@@ -524,6 +526,8 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}PARTITION_INTERVAL: must divide a day evenly and be a minute or more")
     if config.smtp_tls_cert and config.smtp_tls_cert != "self-signed" and not config.smtp_tls_key:
         raise ConfigError(f"{PREFIX}SMTP_TLS_KEY: needed beside SMTP_TLS_CERT")
+    if config.smtp_tls_key and config.smtp_tls_cert in ("", "self-signed"):
+        raise ConfigError(f"{PREFIX}SMTP_TLS_CERT: the file of the certificate that SMTP_TLS_KEY belongs to is needed")
     if config.smtp_proxy_protocol and not config.trusted_proxies and not config.smtp.path:
         raise ConfigError(f"{PREFIX}SMTP_PROXY_PROTOCOL: believed from TRUSTED_PROXIES alone, which names none")
     if config.lmtp and not config.lmtp.path and not is_loopback(config.lmtp.host):
@@ -543,8 +547,6 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}PASSWORD_MIN_LENGTH: {config.password_min_length} is not between 8 and 72")
     if config.rate_requests_per_minute and config.rate_burst < 1:
         raise ConfigError(f"{PREFIX}RATE_LIMIT_BURST: at least 1")
-    if config.login_max_attempts < 1:
-        raise ConfigError(f"{PREFIX}LOGIN_MAX_ATTEMPTS: at least 1")
     _check_redis(config)
     _check_queue(config)
     return config
@@ -559,9 +561,6 @@ def _check_queue(config: Config) -> None:
         raise ConfigError(f"{PREFIX}RABBITMQ_URL: needed with {PREFIX}INGEST_MODE=queue, such as amqp://user:pw@host/")
     if config.rabbitmq_url and not config.rabbitmq_url.startswith(("amqp://", "amqps://")):
         raise ConfigError(f"{PREFIX}RABBITMQ_URL: must begin with amqp:// or amqps://")
-    for name in ("max_messages", "max_bytes"):
-        if getattr(config, f"rabbitmq_{name}") < 1:
-            raise ConfigError(f"{PREFIX}RABBITMQ_{name.upper()}: at least 1")
 
 
 def _check_redis(config: Config) -> None:
@@ -604,11 +603,20 @@ def shown(config: Config) -> list[tuple[str, str, str]]:
     rows = []
     for setting in SETTINGS:
         if setting.name == "SERVER_HOST":
-            value: Any = config.http.path or config.http.host
+            value: Any = f"unix:{config.http.path}" if config.http.path else config.http.host
         elif setting.name == "SERVER_PORT":
             value = config.http.port
         else:
             value = getattr(config, setting.field)
-        text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        text = _written(value)
         rows.append((setting.name, "(set)" if setting.secret and text else text, setting.why))
     return rows
+
+
+def _written(value: Any) -> str:
+    """A setting's value as it may be given."""
+    if isinstance(value, tuple):
+        return ",".join(map(_written, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else duration_text(value) if isinstance(value, float) else str(value)

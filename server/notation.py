@@ -36,6 +36,19 @@ def integer(value: str) -> int:
     return int(value)
 
 
+def count(value: str) -> int:
+    """A whole number of things, 0 included."""
+    if integer(value) < 0:
+        raise ValueError(f"{value.strip()} is less than 0")
+    return int(value)
+
+
+def positive(value: str) -> int:
+    if integer(value) < 1:
+        raise ValueError(f"{value.strip()} is less than 1")
+    return int(value)
+
+
 def port(value: str) -> int:
     if not 0 <= integer(value) <= 65535:
         raise ValueError(f"{value} is not between 0 and 65535")
@@ -51,8 +64,10 @@ def host_name(value: str) -> str:
 
 def dsn(value: str) -> str:
     value = value.strip()
-    if value and not value.startswith(("postgresql://", "postgres://")):
-        raise ValueError("must look like postgresql://user:password@host/database")
+    ports = re.findall(r":([^:,@\]]*)(?=[,/?]|$)", re.split(r"[/?]", value.partition("://")[2])[0].rpartition("@")[2])
+    well = value.startswith(("postgresql://", "postgres://")) and all(re.fullmatch(r"\d{0,5}", port) for port in ports)
+    if value and not well:
+        raise ValueError("must look like postgresql://user:password@host:5432/database")
     return value
 
 
@@ -84,6 +99,14 @@ def duration(value: str) -> float:
     if not parts or "".join(n + u for n, u in parts) != value:
         raise ValueError(f"{value!r} is not a duration such as 30s, 15m, 48h or 7d")
     return sum(float(n) * _UNITS[u] for n, u in parts)
+
+
+def duration_text(seconds: float) -> str:
+    """The largest unit that says it in a whole number: ``15m``, ``500ms``; what ``duration`` reads as the same."""
+    for unit, size in reversed(_UNITS.items()):
+        if seconds and round(seconds / size, 6).is_integer():
+            return f"{round(seconds / size)}{unit}"
+    return f"{seconds:g}s"
 
 
 def boolean(value: str) -> bool:
@@ -136,7 +159,10 @@ def durations(value: str) -> tuple[float, ...]:
 
 
 def networks(value: str) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(item, strict=False) for item in names(value))
+    try:
+        return tuple(ipaddress.ip_network(item, strict=False) for item in names(value))
+    except ValueError as error:
+        raise ValueError(f"{error}, such as 10.0.0.0/8 or ::1") from None
 
 
 def address(value: str) -> Address:

@@ -397,7 +397,8 @@ class EmbeddedPostgres:
             self._await_ready(timeout)
         except (OSError, subprocess.SubprocessError) as error:
             self.stop()
-            raise EmbeddedError(f"the embedded PostgreSQL in {self._data_dir} cannot start: {error}") from error
+            reason = f"{error}; TEMPMAIL_DATA_DIR names its folder, which we must be able to write to"
+            raise EmbeddedError(f"the embedded PostgreSQL in {self._data_dir} cannot start: {reason}") from error
         except BaseException:
             self.stop()
             raise

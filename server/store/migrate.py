@@ -16,7 +16,8 @@ from typing import TypeAlias
 import asyncpg
 import msgspec
 
-from server.store.pools import DOMAINS, Connection, Domain
+from server.config import PREFIX
+from server.store.pools import DOMAINS, TROUBLE, Connection, Domain
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Connection"
 _FILE = re.compile(r"(\d{4})_(pre|post)_(\w+)\.sql")
@@ -77,10 +78,17 @@ def outstanding(domain: Domain, have: dict[int, str], phases: Sequence[str]) -> 
 
 
 async def migrate(dsns: dict[Domain, str], phases: Sequence[str] = ("pre", "post")) -> list[Migration]:
-    """Apply what is outstanding in every domain, each file in a transaction of its own; returns what was applied."""
+    """Apply what is outstanding in every domain, each file in a transaction of its own; returns what was applied.
+
+    MigrationError when a domain's database lets nobody in.
+    """
     done: list[Migration] = []
     for domain in DOMAINS:
-        connection = await asyncpg.connect(dsns[domain], timeout=10)
+        try:
+            connection = await asyncpg.connect(dsns[domain], timeout=10)
+        except TROUBLE as error:
+            reason = str(error) or type(error).__name__
+            raise MigrationError(f"no database for {domain} at {PREFIX}DATABASE_DSN: {reason}") from error
         try:
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
             todo = outstanding(domain, await applied(connection, domain), phases)

@@ -14,6 +14,7 @@ _EXPOSITION: Final = (("Content-Type", "text/plain; version=0.0.4; charset=utf-8
 _WELCOME: Final = (
     b"tempmail, disposable mail over an HTTP API.\n\n"
     b"A mailbox: POST /v1/mailboxes\nDomains:   GET  /v1/public/domains\nHealth:    GET  /health\n"
+    b"All of it: GET  /docs\n"
 )
 
 

@@ -153,7 +153,9 @@ def _misfit(explanation: str) -> Refused:
     if missing:
         return Refused("field_invalid", "required", field=missing[1])
     place = _PLACE.search(explanation)
-    detail = _PLACE.sub("", explanation)
+    detail = re.sub(
+        r"^Invalid enum value (.*)$", r"\1 is not one of the words that /docs lists", _PLACE.sub("", explanation)
+    )
     detail = re.sub(r"`(\w+)", lambda m: "`" + _NAMES.get(m[1], m[1]), detail).replace("`", "").lower()
     if not place or not place[1]:
         return Refused("body_invalid", detail)

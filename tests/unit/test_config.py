@@ -92,6 +92,9 @@ def test_replicas_without_a_primary_apart_are_refused(given: dict[str, str]) -> 
         ("ROLES", "smtp,ingest"),
         ("INGEST_MODE", "rabbit"),
         ("RABBITMQ_QUEUE", "a b"),
+        ("SMTP_MAX_CONNECTIONS", "0"),
+        ("CACHE_BYTES", "-5"),
+        ("DATABASE_DSN", "postgresql://u:p@h:port/db"),
     ],
 )
 def test_bad_value_is_refused_by_name(name: str, value: str) -> None:
@@ -103,6 +106,31 @@ def test_bad_value_is_refused_by_name(name: str, value: str) -> None:
 def test_unknown_setting_is_not_passed_over() -> None:
     with pytest.raises(ConfigError, match="TEMPMAIL_SMTP_PROT"):
         load(SMTP_PROT="25")
+
+
+def test_misspelt_setting_is_answered_with_the_right_name() -> None:
+    with pytest.raises(ConfigError, match="TEMPMAIL_SERVER_PRT; TEMPMAIL_SERVER_PORT is one"):
+        load(SERVER_PRT="80")
+
+
+def test_key_without_a_certificate_is_not_passed_over() -> None:
+    with pytest.raises(ConfigError, match="TEMPMAIL_SMTP_TLS_CERT"):
+        load(SMTP_TLS_KEY="key.pem")
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql:///db?host=/run/postgresql", "postgres://u:p%40:x@[::1]:5432/db", "postgresql://a:1,b:2,c/db?x=y:z"],
+)
+def test_dsn_is_not_refused_for_colons_that_begin_no_port(dsn: str) -> None:
+    assert load(DATABASE_DSN=dsn).database_dsn == dsn
+
+
+def test_what_is_shown_of_a_setting_can_be_given_again() -> None:
+    given = {"SERVER_HOST": "unix:/run/http", "MAILBOX_MAX_TTL": "36h", "WEBHOOK_RETRY_DELAYS": "1m,90s,500ms"}
+    shown = {name: value for name, value, _ in config.shown(load(**given))}
+    assert {name: shown[name] for name in given} == given
+    assert load(**{name: value for name, value in shown.items() if value}) == load(**given)
 
 
 def test_environment_wins_over_the_file(tmp_path: Path) -> None:
