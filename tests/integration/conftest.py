@@ -1,6 +1,8 @@
 """A real PostgreSQL for the tests of the store, and a migrated database of their own for each."""
 
+import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -36,8 +38,21 @@ async def empty(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     connection = await asyncpg.connect(postgres.dsn)
     await connection.execute(f"CREATE DATABASE {name}")
     yield in_database(postgres.dsn, name)
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await drop(connection, name)
     await connection.close()
+
+
+async def drop(connection: asyncpg.Connection, name: str) -> None:
+    """Drop the database; an autovacuum worker in it, which only a superuser may end, is waited for."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        except asyncpg.InsufficientPrivilegeError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 @pytest.fixture
