@@ -17,10 +17,11 @@ _GIVEN: Final = {
     "small": ("DATABASE_DSN", "MAILBOX_ALLOWED_DOMAINS", "SMTP_DOMAIN", "JWT_SECRET"),
     "medium": (
         "DATABASE_DSN",
-        "DATABASE_REPLICA_DSNS",
+        "DATABASE_SLAVE_DSNS",
         "REDIS_URL",
         "MAILBOX_ALLOWED_DOMAINS",
         "SMTP_DOMAIN",
+        "TRUSTED_PROXIES",
         "JWT_SECRET",
     ),
     "large": (
@@ -32,6 +33,7 @@ _GIVEN: Final = {
         "RABBITMQ_URL",
         "MAILBOX_ALLOWED_DOMAINS",
         "SMTP_DOMAIN",
+        "TRUSTED_PROXIES",
         "JWT_SECRET",
     ),
 }
