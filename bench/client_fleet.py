@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,13 +29,17 @@ _BIND_ADDRESS_NO_PORT = 24  # ip(7): the port is chosen at connect(2), so that s
 _OPENING = 64  # connections a process opens at a time
 _PATIENCE = 120.0  # s for all to be subscribed
 _NARROW = 4096  # receive buffer of those that do not read
+_AWAKE_AFTER = 24.0  # s after which every second of them reads on: we give such a client 20 s, and 5 more to hear of it
+_READ_OUT = 5.0  # s for the others, at the end, to read what was left to them
 _MAIL = b'"type":"new_mail"'
 _SUBJECT = b'"subject":"bench '
 
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What one subscriber asks for; a ``lazy`` one reads nothing once it is subscribed, and asks for all there is."""
+    """What one subscriber asks for. A ``lazy`` one asks for all there is and then reads nothing: every second one for
+    24 s, the others to the end; how their connections ended is then told among the errors.
+    """
 
     mailbox_id: str
     token: str
@@ -71,6 +75,7 @@ class _Holder:
         self._poll = select.epoll()
         self._clients: dict[int, _Client] = {}
         self._ready = 0
+        self._sleepers: deque[tuple[float, _Client]] = deque()
         self.seen = Seen()
 
     def open(self, tell: Callable[[int], None]) -> None:
@@ -93,7 +98,20 @@ class _Holder:
         """Read until something is said on ``control``."""
         self._poll.register(control.fileno(), select.EPOLLIN)
         while self._turn(1.0):
-            pass
+            while self._sleepers and self._sleepers[0][0] <= time.monotonic():
+                self._wake(self._sleepers.popleft()[1])
+        if sleepers := [client for client in self._clients.values() if client.interest.lazy]:
+            self._poll.unregister(control.fileno())
+            until = time.monotonic() + _READ_OUT
+            for client in sleepers:
+                self._wake(client)
+            while self._clients and time.monotonic() < until:
+                self._turn(0.1)
+            self.seen.errors["still open"] += len(self._clients)
+
+    def _wake(self, client: _Client) -> None:
+        with suppress(FileExistsError):
+            self._poll.register(client.sock.fileno(), select.EPOLLIN)
 
     def _connect(self, number: int) -> None:
         interest = self._interests[number]
@@ -162,6 +180,8 @@ class _Holder:
 
     def _take(self, client: _Client, payload: bytes, arrived: float) -> None:
         if _MAIL in payload:
+            if client.interest.lazy:
+                return
             start = payload.index(_SUBJECT) + len(_SUBJECT)
             self.seen.numbers.append(int(payload[start : payload.index(b'"', start)]))
             self.seen.subscribers.append(client.index)
@@ -173,6 +193,8 @@ class _Holder:
             self._ready += 1
             if client.interest.lazy:
                 self._poll.unregister(client.sock.fileno())
+                if client.index % 2:
+                    self._sleepers.append((time.monotonic() + _AWAKE_AFTER, client))
         elif b'"type":"error"' in payload:
             raise WebSocketError("an error event")
 
@@ -180,6 +202,7 @@ class _Holder:
         self.seen.errors[why] += 1
         with suppress(FileNotFoundError):
             self._poll.unregister(client.sock.fileno())
+        del self._clients[client.sock.fileno()]
         client.sock.close()
 
 

@@ -75,9 +75,11 @@ def frame_of(data: bytes, at: int) -> tuple[bytes, int] | None:
     if len(data) < start + size:
         return None
     payload = data[start : start + size]
+    if data[at] & 0x0F == _CLOSE:
+        code, why = int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8", "replace")
+        raise WebSocketError(f"closed by the server with {code}: {why}")
     if data[at] != _FIN | _TEXT:
-        closed = data[at] & 0x0F == _CLOSE
-        raise WebSocketError(f"closed by the server: {payload!r}" if closed else f"unexpected frame {data[at]:#x}")
+        raise WebSocketError(f"unexpected frame {data[at]:#x}")
     return payload, start + size
 
 

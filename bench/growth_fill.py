@@ -20,6 +20,7 @@ import asyncpg
 import orjson
 import uvloop
 
+from bench.boxes import COPIES, token_of
 from bench.client_api import Api, Mailbox
 from bench.client_smtp import SENDER, send_all
 from bench.launch import Plan, own_server
@@ -99,20 +100,7 @@ CREATE TABLE growth.contents AS
     FROM messages.bodies b JOIN growth.letters l ON l.body_id = b.id;
 """
 
-# Ids that sort by time, as the product makes them. token: see ``token_of``.
-_BOXES: Final = """
-CREATE UNLOGGED TABLE {boxes} AS
-SELECT uuidv7(random() * interval '-1 hour') AS id,
-    'g' || encode(substr(uuid_send(gen_random_uuid()), 1, 8), 'hex') AS local_part
-FROM generate_series(1, {count});
-INSERT INTO mailboxes.mailboxes (id, local_part, domain, token_hash, user_id, created_at, expires_at)
-SELECT b.id, b.local_part, t.domain, sha256(convert_to('growth-' || b.id, 'UTF8')), NULL, t.created_at, t.expires_at
-FROM {boxes} b, mailboxes.mailboxes t WHERE t.id = '{letters}';
-INSERT INTO mailboxes.addresses (local_part, domain, mailbox_id, created_at)
-SELECT b.local_part, t.domain, b.id, t.created_at FROM {boxes} b, mailboxes.mailboxes t WHERE t.id = '{letters}';
-INSERT INTO messages.inboxes (mailbox_id, drop_after, next_seq, total, unread, capacity, last_activity)
-SELECT b.id, t.drop_after, {each} + 1, {each}, {each}, t.capacity, t.last_activity
-FROM {boxes} b, messages.inboxes t WHERE t.mailbox_id = '{letters}';
+_MAIL: Final = """
 CREATE UNLOGGED TABLE {mail} AS
 SELECT b.id AS mailbox_id, b.local_part, s AS seq, uuidv7() AS made, uuidv7() AS body_id,
     (random() * {letters_count})::int % {letters_count} AS k
@@ -126,11 +114,6 @@ _OWN: Final = {  # columns in which a copy differs from its letter
     "body_id": "c.body_id",
     "recipient": "c.local_part || substr(t.recipient, strpos(t.recipient, '@'))",
 }
-
-
-def token_of(mailbox_id: str) -> str:
-    """The token that opens a mailbox that was filled."""
-    return f"growth-{mailbox_id}"
 
 
 def _columns(of: Sequence[str], own: Mapping[str, str]) -> str:
@@ -147,12 +130,12 @@ class _Filler:
         """Store a partition's mailboxes and mail; ``drop_after`` in place of the letters' own."""
         boxes, mail = f"growth.boxes_{self._name}", f"growth.mail_{self._name}"
         await self._writer.execute(
-            _BOXES.format(
+            (COPIES + _MAIL).format(
                 boxes=boxes,
                 mail=mail,
                 count=part.boxes,
                 each=part.each,
-                letters=part.letters,
+                pattern=part.letters,
                 letters_count=_LETTERS,
             )
         )

@@ -5,6 +5,7 @@ Must not know: which server it is, beyond telling PostgreSQL's processes from th
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +121,27 @@ def memory(root: int) -> Memory:
         proportional += sizes["Pss:"]
         private += sizes["Private_Clean:"] + sizes["Private_Dirty:"]
     return Memory(proportional, private)
+
+
+class Peak:
+    """The most memory that the processes of a tree have held in all, but for PostgreSQL's, since this was made: their
+    resident pages, by ``look``. Cheaper than ``memory``, and shared pages count once for each process: only differences
+    say something.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._files = [_PROC / str(stat.pid) / "statm" for stat in tree(root) if not stat.name.startswith("postgres")]
+        self.first = self.most = self.last = 0
+        self.look()
+        self.first = self.last
+
+    def look(self) -> None:
+        pages = 0
+        for file in self._files:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                pages += int(file.read_text().split()[1])
+        self.last = pages * os.sysconf("SC_PAGE_SIZE")
+        self.most = max(self.most, self.last)
 
 
 def kernel_bytes() -> int:

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.client_fleet import Seen
-from bench.client_smtp import Delivery, wire_form
+from bench.client_postman import Sent
+from bench.client_smtp import wire_form
 from bench.client_ws import WebSocketError, frame_of
 from bench.corpus_files import compare, compare_names, expectation, samples, split_mbox
 from bench.page import PageError, write_page
 from bench.plots import bars
 from bench.processes import CpuTime
-from bench.scenario_ws import PushError, Sent, judge
+from bench.scenario_ws import PushError, Stream, judge
 from bench.stats import (
     Comparison,
     RandomSchedule,
@@ -286,13 +287,15 @@ def test_a_frame_of_the_server_is_taken_whole_or_not_at_all() -> None:
     ],
 )
 def test_push_is_judged_mail_by_mail(numbers: list[int], subscribers: list[int], complaint: str) -> None:
-    sent = Sent({0: 5, 1: 6}, {0: Delivery(1.0, 1.1), 1: Delivery(2.0, 2.1)}, [])
+    sent = Sent(Schedule(0.0, 1.0, 2.0))
+    sent.dot[:] = array("d", [1.0, 2.0])
+    stream = Stream(0, [5, 6], sent, CpuTime(0.0, 0.0), 0.0, (0, 0))
     seen = Seen(array("q", numbers), array("q", subscribers), array("d", [3.0] * len(numbers)))
     if complaint:
         with pytest.raises(PushError, match=complaint):
-            judge(sent, seen)
+            judge([stream], seen)
     else:
-        assert judge(sent, seen) == [2.0, 1.0]
+        assert judge([stream], seen) == [[2.0, 1.0]]
 
 
 def _result(path: Path, finished: str, **variants: float) -> Path:
