@@ -16,6 +16,7 @@ from server.model.account import ApiKey, Principal, Quota, User
 from server.model.administration import Act, Actor, Changes, Statistics, UserFilter
 from server.model.domain import Domain, Mode, ServedSet
 from server.model.message import Alias, Counts, Envelope, Mailbox, Recipient, Stored
+from server.model.query import Query, Term, both, parse
 from server.model.tag import Tag
 from server.model.webhook import Delivery as WebhookDelivery
 from server.model.webhook import Event, Webhook
@@ -138,6 +139,19 @@ class SearchQuery(msgspec.Struct, frozen=True):
     page: int = 1
     page_size: int = 20
 
+    def wanted(self) -> Query:
+        """What ``q`` and the parameters beside it ask for together. Refused field_invalid for an operator of ``q``."""
+        terms = []
+        if self.sender:
+            terms.append(Term("from", self.sender))
+        if self.subject:
+            terms.append(Term("subject", self.subject))
+        if self.is_read is not None:
+            terms.append(Term("read", negated=not self.is_read))
+        if self.has_attachment is not None:
+            terms.append(Term("attachment", negated=not self.has_attachment))
+        return both(parse(self.q), Query(tuple(terms), self.start, self.end))
+
 
 class Content(msgspec.Struct, frozen=True):
     """A message with its body read: ``html`` as it came, ``safe_html`` sanitised."""
@@ -182,11 +196,18 @@ class Messages(Protocol):
         """
 
 
+class Found(msgspec.Struct, frozen=True):
+    """Part of what was looked for. ``following``: where to go on, "" at the end; ``total``: messages there are in all,
+    found or not."""
+
+    messages: Sequence[Stored]
+    following: str
+    total: int
+
+
 class Across(Protocol):
-    async def page(self, user_id: str, q: str, before: str, limit: int) -> tuple[Sequence[Stored], int]:
-        """Messages of all of a user's mailboxes, newest first, and how many there are in all, found or not. ``before``:
-        only ids less than this one, "" for all. Refused field_invalid for an operator of ``q``.
-        """
+    async def page(self, user_id: str, wanted: Query, before: str, limit: int) -> Found:
+        """Messages of all of a user's mailboxes, newest first. ``before``: only ids less than this one, "" for all."""
 
 
 class Wanted(msgspec.Struct, frozen=True):

@@ -4,26 +4,26 @@ Lives here: reading a stored body within bounds and telling everyone about chang
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from server.config import Config
 from server.metrics import Counter
-from server.model import finding, mime
+from server.model import mime
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Envelope, Mailbox, Recipient, Stored
-from server.model.query import Query, Term, both, parse
+from server.model.query import Query
 from server.model.sanitise import sanitise
 from server.services.coherence import Coherence
 from server.services.contracts import Content, Delivery, File, SearchQuery
+from server.services.looking import LOOKED_THROUGH, Looker
 from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
 from server.store.messages import MessageStore
 from server.store.tags import TagStore
 
 READ_TIMEOUT: Final = 5.0  # s for reading a body that is not cheap, in a process that can be killed
 SANITISE_TIMEOUT: Final = 2.0
-LOOKED_THROUGH: Final = 64  # bodies a search holds at a time, 400 kB of each at most
 _CHEAP_HTML: Final = 4_096  # characters; sanitising so few takes 5 ms at worst, whatever they are
 _BUSY: Final = "too many large messages are being read"
 _LAST: Final = 1 << 62
@@ -45,11 +45,10 @@ class MessageService:
         delivery: Delivery,
         coherence: Coherence,
         sandbox: Sandbox,
-        finder: Sandbox,
+        looker: Looker,
     ) -> None:
         self._config, self._store, self._tags, self._delivery = config, store, tags, delivery
-        self._coherence, self._sandbox = coherence, sandbox
-        self._finder = finder  # of its own, so that searches never keep arriving mail from being read
+        self._coherence, self._sandbox, self._looker = coherence, sandbox, looker
 
     def adopt(self, config: Config) -> None:
         """Settings have changed."""
@@ -143,7 +142,7 @@ class MessageService:
 
     async def search(self, mailbox: Mailbox, query: SearchQuery, user_id: str | None) -> tuple[Sequence[Stored], int]:
         """Refused field_invalid for an operator of ``q``, token_required for ``tag:`` without a user to have tags."""
-        wanted = both(parse(query.q), _parameters(query))
+        wanted = query.wanted()
         names = wanted.tags()
         if names and user_id is None:
             raise Refused("token_required", "tag: means the tags of an account", field="q")
@@ -153,44 +152,18 @@ class MessageService:
             return await self._store.search(mailbox, wanted, tags, query.page_size, skipped)
         try:
             async with asyncio.timeout(self._config.database_statement_timeout):
-                found = [one async for one in self._search_text(mailbox, wanted, tags)]
+                found = await self._search_text(mailbox, wanted, tags)
         except TimeoutError as error:
             raise Unavailable("the search took too long") from error
         return found[skipped : skipped + query.page_size], len(found)
 
-    async def _search_text(self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str]) -> AsyncIterator[Stored]:
-        """What matches, newest first. Bodies are looked through apart, a bounded number of them at a time."""
-        terms = [(term.value, term.negated) for term in wanted.texts()]
+    async def _search_text(self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str]) -> list[Stored]:
+        """What matches, newest first. Bodies are looked through a bounded number of them at a time."""
+        found: list[Stored] = []
         below: int | None = None
         while True:
             page = await self._store.candidates(mailbox, wanted, tags, below, LOOKED_THROUGH)
-            bodies = [(one.packed, [terms[nth - 1] for nth in one.misses]) for one in page if one.packed is not None]
-            answers = iter(await self._look_through(bodies) if bodies else ())
-            for one in page:
-                # A body that is gone, with its reader's record of it, holds nothing.
-                if next(answers) if one.packed is not None else all(terms[nth - 1][1] for nth in one.misses):
-                    yield one.stored
+            found += await self._looker.let_through(page, wanted.texts())
             if len(page) < LOOKED_THROUGH:
-                return
+                return found
             below = page[-1].stored.seq
-
-    async def _look_through(self, bodies: Sequence[tuple[bytes, Sequence[tuple[str, bool]]]]) -> list[bool]:
-        try:
-            found: list[bool] = await self._finder.run(finding.matches, bodies, timeout=READ_TIMEOUT)
-            return found
-        except SandboxError as error:
-            raise Unavailable("the text of messages could not be searched") from error
-
-
-def _parameters(query: SearchQuery) -> Query:
-    """What the parameters beside ``q`` ask for."""
-    terms = []
-    if query.sender:
-        terms.append(Term("from", query.sender))
-    if query.subject:
-        terms.append(Term("subject", query.subject))
-    if query.is_read is not None:
-        terms.append(Term("read", negated=not query.is_read))
-    if query.has_attachment is not None:
-        terms.append(Term("attachment", negated=not query.has_attachment))
-    return Query(tuple(terms), query.start, query.end)

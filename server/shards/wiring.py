@@ -41,6 +41,7 @@ from server.services.hub import Hub
 from server.services.ingest import Ingest
 from server.services.keys import KeyService
 from server.services.limits import RateLimits
+from server.services.looking import Looker
 from server.services.mailboxes import MailboxService
 from server.services.messages import MessageService
 from server.services.outbound import Outbound
@@ -256,10 +257,11 @@ class Shard:
         config, coherence, tags = self._config, self._coherence, TagStore(self._pools.users)
         finder = Sandbox(children=1)
         self._closing.push_async_callback(finder.close)
+        looker = Looker(finder)
         self._messages = MessageService(
-            config, self._message_store, tags, self._ingest, coherence, self._sandbox, finder
+            config, self._message_store, tags, self._ingest, coherence, self._sandbox, looker
         )
-        self._across = AcrossService(AcrossStore(self._pools.messages, now), tags)
+        self._across = AcrossService(config, AcrossStore(self._pools.messages, now), tags, looker)
         self._aliases = AliasService(config, self._mailbox_store, self._mailboxes, coherence, now)
         self._tags = TagService(tags, self._message_store, coherence, self._outbox, now)
 

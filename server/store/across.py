@@ -1,7 +1,6 @@
 """Messages of all mailboxes of one user, newest first. Must not know: whose a mailbox is, but by what its inbox says.
 
-Bounded: the inboxes that were active last, and of each no more rows than the page takes. Words are looked for in what
-the rows hold, never in the bodies: a mailbox's own search does that.
+Bounded: the inboxes that were active last, and of each no more rows than the page takes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +9,15 @@ from typing import Final
 
 import msgspec
 
-from server.model.message import FOREVER, Stored
-from server.model.query import Query, Term
+from server.model.message import FOREVER
+from server.model.query import Query
 from server.store import rows
-from server.store.messages import like
+from server.store.messages import Candidate, candidate, conditions_of
 from server.store.pools import Database
 from server.store.sql import SQL
 
 MAILBOXES_MAX: Final = 1_000  # looked into, those with the latest mail first
 _LAST: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"  # the max UUID (RFC 9562 section 5.10)
-_NO_TAG: Final = "00000000-0000-0000-0000-000000000000"  # the nil UUID, which no tag has
 
 
 class Inboxes(msgspec.Struct, frozen=True):
@@ -41,25 +39,19 @@ class AcrossStore:
         ends = [rows.moment(row["drop_after"]) for row in found]
         return Inboxes([str(row["mailbox_id"]) for row in found], ends, sum(row["total"] for row in found))
 
-    async def page(
+    async def candidates(
         self, inboxes: Inboxes, wanted: Query, tags: Mapping[str, str], before: str, limit: int
-    ) -> list[Stored]:
-        """``before``: only ids less than this one, "" for all. ``tags``: id by name, for the tags there are."""
+    ) -> list[Candidate]:
+        """What may match, newest first: all of it does unless the query has terms on the text. ``before``: only ids
+        less than this one, "" for all. ``tags``: id by name, for the tags there are.
+        """
         if not inboxes.ids:
             return []
         now = self._clock()
         # mail of a mailbox without an end may be dated any time ahead
         span = now if FOREVER in inboxes.ends else min(inboxes.ends), max(inboxes.ends)
-        bounds = wanted.after, wanted.before, wanted.least, wanted.most
-        kinds, values = [term.kind for term in wanted.terms], [_value(term, tags) for term in wanted.terms]
-        terms = kinds, values, [term.negated for term in wanted.terms]
+        conditions = conditions_of(wanted, tags)
         found = await self._database.fetch(
-            SQL.messages_across, inboxes.ids, inboxes.ends, *span, now, before or _LAST, *bounds, *terms, limit
+            SQL.messages_across, inboxes.ids, inboxes.ends, *span, now, before or _LAST, *conditions, limit
         )
-        return [rows.stored(row) for row in found]
-
-
-def _value(term: Term, tags: Mapping[str, str]) -> str:
-    if term.kind == "tag":
-        return tags.get(term.value, _NO_TAG)
-    return like(term.value) if term.kind in ("text", "from", "to", "subject") else term.value
+        return [candidate(row) for row in found]

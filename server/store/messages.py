@@ -163,12 +163,12 @@ class MessageStore:
     ) -> list[Candidate]:
         """Newest first, at most ``limit`` with seq < ``below``: what may match a query with terms on the text."""
         found = await self._search(mailbox, wanted, tags, _LAST if below is None else below, limit, 0)
-        return [Candidate(rows.stored(row), row["misses"], row["raw"]) for row in found]
+        return [candidate(row) for row in found]
 
     async def _search(
         self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str], below: int, limit: int, offset: int
     ) -> list[asyncpg.Record]:
-        conditions = (wanted.after, wanted.before, wanted.least, wanted.most, *_columns(wanted.terms, tags))
+        conditions = conditions_of(wanted, tags)
         return await self._spanned(
             mailbox,
             lambda s: self._database.read([mailbox.id], SQL.search, mailbox.id, *s, *conditions, below, limit, offset),
@@ -332,11 +332,18 @@ async def end_inboxes(connection: Connection, mailbox_ids: Sequence[str], now: d
     return ended
 
 
-def _columns(terms: Sequence[Term], tags: Mapping[str, str]) -> tuple[Sequence[str] | Sequence[bool], ...]:
-    """The statement's arrays: kinds, values and negations of what rows answer; values and negations of what is text."""
-    plain = [term for term in terms if term.kind != "text"]
-    text = [term for term in terms if term.kind == "text"]
+def candidate(row: asyncpg.Record) -> Candidate:
+    return Candidate(rows.stored(row), row["misses"], row["raw"])
+
+
+def conditions_of(wanted: Query, tags: Mapping[str, str]) -> Sequence[object]:
+    """A searching statement's arguments: four bounds; kinds, values and negations of what rows answer; values and
+    negations of what is text. ``tags``: id by name, for the tags there are.
+    """
+    plain = [term for term in wanted.terms if term.kind != "text"]
+    text = wanted.texts()
     return (
+        *(wanted.after, wanted.before, wanted.least, wanted.most),
         [term.kind for term in plain],
         [_value(term, tags) for term in plain],
         [term.negated for term in plain],

@@ -5,23 +5,21 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from server.model.query import Query
+from server.web import searching
 from server.web.description import describe
 from server.web.objects import Summary
-from server.web.query import IdCursor, Number, Text
+from server.web.query import IdCursor, Number
 from server.web.requests import Call
 from server.web.responses import Reply, ok
 
 _LIMIT: Final = Number("limit", "Messages on one page.", 50, 1, 100)
 _CURSOR: Final = IdCursor("cursor", "`nextCursor` of the page before.")
-_Q: Final = Text(
-    "q",
-    "As in a mailbox's search, but words are looked for in the subject, the addresses and the beginning of the text.",
-)
 
 
 class MessagesAcross(msgspec.Struct, rename="camel"):
-    """A page, newest first. ``count`` is of all mailboxes together, absent where ``q`` was given; ``next_cursor`` is
-    absent on the last page."""
+    """A page, newest first. ``count`` is of all mailboxes together, absent from a search; ``next_cursor`` is absent on
+    the last page."""
 
     items: list[Summary]
     count: int | UnsetType = UNSET
@@ -31,16 +29,20 @@ class MessagesAcross(msgspec.Struct, rename="camel"):
 @describe(
     "List or search the messages of all your mailboxes",
     detail="Newest first, each with its `mailboxId`; of an account with more than a thousand mailboxes that hold mail,"
-    " the thousand with the latest.",
+    " the thousand with the latest. Every parameter narrows the result as in a mailbox's search. A search that has run"
+    " for long answers with what it found so far, be it nothing: it goes on from `nextCursor`.",
     gives=MessagesAcross,
-    query=(_Q, _LIMIT, _CURSOR),
+    query=(*searching.CONDITIONS, _LIMIT, _CURSOR),
 )
 async def page(call: Call) -> Reply:
-    q, limit, before = _Q.of(call), _LIMIT.of(call), _CURSOR.of(call)
-    place = call.parts.limits.searching(call.user.id) if q else None
+    asked, limit, before = searching.asked(call), _LIMIT.of(call), _CURSOR.of(call)
+    wanted = asked.wanted()
+    is_search = wanted != Query()
+    place = call.parts.limits.searching(call.user.id) if is_search else None
     try:
-        found, total = await call.parts.across.page(call.user.id, q, before, limit)
+        found = await call.parts.across.page(call.user.id, wanted, before, limit)
     finally:
         call.parts.limits.leave(place)
-    following = found[-1].id if len(found) == limit else UNSET
-    return ok(call.language, MessagesAcross([Summary.of(one) for one in found], UNSET if q else total, following))
+    items = [Summary.of(one) for one in found.messages]
+    count = UNSET if is_search else found.total
+    return ok(call.language, MessagesAcross(items, count, found.following or UNSET))

@@ -10,12 +10,11 @@ from msgspec import UNSET
 from server.model import ids
 from server.model.errors import Refused
 from server.model.filenames import content_disposition, safe_content_type
-from server.services.contracts import SearchQuery
-from server.web import requests
+from server.web import requests, searching
 from server.web.compose import Injection, check_size, compose, envelope_sender, is_large
 from server.web.description import describe
 from server.web.objects import Message, MessageList, SearchResult, Summary
-from server.web.query import Cursor, Flag, Moment, Number, Text
+from server.web.query import Cursor, Flag, Number
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Headers, Reply, created, etag, ok
 
@@ -27,18 +26,6 @@ _FOREIGN: Final = ("Content-Security-Policy", "sandbox; default-src 'none'")
 _LIMIT: Final = Number("limit", "Messages on one page.", 50, 1, 100)
 _OFFSET: Final = Number("offset", "Messages to leave out, counted from the newest.", 0, 0, 1_000_000)
 _CURSOR: Final = Cursor("cursor", "`nextCursor` of the page before; steadier than `offset` while mail arrives.")
-_Q: Final = Text(
-    "q",
-    'Words that all stand in the subject, the text or an address; "several words" in quotes; - in front for what is '
-    "not to be there; and from: to: subject: before: after: larger: smaller: (5000, 10K, 1M) has:attachment is:read "
-    "is:unread tag: dmarc: (none, pass, fail, temperror, permerror).",
-)
-_FROM: Final = Text("from", "Part of the sender.")
-_SUBJECT: Final = Text("subject", "Part of the subject.")
-_START: Final = Moment("startDate", "Received at this time or later; a day counts from its first moment in UTC.")
-_END: Final = Moment("endDate", "Received at this time or earlier; a day counts to its last moment in UTC.", end=True)
-_IS_READ: Final = Flag("isRead", "Only what is read, or only what is not.")
-_HAS_ATTACHMENT: Final = Flag("hasAttachment", "Only what has attachments, or only what has none.")
 _PAGE: Final = Number("page", "Which page, from 1.", 1, 1, 10_000)
 _PAGE_SIZE: Final = Number("pageSize", "Messages on one page.", 20, 1, 100)
 _RAW: Final = Flag("raw", "HTML exactly as it came, for whoever shows it behind a boundary of their own.")
@@ -71,20 +58,10 @@ async def page(call: Call) -> Reply:
     "Search a mailbox",
     detail="Every parameter narrows the result; newest first.",
     gives=SearchResult,
-    query=(_Q, _FROM, _SUBJECT, _START, _END, _IS_READ, _HAS_ATTACHMENT, _PAGE, _PAGE_SIZE),
+    query=(*searching.CONDITIONS, _PAGE, _PAGE_SIZE),
 )
 async def search(call: Call) -> Reply:
-    query = SearchQuery(
-        q=_Q.of(call),
-        sender=_FROM.of(call),
-        subject=_SUBJECT.of(call),
-        start=_START.of(call),
-        end=_END.of(call),
-        is_read=_IS_READ.of(call),
-        has_attachment=_HAS_ATTACHMENT.of(call),
-        page=_PAGE.of(call),
-        page_size=_PAGE_SIZE.of(call),
-    )
+    query = searching.asked(call, _PAGE.of(call), _PAGE_SIZE.of(call))
     user_id = call.principal.user.id if call.principal else None
     place = call.parts.limits.searching(call.mailbox.id)
     try:

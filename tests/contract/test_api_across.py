@@ -50,7 +50,7 @@ async def test_a_search_takes_the_operators_of_a_mailbox(server: Server) -> None
     one, two = await own_box(server, someone), await own_box(server, someone)
     first = await inject(server, one, subject="Your invoice", text="please pay", **{"from": "billing@shop.example"})
     await inject(server, two, subject="Party", text="come at nine", isRead=True, **{"from": "friend@home.example"})
-    await inject(server, two, subject="News", text="word " * 5000, **{"from": "news@shop.example"})
+    await inject(server, two, subject="News", text="word " * 5000 + "within", **{"from": "news@shop.example"})
     tag = (await ask(server, "POST", "/v1/tags", headers=someone.auth, json={"name": "Due", "color": "#336699"})).data
     path = f"/v1/mailboxes/{one.id}/messages/{first['id']}/tags"
     assert (await ask(server, "POST", path, headers=someone.auth, json={"tagId": tag["id"]})).status == 201
@@ -69,12 +69,38 @@ async def test_a_search_takes_the_operators_of_a_mailbox(server: Server) -> None
         "dmarc:none": "News Party Your invoice",
         "has:attachment": "",
         '"come at"': "Party",
+        "shop word": "News",
+        "within": "News",
+        "-within": "Party Your invoice",
+        "within subject:party": "",
         "100%": "",
     }.items():
         assert " ".join(await subjects(server, someone.auth, f"?q={quote(query)}")) == wanted, query
     answer = await ask(server, "GET", "/v1/messages?q=dmarc:perhaps", headers=someone.auth)
     assert (answer.status, answer.error, answer.json["field"]) == (400, "field_invalid", "q")
     assert "count" not in (await ask(server, "GET", "/v1/messages?q=pay", headers=someone.auth)).data
+
+
+async def test_the_parameters_of_a_mailbox_s_search_narrow_too(server: Server) -> None:
+    someone = await person(server)
+    box = await own_box(server, someone)
+    await inject(server, box, subject="Your invoice", text="please pay", **{"from": "billing@shop.example"})
+    await inject(server, box, subject="Party", text="come, pay nothing", isRead=True, **{"from": "friend@home.example"})
+    for query, wanted in {
+        "from=SHOP": "Your invoice",
+        "q=pay&subject=party": "Party",
+        "isRead=false": "Your invoice",
+        "q=pay&isRead=true": "Party",
+        "hasAttachment=false": "Party Your invoice",
+        "hasAttachment=true": "",
+        "startDate=2000-01-01": "Party Your invoice",
+        "endDate=2000-01-01&q=pay": "",
+    }.items():
+        assert " ".join(await subjects(server, someone.auth, f"?{query}")) == wanted, query
+    assert "count" not in (await ask(server, "GET", "/v1/messages?isRead=false", headers=someone.auth)).data
+    for name in ("startDate", "isRead"):
+        answer = await ask(server, "GET", f"/v1/messages?{name}=x", headers=someone.auth)
+        assert (answer.status, answer.json["field"]) == (400, name)
 
 
 async def test_it_takes_an_account_and_the_right_scope(server: Server) -> None:

@@ -1,18 +1,26 @@
 """Search reads messages as they came: every kind of text is found, page after page, within its bounds."""
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+import msgspec
 import pytest
 
 from server.config import Config
-from server.model.message import Envelope, Mailbox, Recipient
+from server.model import ids
+from server.model.errors import Unavailable
+from server.model.message import Envelope, Mailbox, Recipient, Stored
+from server.model.query import Term, parse
+from server.services.across import AcrossService
 from server.services.contracts import SearchQuery
-from server.services.messages import LOOKED_THROUGH, MessageService
+from server.services.looking import LOOKED_THROUGH, Looker
+from server.services.messages import MessageService
 from server.services.sandbox import Sandbox
+from server.store.across import AcrossStore
+from server.store.messages import Candidate
 from server.store.pools import Pools
 from server.store.tags import TagStore
-from tests.integration.mail import settled
+from tests.integration.mail import mailbox, now, settled
 from tests.integration.test_ingest import Bench
 
 
@@ -20,7 +28,9 @@ class Finding(Bench):
     def serve(self, config: Config) -> None:
         self.finder = Sandbox(children=1)
         tags = TagStore(self.pools.users)
-        self.messages = MessageService(config, self.store, tags, self.ingest, self.coherence, self.sandbox, self.finder)
+        self.messages = MessageService(
+            config, self.store, tags, self.ingest, self.coherence, self.sandbox, Looker(self.finder)
+        )
 
     async def put(self, box: Mailbox, subject: str, text: str, kind: str = "text/plain") -> None:
         encoded = b64encode(text.encode()).decode()
@@ -100,3 +110,36 @@ async def test_a_large_message_is_searched_at_its_beginning(finding: Finding) ->
     await finding.ingest.submit(Envelope("a@example.org", [Recipient(box.address, box.id)], raw))
     assert await finding.subjects(box, '"near the top"') == ["parcel"]
     assert await finding.subjects(box, '-"near the top"') == []
+
+
+async def test_a_search_across_mailboxes_goes_on_where_its_time_was_up(finding: Finding, settings: Config) -> None:
+    user_id, count = ids.new(), LOOKED_THROUGH + 6
+    boxes = [msgspec.structs.replace(mailbox(), user_id=user_id) for _ in range(3)]
+    for box in boxes:
+        await finding.store.create_inbox(box, 0)
+    for number in range(count):
+        await finding.put(boxes[number % 3], str(number), "the needle")
+
+    class Interrupted(Looker):
+        """The time of a search is up at this page of it."""
+
+        def __init__(self, page: int) -> None:
+            super().__init__(finding.finder)
+            self.left = page
+
+        async def let_through(self, page: Sequence[Candidate], terms: Sequence[Term]) -> list[Stored]:
+            self.left -= 1
+            if not self.left:
+                raise TimeoutError
+            return await super().let_through(page, terms)
+
+    def service(interrupted: int) -> AcrossService:
+        store, tags = AcrossStore(finding.pools.messages, now), TagStore(finding.pools.users)
+        return AcrossService(settings, store, tags, Interrupted(interrupted))
+
+    first = await service(2).page(user_id, parse("needle"), "", 100)
+    second = await service(2).page(user_id, parse("needle"), first.following, 100)
+    assert (len(first.messages), len(second.messages), second.following) == (LOOKED_THROUGH, 6, "")
+    assert [one.subject for one in (*first.messages, *second.messages)] == [str(n) for n in reversed(range(count))]
+    with pytest.raises(Unavailable):
+        await service(1).page(user_id, parse("needle"), "", 5)
