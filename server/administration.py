@@ -24,6 +24,7 @@ from server.model.errors import Refused
 from server.services import accounts, passwords
 from server.store.administration import AdministrationStore
 from server.store.embedded import running_dsn
+from server.store.migrate import pending, require
 from server.store.pools import Pools
 from server.store.users import UserStore
 
@@ -161,6 +162,8 @@ def _run(action: str, after: Mapping[str, str] | None, work: Work) -> User:
 async def _noted(config: Config, action: str, after: Mapping[str, str] | None, work: Work) -> User:
     pools = await Pools.open(config)
     try:
+        async with pools.users.connection() as connection:
+            require(await pending(connection, ["users"]))
         user = await work(UserStore(pools.users))
         await AdministrationStore(pools).record(_OPERATOR, action, user.id, None, after, datetime.now(UTC))
         return user

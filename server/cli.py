@@ -7,6 +7,7 @@ import asyncio
 import secrets
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.add_typer(administration.app)
 app.command()(plan)
 err: Final = Console(stderr=True, highlight=False)
+_PATIENCE: Final = 30.0  # s that a database may take to start
 
 
 def main() -> None:
@@ -95,6 +97,8 @@ def serve(
         if postgres:
             stack.callback(_stop_embedded, postgres)
             ready = _start_embedded(config, postgres)
+        else:
+            _aside("check-database", dict(configuration.environment()))
         ready = msgspec.structs.replace(ready, jwt_secret=tokens.secret(ready))  # before the fork: one for all workers
         status = supervisor.run()
     raise SystemExit(status)
@@ -109,12 +113,19 @@ def _start_embedded(config: Config, postgres: EmbeddedPostgres) -> Config:
     postgres.start()
     config = msgspec.structs.replace(config, database_dsn=postgres.dsn)
     environment = configuration.environment() | {configuration.PREFIX + "DATABASE_DSN": config.database_dsn}
-    try:
-        # In a process of its own: the supervisor holds no loop and no connection when it forks.
-        subprocess.run([sys.executable, "-m", "server", "migrate"], check=True, env=environment, timeout=120)
-    except subprocess.SubprocessError as error:
-        raise EmbeddedError(f"its schema could not be made: {error}") from error
+    _aside("migrate", environment)
     return config
+
+
+def _aside(command: str, environment: Mapping[str, str]) -> None:
+    """A command in a process of its own: the supervisor holds no loop and no connection when it forks. It has said what
+    is wrong before its failure ends ours."""
+    try:
+        status = subprocess.run([sys.executable, "-m", "server", command], env=environment, timeout=120).returncode
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"`tempmail {command}` was not done in two minutes: is the database locked?") from error
+    if status:
+        raise SystemExit(status if status > 0 else 1)
 
 
 def _stop_embedded(postgres: EmbeddedPostgres) -> None:
@@ -166,6 +177,14 @@ def migrate(
         err.print("[dim]schema is up to date[/dim]")
 
 
+@app.command(hidden=True)
+def check_database() -> None:
+    """Whether [bold]serve[/bold] can work with the databases; waits for one that is just starting."""
+    config = database(configuration.load())
+    dsns: dict[Domain, str] = {domain: config.dsn(domain) for domain in DOMAINS}
+    asyncio.run(migrations.check(dsns, _PATIENCE, lambda why: err.print(f"[dim]{escape(why)}[/dim]", soft_wrap=True)))
+
+
 @app.command()
 def partitions(
     drop: Annotated[bool, typer.Option("--drop", help="Also make those ahead and drop those that are over")] = False,
@@ -180,6 +199,8 @@ def partitions(
 async def _partitions(config: Config, drop: bool) -> None:
     pools = await Pools.open(config)
     try:
+        async with pools.messages.connection() as connection:
+            migrations.require(await migrations.pending(connection, ["messages"]))
         keeper = Partitions(pools.messages, config.partition_interval)
         if drop:
             now = datetime.now(UTC)

@@ -42,10 +42,12 @@ from server.notation import (
     port,
     positive,
     queue_name,
+    span,
     text,
 )
 
 PREFIX: Final = "TEMPMAIL_"
+MAILBOX_MIN_TTL: Final = 60.0  # s: the shortest life of a mailbox
 
 ROLES: Final = ("smtp", "web", "push", "webhooks", "sweeper", "ingest")
 """What a node may do: take mail; answer requests; hold WebSockets, event streams and waits; deliver to webhooks; end
@@ -229,9 +231,9 @@ SETTINGS: Final = (
         "SMTP_MAX_RECIPIENTS", "smtp_max_recipients", positive, "100", "RCPT per message (RFC 5321 asks for >= 100)"
     ),
     Setting("SMTP_MAX_MESSAGE_BYTES", "smtp_max_message_bytes", positive, "10485760", "largest message, in bytes"),
-    Setting("SMTP_READ_TIMEOUT", "smtp_read_timeout", duration, "30s", "silence after which a sender is dropped"),
-    Setting("SMTP_WRITE_TIMEOUT", "smtp_write_timeout", duration, "30s", "how long a sender may not read our replies"),
-    Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", duration, "15m", "a session's whole life"),
+    Setting("SMTP_READ_TIMEOUT", "smtp_read_timeout", span, "30s", "silence after which a sender is dropped"),
+    Setting("SMTP_WRITE_TIMEOUT", "smtp_write_timeout", span, "30s", "how long a sender may not read our replies"),
+    Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", span, "15m", "a session's whole life"),
     Setting(
         "SMTP_MIN_RATE", "smtp_min_rate", count, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
     ),
@@ -271,7 +273,7 @@ SETTINGS: Final = (
     Setting(
         "WEBHOOK_RETENTION",
         "webhook_retention",
-        duration,
+        span,
         "72h",
         "how far the log of webhook deliveries goes back; what is still waiting then is given up",
     ),
@@ -286,8 +288,8 @@ SETTINGS: Final = (
         "ask DNS for SPF, DKIM and DMARC of arriving mail, after it was accepted; off asks nothing",
         "false",
     ),
-    Setting("MAILBOX_DEFAULT_TTL", "mailbox_default_ttl", duration, "1h", "life of a mailbox that names none"),
-    Setting("MAILBOX_MAX_TTL", "mailbox_max_ttl", duration, "24h", "longest life a guest may ask for"),
+    Setting("MAILBOX_DEFAULT_TTL", "mailbox_default_ttl", span, "1h", "life of a mailbox that names none"),
+    Setting("MAILBOX_MAX_TTL", "mailbox_max_ttl", span, "24h", "longest life a guest may ask for"),
     Setting(
         "MAILBOX_USER_MAX_TTL",
         "mailbox_user_max_ttl",
@@ -378,8 +380,10 @@ SETTINGS: Final = (
     Setting(
         "DATABASE_CONN_MAX_LIFETIME", "database_max_lifetime", duration, "1h", "then a connection is renewed; 0: never"
     ),
-    Setting("DATABASE_CONN_MAX_IDLE_TIME", "database_max_idle_time", duration, "10m", "then an idle one is closed"),
-    Setting("DATABASE_STATEMENT_TIMEOUT", "database_statement_timeout", duration, "5s", "longest a statement may run"),
+    Setting(
+        "DATABASE_CONN_MAX_IDLE_TIME", "database_max_idle_time", duration, "10m", "then an idle one is closed; 0: never"
+    ),
+    Setting("DATABASE_STATEMENT_TIMEOUT", "database_statement_timeout", span, "5s", "longest a statement may run"),
     Setting("REDIS_URL", "redis_url", text, "", "redis://host:6379/0 carries events between hosts", secret=True),
     Setting("REDIS_ADDRESS", "redis_address", node, "", "host:port of that Redis, in place of REDIS_URL"),
     Setting("REDIS_PASSWORD", "redis_password", text, "", "password of REDIS_ADDRESS or of the cluster", secret=True),
@@ -392,7 +396,13 @@ SETTINGS: Final = (
         "host:port of every node of a Redis Cluster that carries events, in place of one Redis",
     ),
     Setting("CACHE_BYTES", "cache_bytes", count, "67108864", "ready responses a worker keeps, in bytes"),
-    Setting("CACHE_TTL", "cache_ttl", duration, "60s", "longest a ready answer lives; 5 s while the bus is down"),
+    Setting(
+        "CACHE_TTL",
+        "cache_ttl",
+        duration,
+        "60s",
+        "longest a ready answer lives; 5 s while the bus is down, 0: never",
+    ),
     Setting("WEBSOCKET_MAX", "websocket_max", count, "20000", "WebSocket connections of one worker; more get 503"),
     Setting(
         "JWT_SECRET",
@@ -411,8 +421,8 @@ SETTINGS: Final = (
         "failed logins of one account in ten minutes; then it has to wait",
     ),
     Setting("JWT_ISSUER", "jwt_issuer", text, "tempmail", "who issues access tokens; others' are refused"),
-    Setting("JWT_ACCESS_EXPIRY", "jwt_access_expiry", duration, "15m", "life of an access token"),
-    Setting("JWT_REFRESH_EXPIRY", "jwt_refresh_expiry", duration, "7d", "life of a login that is not renewed"),
+    Setting("JWT_ACCESS_EXPIRY", "jwt_access_expiry", span, "15m", "life of an access token"),
+    Setting("JWT_REFRESH_EXPIRY", "jwt_refresh_expiry", span, "7d", "life of a login that is not renewed"),
     Setting(
         "STREAMS_MAX",
         "streams_max",
@@ -532,6 +542,13 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}SMTP_PROXY_PROTOCOL: believed from TRUSTED_PROXIES alone, which names none")
     if config.lmtp and not config.lmtp.path and not is_loopback(config.lmtp.host):
         raise ConfigError(f"{PREFIX}LMTP_BIND_ADDR: it has no limits, so only unix:/path or a loopback address will do")
+    for name, ttl in (
+        ("DEFAULT_TTL", config.mailbox_default_ttl),
+        ("MAX_TTL", config.mailbox_max_ttl),
+        ("USER_MAX_TTL", config.mailbox_user_max_ttl),
+    ):
+        if ttl < MAILBOX_MIN_TTL:
+            raise ConfigError(f"{PREFIX}MAILBOX_{name}: {duration_text(ttl)} is less than a minute, the shortest life")
     if config.mailbox_default_ttl > config.mailbox_max_ttl:
         raise ConfigError(f"{PREFIX}MAILBOX_DEFAULT_TTL: longer than MAILBOX_MAX_TTL")
     _check_replicas(config)

@@ -101,6 +101,13 @@ def duration(value: str) -> float:
     return sum(float(n) * _UNITS[u] for n, u in parts)
 
 
+def span(value: str) -> float:
+    """A duration that is not nothing."""
+    if not (seconds := duration(value)):
+        raise ValueError(f"{value.strip()} is no time at all; a duration such as 30s or 15m")
+    return seconds
+
+
 def duration_text(seconds: float) -> str:
     """The largest unit that says it in a whole number: ``15m``, ``500ms``; what ``duration`` reads as the same."""
     for unit, size in reversed(_UNITS.items()):

@@ -21,7 +21,7 @@ import msgspec
 
 from server.cache import keys
 from server.cache.local import Local, Ticket
-from server.config import Config
+from server.config import MAILBOX_MIN_TTL, Config
 from server.metrics import Counter
 from server.model import ids
 from server.model.account import User
@@ -40,7 +40,6 @@ from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 
-MIN_TTL: Final = 60.0  # s
 MAX_RECORDS: Final = 50_000  # mailbox records a worker remembers
 REFUSAL_BEAT: Final = 0.004  # s: a refusal comes at a multiple of this after the question, whatever it took to know
 _NAMED: Final = 20  # domains that a refusal names
@@ -109,7 +108,7 @@ class MailboxService:
         return found.name
 
     def _life(self, ttl: float, most: float) -> timedelta:
-        if not MIN_TTL <= ttl <= most:
+        if not MAILBOX_MIN_TTL <= ttl <= most:
             raise Refused("duration_invalid", f"from 1 minute to {most / 3600:g} hours", field="expiresIn")
         return timedelta(seconds=ttl)
 

@@ -191,9 +191,7 @@ class Shard:
         return await self._provision.provide(target)
 
     async def _check_schema(self) -> None:
-        lacking = await self._lacking()
-        if lacking:
-            raise migrate.MigrationError(f"the database lacks {', '.join(lacking)}: run `tempmail migrate`")
+        migrate.require(await self._lacking())
 
     async def _lacking(self) -> list[str]:
         lacking = []

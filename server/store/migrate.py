@@ -7,8 +7,10 @@ A file is ``migrations/<domain>/NNNN_{pre|post}_what.sql``. *pre* files only add
 holds its own ``schema_migrations``, so each domain can move to its own server.
 """
 
+import asyncio
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import TypeAlias
@@ -21,6 +23,7 @@ from server.store.pools import DOMAINS, TROUBLE, Connection, Domain
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Connection"
 _FILE = re.compile(r"(\d{4})_(pre|post)_(\w+)\.sql")
+_AGAIN = 1.0  # s between two attempts to reach a database
 _LOCK = 0x74656D70  # pg_advisory_lock key: one migrator at a time on a database
 
 
@@ -87,8 +90,7 @@ async def migrate(dsns: dict[Domain, str], phases: Sequence[str] = ("pre", "post
         try:
             connection = await asyncpg.connect(dsns[domain], timeout=10)
         except TROUBLE as error:
-            reason = str(error) or type(error).__name__
-            raise MigrationError(f"no database for {domain} at {PREFIX}DATABASE_DSN: {reason}") from error
+            raise _unreachable(domain, error) from error
         try:
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
             todo = outstanding(domain, await applied(connection, domain), phases)
@@ -98,6 +100,48 @@ async def migrate(dsns: dict[Domain, str], phases: Sequence[str] = ("pre", "post
         finally:
             await connection.close()
     return done
+
+
+def _unreachable(domain: Domain, error: BaseException) -> MigrationError:
+    settings = f"{PREFIX}DATABASE_DSN or {PREFIX}DATABASE_{domain.upper()}_DSN"
+    return MigrationError(f"no database for {domain} at {settings}: {str(error) or type(error).__name__}")
+
+
+async def check(dsns: dict[Domain, str], patience: float, waiting: Callable[[str], None]) -> None:
+    """Return once every domain's database can be worked with. One that does not answer may be starting: it is asked
+    again for ``patience`` seconds, and ``waiting`` told why. MigrationError when that or anything else is in the way.
+    """
+    deadline = time.monotonic() + patience
+    for domain in DOMAINS:
+        said = False
+        while True:
+            try:
+                await _check(dsns[domain], domain)
+                break
+            except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
+                trouble = _unreachable(domain, error)
+                if time.monotonic() >= deadline:
+                    raise trouble from error
+                if not said:
+                    waiting(f"{trouble}; trying again for {patience:g} s")
+                said = True
+                await asyncio.sleep(_AGAIN)
+            except TROUBLE as error:
+                raise _unreachable(domain, error) from error
+
+
+async def _check(dsn: str, domain: Domain) -> None:
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        require(await pending(connection, [domain]))
+    finally:
+        await connection.close()
+
+
+def require(lacking: Sequence[str]) -> None:
+    """MigrationError unless nothing of what ``pending`` found is lacking."""
+    if lacking:
+        raise MigrationError(f"the database lacks {', '.join(lacking)}: run `tempmail migrate`")
 
 
 async def pending(connection: Session, domains: Iterable[Domain] = DOMAINS) -> list[str]:

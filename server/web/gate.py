@@ -25,6 +25,13 @@ from server.web.route import Auth, Route
 
 _ROLES: Final[dict[Auth, Role]] = {"user": "user", "admin": "admin", "super": "super"}
 
+_FOR: Final[dict[Role, str]] = {
+    "user": "for accounts",
+    "admin": "for administrators: accounts with the role admin or super",
+    "super": "for super users: accounts with the role super",
+}
+_KEY: Final = "send an API key (POST /v1/api-keys) in X-API-Key"
+
 
 class Gate:
     """The rules of one route."""
@@ -68,11 +75,11 @@ class Gate:
         if auth == "none" or (auth == "optional" and (not secret or credential.kind == "token")):
             return  # a mailbox's token says nothing of an account: its holder asks for another one as a guest
         if not secret:
-            raise Refused("token_required")
+            raise Refused("token_required", self._wanted())
         if credential.kind != "token":
             await self._identify(call, credential)
         elif auth != "mailbox":
-            raise Refused("token_invalid")
+            raise Refused("token_invalid", f"it is no account's: {self._wanted()}")
         if auth == "mailbox":
             await self._open(call, secret)
 
@@ -82,9 +89,18 @@ class Gate:
         principal = call.principal or await self._authenticated(call, credential)
         call.principal = principal
         if principal.via == "key" and self._route.scope not in principal.scopes:
-            raise Refused("permission_denied", f"the key lacks the scope {self._route.scope}" * bool(self._route.scope))
+            scope = self._route.scope
+            lacking = f"the key lacks the scope {scope}" if scope else "no API key may; send an access token"
+            raise Refused("permission_denied", lacking)
         if self._role is not None and not principal.is_at_least(self._role):
-            raise Refused("permission_denied")
+            raise Refused("permission_denied", _FOR[self._role])
+
+    def _wanted(self) -> str:
+        """What would be let through."""
+        auth, key = self._route.auth, ", or an API key in X-API-Key" if self._route.scope else ""
+        if auth == "mailbox":
+            return f"send the mailbox's token, or its account's access token, in Authorization: Bearer{key}"
+        return f"send an access token (POST /v1/auth/login) in Authorization: Bearer{key}" if auth != "key" else _KEY
 
     async def _authenticated(self, call: Call, credential: Credential) -> Principal:
         try:

@@ -71,6 +71,17 @@ FAILURES: Final[dict[Failure, Phrase]] = {
     "unavailable": Phrase(503, "The service is unavailable, please try again later", "服务暂时不可用，请稍后重试"),
 }
 
+ADVICE: Final[dict[Failure, str]] = {
+    "account_disabled": "an administrator has switched it off and can switch it on again",
+    "credentials_invalid": "send email or username, and password, of an account",
+    "origin_not_allowed": "a cookie counts for pages of this server alone; send the token in Authorization: Bearer",
+    "permission_denied": "this account may not do that",
+    "token_expired": "POST /v1/auth/refresh gives a new access token, POST /v1/auth/login another login",
+    "token_invalid": "send one that was given out here and not taken back: POST /v1/auth/login gives another",
+    "token_required": "send a token in Authorization: Bearer, or an API key in X-API-Key",
+}
+"""What to do about a refusal for want of rights, where nothing more exact is known of it."""
+
 _HEADER_MAX: Final = 256  # characters of Accept-Language that are looked at
 
 

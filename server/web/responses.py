@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 import msgspec
 
 from server.model.errors import Refused
-from server.web.phrases import CREATED, FAILURES, OK, Failure, Language, Phrase
+from server.web.phrases import ADVICE, CREATED, FAILURES, OK, Failure, Language, Phrase
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -134,7 +134,8 @@ def refusal(language: Language, refused: Refused, shape: type[FailureBody] = Fai
         headers.append(("Retry-After", str(max(1, round(refused.retry_after + 0.5)))))
     if FAILURES[refused.word].status == 401:
         headers.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 section 11.6.1: a 401 names its scheme
-    if refused.word in _UNSAID or not (refused.field or refused.detail):
+    detail = refused.detail or ADVICE.get(refused.word, "")
+    if refused.word in _UNSAID or not (refused.field or detail):
         return failure(language, refused.word, headers, shape)
-    failed = shape.of(language, refused.word, refused.field, refused.detail)
+    failed = shape.of(language, refused.word, refused.field, detail)
     return Reply(FAILURES[refused.word].status, encode(failed), headers=tuple(headers))

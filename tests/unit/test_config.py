@@ -94,6 +94,13 @@ def test_replicas_without_a_primary_apart_are_refused(given: dict[str, str]) -> 
         ("RABBITMQ_QUEUE", "a b"),
         ("SMTP_MAX_CONNECTIONS", "0"),
         ("CACHE_BYTES", "-5"),
+        ("SMTP_READ_TIMEOUT", "0"),
+        ("DATABASE_STATEMENT_TIMEOUT", "0s"),
+        ("MAILBOX_DEFAULT_TTL", "0"),
+        ("MAILBOX_DEFAULT_TTL", "30s"),
+        ("MAILBOX_MAX_TTL", "30s"),
+        ("MAILBOX_USER_MAX_TTL", "59s"),
+        ("JWT_REFRESH_EXPIRY", "0"),
         ("DATABASE_DSN", "postgresql://u:p@h:port/db"),
     ],
 )

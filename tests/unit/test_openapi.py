@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 
 import server.web
-from server.web import openapi
+from server.web import openapi, searching
 from server.web.description import Doc, doc_of
 from server.web.phrases import FAILURES
 from server.web.route import Route
@@ -64,6 +64,13 @@ def test_every_route_is_described(route: Route) -> None:
     assert doc(route).summary
 
 
+def test_the_conditions_of_a_search_are_all_read() -> None:
+    source = inspect.getsource(searching)
+    names = re.findall(r"^(_[A-Z_]+): Final = ", source, re.MULTILINE)
+    assert [vars(searching)[name] for name in names] == list(searching.CONDITIONS)
+    assert re.findall(r"=(_[A-Z_]+)\.of\(call\)", source) == names
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=NAMES)
 def test_the_parameters_described_are_those_read(route: Route) -> None:
     read = {
@@ -71,6 +78,8 @@ def test_the_parameters_described_are_those_read(route: Route) -> None:
         for call in calls(route)
         if method(call)[1] == "of" and method(call)[0].lstrip("_").isupper()
     }
+    if ("searching", "asked") in map(method, calls(route)):
+        read |= {parameter.name for parameter in searching.CONDITIONS}
     assert {parameter.name for parameter in doc(route).query} == read
     direct = [call for call in calls(route) if method(call)[0] == "requests" and method(call)[1] != "body"]
     undeclared = [
