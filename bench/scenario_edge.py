@@ -1,8 +1,8 @@
 """Scenario ``edge``: hot private reads through nginx over unix sockets, beside nginx answering by itself.
 
 One nginx with the configuration of ``nginx/``, without TLS and with limits out of the way, serves both: the site in
-front of our server, and ``return 200`` with a body of the same length. wrk makes the load, because a generator in
-Python would be slower than what it measures.
+front of our server, and ``return 200`` with the same head and a body of the same length, so that both send as much and
+wrk reads as much. wrk makes the load, because a generator in Python would be slower than what it measures.
 Must not know: how a server is started, beyond asking for it.
 """
 
@@ -14,26 +14,28 @@ import signal
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 from rich.console import Console
 
 from bench.client_api import Mailbox
 from bench.launch import LaunchError, Plan, accepts, free_endpoint, own_server, require_program, running
 from bench.processes import Neighbours, cpu_time
 from bench.report import milliseconds, progress, table
-from bench.scenario_http import LoadError, fill, list_body
+from bench.scenario_http import LoadError, fill
 from bench.stats import cpu_ratio, paired_ratio
-from bench.target import Endpoint
+from bench.target import Endpoint, Target
 
 SITE, ALONE, DIRECT = "nginx + tempmail", "nginx return 200", "nginx + tempmail, no log, no limits"
 _ROOT: Final = Path(__file__).parent.parent
 _WARM_UP_SECONDS: Final = 2.0
 _RELOAD_SECONDS: Final = 20.0
+_BY_NGINX: Final = frozenset({"Server", "Date", "Connection", "Content-Length"})
 _RETURNED_MAX: Final = 4_000  # bytes: nginx's parser takes no longer word
 
 
@@ -81,6 +83,7 @@ http {{
     include tempmail/clients.conf;
     include tempmail/cache.conf;
     include tempmail/log.conf;
+    include tempmail/sentences.conf;
     server {{ listen {site} backlog=4096; include tempmail/site.conf; }}
     server {{
         listen {direct} backlog=4096;
@@ -120,10 +123,25 @@ def _lay_out(work: Path, sockets: Sequence[Path], site: Endpoint, direct: Endpoi
     return main
 
 
-def _answer_alone(main: Path, nginx: int, endpoint: Endpoint, length: int) -> None:
-    """Have nginx answer by itself too, with as many bytes as our server."""
+async def _seen(target: Target, box: Mailbox) -> tuple[Mapping[str, str], int]:
+    """The head of the site's answer but for what nginx writes on every answer, and the length of its body."""
+    head = {"Authorization": f"Bearer {box.token}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(target.http.base_url + box.messages_path, headers=head) as got,
+    ):
+        body = await got.read()
+        return {name: value for name, value in got.headers.items() if name not in _BY_NGINX}, len(body)
+
+
+def _answer_alone(main: Path, nginx: int, endpoint: Endpoint, head: Mapping[str, str], length: int) -> None:
+    """Have nginx answer by itself too, with the head and as many bytes as our server."""
+    fields = "".join(f"add_header {name} '{value}'; " for name, value in head.items() if name != "Content-Type")
     body = "x" * min(length, _RETURNED_MAX)
-    alone = f'server {{ listen {endpoint} backlog=4096; keepalive_requests 1000000; return 200 "{body}"; }}\n'
+    alone = (
+        f"server {{ listen {endpoint} backlog=4096; keepalive_requests 1000000;"
+        f" default_type '{head['Content-Type']}'; {fields}return 200 '{body}'; }}\n"
+    )
     main.with_name("alone.conf").write_text(alone)
     os.kill(nginx, signal.SIGHUP)
     deadline = time.monotonic() + _RELOAD_SECONDS
@@ -235,7 +253,7 @@ def run(console: Console, options: Options, work: Path) -> dict[str, Any]:
         target = stack.enter_context(own_server(work, plan, site))
         bar = stack.enter_context(progress(console))
         boxes = asyncio.run(fill(target, options.mailboxes, lambda _: None))
-        _answer_alone(main, nginx, alone, len(asyncio.run(list_body(target, boxes[0]))))
+        _answer_alone(main, nginx, alone, *asyncio.run(_seen(target, boxes[0])))
         script = _script(work, boxes)
         assert target.pid is not None
         for side in sides:

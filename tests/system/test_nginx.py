@@ -23,6 +23,8 @@ from tests.edge import MAIL, Edge
 from tests.running import Box, Server
 
 CONFIG: Final = "/v1/public/config"
+EVERY_LINE: Final = {r" if=\$tempmail_logged": ""}
+"""The change that logs every request."""
 
 
 @pytest.fixture(scope="module")
@@ -349,6 +351,27 @@ async def test_a_flood_is_cut_at_the_edge_in_the_shape_of_the_api(strict: Edge) 
         assert response.status == 401
 
 
+async def test_the_log_has_what_changes_fails_or_takes_long(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "edge").mkdir()
+    edge = Edge(tmp_path / "edge", sockets(server)).start()
+    try:
+        async with edge.session(family=socket.AF_INET, local_addr=("127.0.0.8", 0)) as client:
+            box = await box_at(client, edge.base)
+            for path in ("?quick", "/wait?timeout=1", "/nowhere"):
+                async with client.get(f"{edge.base}/v1/mailboxes/{box.id}{path}", headers=box.auth) as response:
+                    assert response.status in (200, 204, 404)
+        lines = [json.loads(line) for line in access_log(edge)]
+        logged = [(line["method"], line["path"].removeprefix(f"/v1/mailboxes/{box.id}")) for line in lines]
+        assert [entry for entry in logged if entry[1]] == [
+            ("POST", "/v1/mailboxes"),
+            ("GET", "/wait"),
+            ("GET", "/nowhere"),
+        ]
+        assert all(line["seconds"] >= 0.5 for line in lines if line["path"] == f"/v1/mailboxes/{box.id}")
+    finally:
+        edge.stop()
+
+
 @pytest.mark.parametrize(
     ("left", "right", "same"),
     [
@@ -449,7 +472,8 @@ async def test_several_nodes_answer_as_one_and_the_loss_of_one_is_not_seen(
     two = own_server(**trusted, DATABASE_DSN=dsn, SERVER_HOST="127.0.0.1")
     nodes = [node.http.removeprefix("http://") for node in (two, one)]
     (tmp_path / "edge").mkdir()
-    edge = Edge(tmp_path / "edge", [f"{node} max_fails=2 fail_timeout=5s" for node in nodes]).start()
+    servers = [f"{node} max_fails=2 fail_timeout=5s" for node in nodes]
+    edge = Edge(tmp_path / "edge", servers, changes=EVERY_LINE).start()
     try:
         async with edge.session() as client:
             box = await box_at(client, edge.base)
@@ -478,7 +502,8 @@ async def test_roles_get_what_they_are_for(own_server: Callable[..., Server], tm
     push = own_server(**shared, ROLES="push", SERVER_HOST=f"unix:{tmp_path}/push.sock")
     (tmp_path / "edge").mkdir()
     web = everything.http.removeprefix("http://")
-    edge = Edge(tmp_path / "edge", [web], live=[f"unix:{tmp_path}/push.sock max_fails=0"]).start()
+    live = [f"unix:{tmp_path}/push.sock max_fails=0"]
+    edge = Edge(tmp_path / "edge", [web], live=live, changes=EVERY_LINE).start()
     try:
         async with edge.session() as client, asyncio.timeout(30):
             box = await box_at(client, edge.base)
