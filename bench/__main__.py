@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import (
+    routes_recipes,
     scenario_capacity,
     scenario_corpus,
     scenario_e2e,
@@ -291,20 +292,17 @@ def routes(
     seconds: Seconds = 4.0,
     workers: Workers = CORES,
     settings: Settings = None,
-    rate: Annotated[float, typer.Option(min=1, max=100_000, help="requests per second to offer each family")] = 200.0,
+    rate: Annotated[
+        float, typer.Option(min=1, max=100_000, help="requests per second to offer a route, or its share")
+    ] = 100.0,
     connections: Annotated[int, typer.Option(min=1, max=1000, help="keep-alive connections")] = 20,
-    families: Annotated[str, typer.Option(help="only these families, by commas; empty for all")] = "",
-    http: Http = "",
-    smtp: Smtp = "",
-    i_own_this_target: Owned = False,
+    only: Annotated[str, typer.Option(help="only routes whose names hold this, such as 'POST /v1/auth'")] = "",
     work_dir: WorkDir = None,
 ) -> None:
-    """Latency of every family of routes at one offered load."""
-    target = _target(http, smtp, i_own_this_target)
-    wanted = _names(families, dict.fromkeys((*scenario_routes.FAMILIES, *scenario_routes.STREAMS)), "family")
-    options = scenario_routes.Options(_plan(workers, settings), seconds, rate, connections, wanted)
+    """Latency of every route, each at its share of one offered load; always against a server of its own."""
+    options = scenario_routes.Options(_plan(workers, settings), seconds, rate, connections, only)
     with work_directory(work_dir) as work:
-        _save("routes", work, options, target, scenario_routes.run(console, options, work, target))
+        _save("routes", work, options, None, scenario_routes.run(console, options, work))
 
 
 @app.command()
@@ -370,6 +368,7 @@ _FAILURES = (
     WebSocketError,
     scenario_e2e.StaleRead,
     scenario_growth.GrowthError,
+    routes_recipes.RecipeError,
     scenario_http.LoadError,
     scenario_sessions.Leak,
     scenario_smtp.LostMail,

@@ -100,9 +100,13 @@ class Api:
         body = {"email": email, "password": password}
         return str((await self._data("POST", "/v1/auth/login", 200, body=body))["accessToken"])
 
-    async def make(self, path: str, body: dict[str, Any], token: str, expected: int = 201) -> Any:
+    async def make(self, path: str, body: dict[str, Any], token: str, expected: int = 201, method: str = "POST") -> Any:
         """POST ``body``; the ``data`` of the answer."""
-        return await self._data("POST", path, expected, token, body)
+        return await self._data(method, path, expected, token, body)
+
+    async def fetch(self, path: str, token: str) -> Any:
+        """The ``data`` at a path."""
+        return await self._data("GET", path, 200, token)
 
     async def total(self, mailboxes: Iterable[Mailbox]) -> int:
         """How many messages the mailboxes hold together."""

@@ -235,7 +235,8 @@ class MailboxService:
         if expires <= mailbox.expires_at:
             return mailbox
         self._limits.extend_mailbox(mailbox.id)
-        await self._partitions.ensure([(expires, self._clock())])
+        if not self._partitions.covered(expires, self._clock()):  # the check of all takes turns over all workers
+            await self._partitions.ensure([(expires, self._clock())])
         with self._coherence.writing(addresses=[mailbox.address], records=[mailbox.id]):
             await self._messages.move(mailbox.id, expires)
             extended = await self._mailboxes.extend(mailbox.id, expires)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import routes_recipes
 from bench.client_fleet import Seen
 from bench.client_postman import Sent
 from bench.client_smtp import wire_form
@@ -35,6 +36,13 @@ from bench.stats import (
 from bench.target import TargetError, http_target, resolve, smtp_target
 
 durations = st.lists(st.floats(min_value=1e-7, max_value=1e4, allow_nan=False), min_size=1, max_size=300)
+
+
+def test_every_route_is_measured_and_one_without_a_recipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    routes_recipes.check()
+    monkeypatch.setattr(routes_recipes, "RECIPES", routes_recipes.RECIPES[1:])
+    with pytest.raises(routes_recipes.RecipeError, match="GET /"):
+        routes_recipes.check()
 
 
 @pytest.mark.parametrize(
