@@ -63,7 +63,7 @@ class Hub:
 
     def __init__(self, fetch: Fetch, next_seqs: NextSeqs, counts: ReadCounts) -> None:
         self._fetch, self._next_seqs, self._counts = fetch, next_seqs, counts
-        self._watched: dict[str, list[Subscription]] = {}
+        self._watched: dict[str, tuple[Subscription, ...]] = {}  # nearly always one, in less room than a list
         self._owned: dict[str, set[Subscription]] = {}
         self._joining: set[Subscription] = set()
         self._behind: set[str] = set()
@@ -72,7 +72,8 @@ class Hub:
 
     def subscribe(self, subscription: Subscription) -> None:
         """Watch. Answered through the outlet: ``subscribed``, then gap and missed mail; or an error, and ``ended``."""
-        self._watched.setdefault(subscription.mailbox_id, []).append(subscription)
+        mailbox_id = subscription.mailbox_id
+        self._watched[mailbox_id] = (*self._watched.get(mailbox_id, ()), subscription)
         if subscription.user_id is not None:
             self._owned.setdefault(subscription.user_id, set()).add(subscription)
         self._joining.add(subscription)
@@ -85,8 +86,10 @@ class Hub:
         subscription.live = False
         self._joining.discard(subscription)
         watchers = self._watched[subscription.mailbox_id]
-        watchers.remove(subscription)
-        if not watchers:
+        if len(watchers) > 1:
+            place = watchers.index(subscription)
+            self._watched[subscription.mailbox_id] = watchers[:place] + watchers[place + 1 :]
+        else:
             del self._watched[subscription.mailbox_id]
         if subscription.user_id is not None:
             owned = self._owned[subscription.user_id]
@@ -279,13 +282,13 @@ class Hub:
             raise
         for mailbox, counts in known.items():
             frame = frames.mailbox_update(mailbox, counts)
-            for watcher in list(self._watched.get(mailbox, ())):
+            for watcher in self._watched.get(mailbox, ()):
                 if watcher.last_seq is not None:
                     watcher.outlet.tell(frame)
 
     def _expire(self, watchers: Sequence[Subscription]) -> None:
         frame = frames.mailbox_expired(watchers[0].mailbox_id)
-        for watcher in list(watchers):
+        for watcher in watchers:
             watcher.outlet.tell(frame)
             self._drop(watcher)
 

@@ -30,6 +30,7 @@ __all__ = ["Api", "Serving", "WebParts", "build", "serve"]
 _KEEPALIVE: Final = 75.0  # seconds: longer than a proxy keeps an idle upstream connection
 _BACKLOG: Final = 4096
 _STALLED_MS: Final = 60_000  # a client that takes nothing of its answer for so long is cut off
+_UNSENT: Final = 64 << 10  # bytes the kernel takes ahead of the network: it would hold 4 MB for who does not read
 
 
 class _Place:
@@ -195,8 +196,16 @@ def _server(api: Api) -> web.Server:
         access_log=None,
         logger=_logger(),
         keepalive_timeout=_KEEPALIVE,
+        tcp_keepalive=False,  # the listening socket has it already
         auto_decompress=False,  # a compressed body is 400, not a bomb
     )
+
+
+def _inherited(sock: socket.socket) -> None:
+    """What each accepted connection has from its listening socket: free then, where asking costs it an object."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 async def serve(api: Api, sock: socket.socket, drain: float) -> Serving:
@@ -206,6 +215,6 @@ async def serve(api: Api, sock: socket.socket, drain: float) -> Serving:
     port = 0
     if sock.family != socket.AF_UNIX:
         port = sock.getsockname()[1]
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)  # accepted sockets inherit it
+        _inherited(sock)
     await web.SockSite(runner, sock, backlog=_BACKLOG).start()
     return Serving(runner, port, api.hot, drain)

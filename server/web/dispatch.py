@@ -165,7 +165,7 @@ class Endpoint:
 
     async def _authorised(self, call: Call, credential: Credential) -> Reply | web.StreamResponse:
         if self._route.deadline is None:
-            call.staying = Staying(partial(self._begun, call), partial(self._gate.reopen, call, credential))
+            call.staying = Staying(self._begun, partial(self._gate.reopen, credential=credential))
         if self._local is None:
             await self._gate.admit(call, credential)
             return await self._handled(call)

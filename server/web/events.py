@@ -220,9 +220,9 @@ async def events(call: Call) -> web.StreamResponse:
     response, transport = None, call.request.transport
     try:
         async with call.parts.streams.place(call.client):
-            response = await call.stay.begin(_HEADERS)
+            response = await call.begin(_HEADERS)
             if transport is not None:  # None: gone while we answered
-                stream = EventStream(call.parts.hub, call.stay.reopen, _watched(call), after, _until(call))
+                stream = EventStream(call.parts.hub, call.reopen, _watched(call), after, _until(call))
                 await stream.run(response, transport)
     except Unavailable:
         if response is None:
@@ -274,7 +274,7 @@ async def wait(call: Call) -> Reply:
     wanted = Wanted(SENDER.of(call), SUBJECT.of(call), "code" if extract == "code" else "link" if extract else None)
     after, timeout = AFTER.of(call), TIMEOUT.of(call)
     async with call.parts.streams.place(call.client):
-        coming = call.parts.waiting.first(_watched(call), wanted, after, timeout, call.stay.reopen)
+        coming = call.parts.waiting.first(_watched(call), wanted, after, timeout, call.reopen)
         stored = await _while_there(call.request, coming)
     if stored is None:
         return NO_CONTENT

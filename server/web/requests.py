@@ -34,12 +34,12 @@ TEXT_MAX: Final = 500  # characters of one query parameter
 
 @dataclass(frozen=True, slots=True)
 class Staying:
-    """What a handler needs whose answer stays open. ``begin`` sends 200 with the usual headers and these; ``reopen``
-    opens the mailbox once more with the request's own credential, and raises Refused when that no longer may.
+    """Behind ``Call.begin`` and ``Call.reopen``. They are given the call, for one that held it would hold itself, and
+    all of its request, until the collector comes.
     """
 
-    begin: Callable[[Sequence[tuple[str, str]]], Awaitable[web.StreamResponse]]
-    reopen: Callable[[], Awaitable[Mailbox]]
+    begin: Callable[["Call", Sequence[tuple[str, str]]], Awaitable[web.StreamResponse]]
+    reopen: Callable[["Call"], Awaitable[Mailbox]]
 
 
 class Asked(Protocol):
@@ -91,9 +91,17 @@ class Call:
             raise LookupError("this route asks for no mailbox token")
         return self.opened
 
+    async def begin(self, headers: Sequence[tuple[str, str]]) -> web.StreamResponse:
+        """Send 200 with the usual headers and these. Only a route without a deadline may."""
+        return await self._stays.begin(self, headers)
+
+    async def reopen(self) -> Mailbox:
+        """The mailbox, opened once more with the request's own credential; Refused when that no longer may. Only for a
+        route without a deadline."""
+        return await self._stays.reopen(self)
+
     @property
-    def stay(self) -> Staying:
-        """Only a route without a deadline has it."""
+    def _stays(self) -> Staying:
         if self.staying is None:
             raise LookupError("this route's answer does not stay open")
         return self.staying

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import resource
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -157,6 +159,18 @@ async def ending(ws: ClientConnection) -> int | None:
         while True:
             await ws.recv()
     return ws.close_code
+
+
+async def test_a_request_that_became_a_websocket_goes_without_the_collector(place: Place) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with place.connect():
+            await until(place.sessions.sessions)
+            requests = (web.BaseRequest, RequestHandler)
+            await until(lambda: not any(isinstance(one, requests) for one in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 async def test_a_silent_client_is_pinged_and_then_dropped(place: Place) -> None:
