@@ -15,7 +15,6 @@ however the sessions came.
 import asyncio
 import resource
 import time
-from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
 from functools import partial
 from sys import intern
@@ -28,19 +27,18 @@ from server.metrics import Gauge
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
 from server.services import frames
+from server.services.room import Room
 from server.services.watching import Subscription, Watching
 from server.ws import wire
 from server.ws.handshake import origin_allowed, token_of
 from server.ws.session import PING_INTERVAL, WRITE_STALL, Session, expiry
 
 VISIT_INTERVAL: Final = 5.0
-SHARE: Final = 10  # a client address may hold one in so many of the places
 TICK: Final = 0.125
 CLOSE_WAIT: Final = 5.0  # s a connection has to end once its end has begun
 _PLACES: Final = round(VISIT_INTERVAL / TICK)
 _ROUNDS: Final = round(PING_INTERVAL / VISIT_INTERVAL)
 _LOOKS: Final = round(1.0 / TICK)  # ticks between two looks at those who do not take, and those who do not go
-_AGAIN: Final = 5.0  # s after which a client that holds too many may ask again
 
 ACTIVE = Gauge("websocket_connections_active", "WebSocket connections open now.")
 
@@ -55,13 +53,12 @@ class Sessions:
     """
 
     def __init__(self, config: Config, hub: Watching, authorise: Authorise, exempt: Callable[[str], bool]) -> None:
-        self._config, self.hub, self._authorise, self._exempt = config, hub, authorise, exempt
-        self._most = _room(config.websocket_max)
+        self._config, self.hub, self._authorise = config, hub, authorise
+        self._room = Room("WebSockets", _affordable(config.websocket_max), exempt)
         self.now = time.monotonic()
         self._wheel: list[set[Session]] = [set() for _ in range(_PLACES)]
-        self._ticks = self._turn = self._open = 0
+        self._ticks = self._turn = 0
         self._ticking: asyncio.TimerHandle | None = None
-        self._held: Tally[str] = Tally()
         self._stuck: dict[Session, tuple[float, int]] = {}  # since when it takes nothing, and the bytes that wait
         self._ending: dict[Session, float] = {}  # since when
         self._doubted: dict[Subscription, None] = {}
@@ -79,13 +76,8 @@ class Sessions:
         origins = self._config.cors_origins
         if not origin_allowed(request.headers.get("Origin"), request.headers.get("Host", ""), origins):
             raise Refused("origin_not_allowed", "this page's origin may not connect", field="Origin")
-        if self._draining is not None or self._open >= self._most:
-            raise Unavailable("no room for another WebSocket")
-        if self._exempt(client):
-            client = ""
-        elif self._held[client] >= max(1, self._most // SHARE):
-            raise Refused("rate_limited", "too many WebSockets are open from here", retry_after=_AGAIN)
-        return partial(self._take, token_of(request, query=self._config.query_token), intern(client))
+        holder = self._room.admit(client)
+        return partial(self._take, token_of(request, query=self._config.query_token), intern(holder))
 
     def _take(self, token: str, client: str, transport: asyncio.Transport, early: bytes) -> None:
         if self._ticking is None:
@@ -93,14 +85,9 @@ class Sessions:
         self._turn = (self._turn + 1) % (_PLACES * _ROUNDS)
         session = Session(self, transport, token, client, self._turn)
         self._wheel[session.turn % _PLACES].add(session)
-        if client:
-            self._held[client] += 1
-        self._count(1)
+        self._room.take(client)
+        ACTIVE.set(self._room.taken)
         session.start(early)
-
-    def _count(self, change: int) -> None:
-        self._open += change
-        ACTIVE.set(self._open)
 
     # What a session asks of its owner.
 
@@ -126,19 +113,16 @@ class Sessions:
         self._wheel[session.turn % _PLACES].discard(session)
         self._stuck.pop(session, None)
         self._ending.pop(session, None)
-        if session.client:
-            self._held[session.client] -= 1
-            if not self._held[session.client]:
-                del self._held[session.client]
-        self._count(-1)
-        if not self._open and self._draining is not None:
+        self._room.give_back(session.client)
+        ACTIVE.set(self._room.taken)
+        if not self._room.taken and self._draining is not None:
             self._draining.set()
 
     # Time.
 
     def _tick(self) -> None:
         self.now = time.monotonic()
-        if not self._open and self._ticking is not None:
+        if not self._room.taken and self._ticking is not None:
             self._ticking = None
             return
         self._ticking = asyncio.get_running_loop().call_later(TICK, self._tick)
@@ -203,8 +187,8 @@ class Sessions:
 
     async def drain(self, deadline: float) -> None:
         """Let nobody in any more and close everyone with 1012; who is left after ``deadline`` seconds is cut off."""
-        self._draining = asyncio.Event()
-        if self._open:
+        self._room.closed, self._draining = True, asyncio.Event()
+        if self._room.taken:
             for session in self.sessions():
                 session.end("restart")
             try:
@@ -218,7 +202,7 @@ class Sessions:
             self._checker.cancel()
 
 
-def _room(wanted: int) -> int:
+def _affordable(wanted: int) -> int:
     """As many of ``wanted`` connections as this process has descriptors for; a tenth of those is left to all else."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if limit == resource.RLIM_INFINITY else min(wanted, limit * 9 // 10)

@@ -26,13 +26,14 @@ from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Mailbox, Stored
 from server.services.hub import PAGE, Hub
+from server.services.room import SHARE
 from server.services.watching import RECHECK_INTERVAL
 from server.web.hot import Fronted, Hot
 from server.web.upgrade import take_over
 from server.ws import session as session_module
 from server.ws.handshake import Origin, origin_allowed, parse_origin
 from server.ws.session import PING_INTERVAL, SILENCE_MAX, WRITE_STALL, Session
-from server.ws.sessions import CLOSE_WAIT, SHARE, Sessions
+from server.ws.sessions import CLOSE_WAIT, Sessions
 
 HANDSHAKE = (
     b"GET /v1/ws?token=right HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
@@ -267,7 +268,7 @@ async def test_one_client_may_hold_a_share_of_the_places_and_an_exempt_one_all()
             async with place.connect():
                 place.exempt = False
         await place.gone()
-        assert not place.sessions._held
+        assert not place.sessions._room._held
         async with place.connect() as ws:
             await subscribe(ws, ids.new())
 
@@ -341,8 +342,8 @@ def test_a_tenth_of_the_descriptors_is_left_to_all_else() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
-        assert Place(load({"TEMPMAIL_WEBSOCKET_MAX": "20000"})).sessions._most == 180
-        assert Place(load({"TEMPMAIL_WEBSOCKET_MAX": "20"})).sessions._most == 20
+        assert Place(load({"TEMPMAIL_WEBSOCKET_MAX": "20000"})).sessions._room.most == 180
+        assert Place(load({"TEMPMAIL_WEBSOCKET_MAX": "20"})).sessions._room.most == 20
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
