@@ -12,7 +12,11 @@ from server.config import Config
 from server.log import event
 from server.metrics import Gauge
 from server.model.errors import Unavailable
+from server.shards.leftovers import Leftovers
+from server.smtp import shared
 from server.store.pools import Pools
+from server.web import streams
+from server.ws import sessions
 
 MEMORY = Gauge("tempmail_memory_usage_bytes", "Resident memory of the workers.")
 CPU = Gauge("tempmail_cpu_usage_percent", "CPU time of the workers, percent of one core, over the last second.")
@@ -33,6 +37,7 @@ _ONLINE: Final = (
     "SELECT count(DISTINCT user_id) AS n FROM users.sessions WHERE expires_at > now() + $1::float8 * interval '1 s'"
 )
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_CONNECTIONS: Final = (shared.ACTIVE, sessions.ACTIVE, streams.ACTIVE)
 
 
 class Vitals:
@@ -43,6 +48,7 @@ class Vitals:
         self._renewed = config.jwt_refresh_expiry - config.jwt_access_expiry
         self._born = self._looked = time.monotonic()
         self._cpu = time.process_time()
+        self._leftovers = Leftovers()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -51,6 +57,7 @@ class Vitals:
 
     def look(self) -> None:
         """Once a second."""
+        self._leftovers.look(sum(gauge.values[()] for gauge in _CONNECTIONS))
         now, cpu = time.monotonic(), time.process_time()
         with open("/proc/self/statm", "rb") as file:
             MEMORY.set(int(file.read().split()[1]) * _PAGE)
