@@ -51,7 +51,8 @@ class Recipient(msgspec.Struct, frozen=True):
 
 class Envelope(msgspec.Struct):
     """One message as SMTP handed it over: who, to whom, and the bytes (CRLF lines, dots unstuffed, trace header in
-    front). ``client`` and ``helo``: its address and what it called itself, where a client brought it.
+    front). ``client`` and ``helo``: its address and what it called itself, where a client brought it. ``crlf``: it is
+    known that no CR or LF stands alone in the bytes.
 
     ``id`` and ``received_at`` are set of mail that comes through the queue: it was answered 250 then, is stored once
     for its id, and a mailbox that has filled up meanwhile is dropped from it as one that has gone is.
@@ -65,6 +66,7 @@ class Envelope(msgspec.Struct):
     helo: str = ""
     id: str = ""
     received_at: datetime | None = None
+    crlf: bool = False
 
 
 class Stored(msgspec.Struct, frozen=True):

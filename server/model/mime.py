@@ -105,10 +105,10 @@ def is_cheap(raw: bytes) -> bool:
     return len(raw) <= CHEAP_BYTES
 
 
-def parse(raw: bytes) -> Mail:
-    """The values of any bytes at all; never raises."""
+def parse(raw: bytes, *, crlf: bool = False) -> Mail:
+    """The values of any bytes at all; never raises. ``crlf``: it is known that no CR or LF stands alone in them."""
     head, body, broken = _head(raw)
-    text, html, charset, attachments, defect = _bodies(raw, head, body) if body is not None else _NOTHING
+    text, html, charset, attachments, defect = _bodies(raw, head, body, crlf=crlf) if body is not None else _NOTHING
     decode = mime_text.decode_header
     subject = decode(head[b"subject"], MAX_SUBJECT, charset) if b"subject" in head else ""
     return Mail(
@@ -183,11 +183,11 @@ _Bodies = tuple[str, str, str, Sequence[Attachment], str | None]
 _NOTHING: _Bodies = ("", "", "", (), None)
 
 
-def _bodies(raw: bytes, head: dict[bytes, bytes], body: int) -> _Bodies:
+def _bodies(raw: bytes, head: dict[bytes, bytes], body: int, *, crlf: bool = False) -> _Bodies:
     media_type, parameters = mime_parts.media_type(head.get(b"content-type"))
     if _is_plain(head, media_type) and len(raw) - body <= MAX_TEXT:
         charset = parameters.get("charset", "")
-        return _plain_text(raw, body, charset), "", charset, (), None
+        return mime_text.decode_lines(raw[body:], charset, crlf=crlf)[:MAX_TEXT], "", charset, (), None
     content = _content(raw, head, body)
     text, html = content.text, content.html
     if html and (not text or text.isspace()):
@@ -202,10 +202,6 @@ def _is_plain(head: dict[bytes, bytes], media_type: str) -> bool:
         and b"content-disposition" not in head
         and mime_parts.transfer_encoding(head) not in mime_parts.ENCODINGS
     )
-
-
-def _plain_text(raw: bytes, body: int, charset: str) -> str:
-    return mime_text.decode_lines(raw[body:], charset)[:MAX_TEXT]
 
 
 def _content(raw: bytes, head: dict[bytes, bytes], body: int) -> _Content:

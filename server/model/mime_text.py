@@ -180,11 +180,13 @@ def _without_nul(text: str) -> str:
     return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
-def decode_lines(data: bytes, label: str = "") -> str:
-    """``newlines(decode(data, label))``; sooner where the bytes are ASCII and CR stands before LF alone."""
+def decode_lines(data: bytes, label: str = "", *, crlf: bool = False) -> str:
+    """``newlines(decode(data, label))``; sooner where the bytes are ASCII and CR stands before LF alone, which ``crlf``
+    promises: to make sure of it costs more than all else here.
+    """
     if data.isascii() and (not label or codec_of(label) not in _NOT_ASCII.values()):
         unix = data.replace(b"\r", b"")
-        if len(data) - len(unix) == data.count(b"\r\n"):
+        if crlf or len(data) - len(unix) == data.count(b"\r\n"):
             return _without_nul(unix.decode("ascii"))
     return newlines(decode(data, label))
 

@@ -144,7 +144,7 @@ class Ingest:
         until, now = started + READ_SLICE, self._clock()
         arrived, done = self._arrived, 0
         for envelope, is_read, future in arrived:
-            self._join(envelope, parse(envelope.raw), is_read, future, now)
+            self._join(envelope, parse(envelope.raw, crlf=envelope.crlf), is_read, future, now)
             done += 1
             ended = clock()
             PROCESSING.observe(ended - started)

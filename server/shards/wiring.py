@@ -212,7 +212,7 @@ class Shard:
         if self._config.redis_nodes():
             return RedisChannel(self._host, worker, self._heard, self._config.redis_nodes())
         dsn = self._config.dsn("messages")
-        return PostgresChannel(self._host, worker, self._heard, dsn, self._pools.messages.pool)
+        return PostgresChannel(self._host, worker, self._heard, dsn, self._pools.messages.lender.acquire)
 
     async def _start_services(self) -> None:
         config = self._config

@@ -152,10 +152,9 @@ class Session(Connection):
         return replies.RECIPIENT_OK
 
     async def _resolve(self, address: str) -> None:
-        """Memory does not know: ask, within the time a silent client would get."""
+        """Memory does not know: ask. Each statement of that has a deadline of its own."""
         try:
-            async with asyncio.timeout(self._shared.read_timeout):
-                reply = self._accept(await self._shared.delivery.resolve(address))
+            reply = self._accept(await self._shared.delivery.resolve(address))
         except Exception as error:
             reply = self._explain(error, "recipient")
             RECIPIENTS.add((reply[:1].decode(),))
@@ -256,7 +255,7 @@ class Session(Connection):
             self._conclude(body.refusal, transaction)
             return
         recipients = list(transaction.recipients.values())
-        future = self._hand_over(Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo))
+        future = self._hand_over(Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo, crlf=True))
         BYTES_TAKEN.n += len(raw)
         self._hold |= BUSY
         future.add_done_callback(self._committed)

@@ -19,6 +19,7 @@ class MailboxStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._records = Together("mailbox", self._by_ids)
+        self._routes = Together("address", self._by_addresses)
 
     async def insert(self, mailbox: Mailbox, most: int = 0) -> None:
         """Refused mailbox_exists when a mailbox has the address, as its own or as an alias; quota_reached when its user
@@ -57,8 +58,13 @@ class MailboxStore:
 
     async def by_address(self, local_part: str, domain: str) -> Mailbox | None:
         """The mailbox that mail to this address reaches: it is the mailbox's own or an alias that is switched on."""
-        row = await self._database.fetchrow(SQL.mailbox_by_address, local_part, domain)
-        return rows.mailbox(row) if row else None
+        return await self._routes.answer((local_part, domain))
+
+    async def _by_addresses(self, wanted: Sequence[tuple[str, str]]) -> list[Mailbox | None]:
+        local_parts, domains = zip(*wanted, strict=True)
+        found = await self._database.fetch(SQL.mailboxes_by_address, local_parts, domains)
+        known = {row["n"]: rows.mailbox(row) for row in found}
+        return [known.get(n) for n in range(1, len(wanted) + 1)]
 
     async def set_token(self, mailbox_id: str, token_hash: bytes) -> bool:
         return affected(await self._database.execute(SQL.mailbox_token, mailbox_id, token_hash)) == 1

@@ -10,9 +10,9 @@ connection has one too: a database that hangs is answered with Unavailable, neve
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol
 
 import asyncpg
 
@@ -20,17 +20,25 @@ from server.config import Config
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
 from server.store import letters
+from server.store.lending import Connection, Lender, Loan, Pool
 
-if TYPE_CHECKING:  # asyncpg's classes are generic in its stubs only
-    from asyncpg.pool import PoolConnectionProxy
+__all__ = [
+    "DOMAINS",
+    "ERRORS",
+    "TROUBLE",
+    "Connection",
+    "Database",
+    "Domain",
+    "Pools",
+    "affected",
+    "column",
+    "translated",
+]
 
-    Connection: TypeAlias = PoolConnectionProxy[asyncpg.Record]
-else:
-    Connection = asyncpg.pool.PoolConnectionProxy
 Domain = Literal["users", "mailboxes", "messages"]
 DOMAINS: Final[tuple[Domain, ...]] = ("users", "mailboxes", "messages")
 
-ACQUIRE_TIMEOUT: Final = 3.0  # seconds to wait for a connection before the caller is told to try later
+_LOOK: Final = 5.0  # seconds from one look for connections that nobody needs at hand to the next
 
 ERRORS = Counter("tempmail_errors_total", "Failures of our own, by kind and part.", ("type", "component"))
 CONNECTIONS = Gauge("tempmail_database_connections", "Open database connections.")
@@ -44,8 +52,12 @@ def translated() -> Iterator[None]:
     try:
         yield
     except TROUBLE as error:
-        ERRORS.add((type(error).__name__, "database"))
-        raise Unavailable(f"database: {type(error).__name__}: {error}") from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    ERRORS.add((type(error).__name__, "database"))
+    return Unavailable(f"database: {type(error).__name__}: {error}")
 
 
 class Copies(Protocol):
@@ -65,8 +77,8 @@ class Database:
     Unavailable; ``connection`` hands the raw one out. All but the first two go to the primary.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", copies: Copies | None = None) -> None:
-        self.pool, self._copies = pool, copies
+    def __init__(self, lender: Lender, copies: Copies | None = None) -> None:
+        self.lender, self._copies = lender, copies
 
     @property
     def copied(self) -> bool:
@@ -93,10 +105,12 @@ class Database:
         return await self.fetch(sql, *args) if rows is None else rows
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
-        with translated():
-            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+        try:
+            async with self.lender.acquire() as connection:
                 rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
                 return rows
+        except TROUBLE as error:
+            raise _unavailable(error) from error
 
     async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
         rows = await self.fetch(sql, *args)
@@ -104,71 +118,20 @@ class Database:
 
     async def execute(self, sql: str, *args: Any) -> str:
         with translated():
-            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+            async with self.lender.acquire() as connection:
                 status: str = await connection.execute(sql, *args)
                 return status
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    def connection(self) -> Loan:
         """A connection of the pool, errors untranslated (wrap the block in ``translated`` or handle them)."""
-        async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
-            yield connection
+        return self.lender.acquire()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction, every failure translated."""
         with translated():
-            async with self.pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection, connection.transaction():
+            async with self.lender.acquire() as connection, connection.transaction():
                 yield connection
-
-
-class Lane(Database):
-    """A database over one connection that is kept at hand while it lives: the pool's lending and taking back costs as
-    much as a short statement does. One user at a time; another waits for him.
-    """
-
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        super().__init__(pool)
-        self._held: Connection | None = None
-        self._turn = asyncio.Lock()
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        async with self._turn:
-            if self._held is None or _gone(self._held):
-                await self.close()
-                self._held = await self.pool.acquire(timeout=ACQUIRE_TIMEOUT)
-            held = self._held
-            try:
-                yield held
-            finally:
-                if not _gone(held) and held.is_in_transaction():
-                    await held.reset()
-
-    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
-        with translated():
-            async with self.connection() as connection:
-                rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
-                return rows
-
-    async def renew(self) -> None:
-        """Let the connection go if the pool has given it up; whoever comes next gets another."""
-        async with self._turn:
-            with suppress(*TROUBLE):
-                await self.close()
-
-    async def close(self) -> None:
-        """Give the connection back, so that the pool can close."""
-        held, self._held = self._held, None
-        if held is not None:
-            await self.pool.release(held)
-
-
-def _gone(connection: Connection) -> bool:
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:  # the pool has taken a broken one back already
-        return True
 
 
 class Pools:
@@ -179,11 +142,11 @@ class Pools:
     hand, without which a read would lock every partition there is.
     """
 
-    def __init__(self, databases: dict[Domain, Database], arrivals: Lane, lifetime: float) -> None:
+    def __init__(self, databases: dict[Domain, Database], arrivals: Database, lifetime: float, idle: float) -> None:
         self.users, self.mailboxes, self.messages = (databases[domain] for domain in DOMAINS)
         self.arrivals = arrivals
-        self._distinct = list({id(db.pool): db.pool for db in (*databases.values(), arrivals)}.values())
-        self._renewal = asyncio.create_task(self._renew(lifetime))
+        self._lenders = list({id(db.lender): db.lender for db in (*databases.values(), arrivals)}.values())
+        self._keeping = [asyncio.create_task(self._renew(lifetime)), asyncio.create_task(self._rest(idle))]
 
     @classmethod
     async def open(cls, config: Config, copies: Callable[[Domain], Copies | None] = lambda _: None) -> "Pools":
@@ -191,13 +154,14 @@ class Pools:
         dsns = {domain: config.dsn(domain) for domain in DOMAINS}
         most = share(config)
         idle = max(1, min(most, config.database_max_idle // config.workers))
-        opened: dict[str, asyncpg.Pool[asyncpg.Record]] = {}
+        opened: dict[str, Lender] = {}
         with translated():
             for dsn in dict.fromkeys(dsns.values()):
-                opened[dsn] = await asyncio.wait_for(_pool(dsn, config, idle, most), 10)
-            arrivals = Lane(await asyncio.wait_for(_pool(dsns["messages"], config, 1, 1, _PLANNED_ONCE), 10))
+                opened[dsn] = Lender(await asyncio.wait_for(_pool(dsn, config, idle, most), 10))
+            planned_once = await asyncio.wait_for(_pool(dsns["messages"], config, 1, 1, _PLANNED_ONCE), 10)
         databases = {domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}
-        return cls(databases, arrivals, config.database_max_lifetime)
+        arrivals = Database(Lender(planned_once))
+        return cls(databases, arrivals, config.database_max_lifetime, config.database_max_idle_time)
 
     async def _renew(self, lifetime: float) -> None:
         """Once in ``lifetime`` each pool replaces its connections as they are borrowed: what a session gathers in the
@@ -205,26 +169,30 @@ class Pools:
         """
         while lifetime:
             await asyncio.sleep(lifetime * random.uniform(0.9, 1))  # not all workers at once
-            for pool in self._distinct:
-                await pool.expire_connections()
-            await self.arrivals.renew()
+            for lender in self._lenders:
+                await lender.renew()
+
+    async def _rest(self, idle: float) -> None:
+        while True:
+            await asyncio.sleep(min(_LOOK, idle or _LOOK))
+            for lender in self._lenders:
+                await lender.rest()
 
     def count(self) -> int:
         """Connections open now; also sets the gauge."""
-        size = sum(pool.get_size() for pool in self._distinct)
+        size = sum(lender.pool.get_size() for lender in self._lenders)
         CONNECTIONS.set(size)
         return size
 
     async def close(self) -> None:
         """Let statements under way finish for 5 s, then cut them."""
-        self._renewal.cancel()
-        with suppress(*TROUBLE):
-            await self.arrivals.close()
-        for pool in self._distinct:
+        for task in self._keeping:
+            task.cancel()
+        for lender in self._lenders:
             try:
-                await asyncio.wait_for(pool.close(), 5)
+                await asyncio.wait_for(lender.close(), 5)
             except TimeoutError:
-                pool.terminate()
+                lender.pool.terminate()
 
 
 def share(config: Config) -> int:
@@ -237,7 +205,7 @@ _PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}
 
 async def _pool(
     dsn: str, config: Config, least: int, most: int, more: Mapping[str, str] = MappingProxyType({})
-) -> "asyncpg.Pool[asyncpg.Record]":
+) -> Pool:
     return await asyncpg.create_pool(
         dsn,
         min_size=least,

@@ -148,3 +148,15 @@ async def test_mailboxes_of_an_older_release_keep_their_addresses(empty: str, mo
             " SELECT 'old', 'temp.mail', id, now() FROM mailboxes.mailboxes"
         )
     await connection.close()
+
+
+async def test_addresses_asked_for_at_once_each_lead_to_their_own(host: Host, aliases: list[AliasService]) -> None:
+    store = MailboxStore(host.pools.mailboxes)
+    boxes = [(await host.services[0].establish(f"box{n}", "temp.mail", HOUR, 0)).mailbox for n in range(3)]
+    alias = await aliases[0].create(boxes[0], "alias")
+    off = await aliases[0].create(boxes[1], "off")
+    await aliases[0].switch(boxes[1], off.id, active=False)
+    names = ["box2", "nobody", "alias", "box0", "off", "box1", "alias"]
+    found = await asyncio.gather(*(store.by_address(name, "temp.mail") for name in names))
+    assert found == [boxes[2], None, boxes[0], boxes[0], None, boxes[1], boxes[0]]
+    assert alias.mailbox_id == boxes[0].id

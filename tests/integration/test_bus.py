@@ -33,12 +33,12 @@ class Pair:
 
     def __init__(self, dsn: str, pools: Pools) -> None:
         self.near, self.far, self.own = Listener(), Listener(), Listener()
-        pool = pools.messages.pool
-        self.speaker: Channel = PostgresChannel(HOST, 0, self.own, dsn, pool)
+        lend = pools.messages.lender.acquire
+        self.speaker: Channel = PostgresChannel(HOST, 0, self.own, dsn, lend)
         self.ends: list[Channel] = [
             self.speaker,
-            PostgresChannel(HOST, 1, self.near, dsn, pool),
-            PostgresChannel(b"another.", 1, self.far, dsn, pool),
+            PostgresChannel(HOST, 1, self.near, dsn, lend),
+            PostgresChannel(b"another.", 1, self.far, dsn, lend),
         ]
 
     async def connected(self) -> None:

@@ -158,7 +158,7 @@ async def test_lost_database_is_try_again_and_nothing_cached_meanwhile(bench: Be
     await asyncio.gather(bench.submit(box))
     name = await bench.pools.messages.fetchrow("SELECT current_database() AS name")
     assert name
-    bench.pools.arrivals.pool.terminate()
+    bench.pools.arrivals.lender.pool.terminate()
     with pytest.raises(Unavailable):
         await bench.submit(box)
     ticket = bench.local.ticket(box.id.encode())

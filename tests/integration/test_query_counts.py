@@ -31,6 +31,7 @@ from server.services.departures import Departures
 from server.shards.context import WorkerContext
 from server.shards.sockets import bind_slots
 from server.shards.wiring import Shard
+from server.store.lending import Lender
 from server.store.standings import Standings
 from server.web.routes import ROUTES
 from tests.contract.world import PASSWORD, Owner, owner
@@ -243,15 +244,15 @@ class Counted:
         await shard.start()
         closing.push_async_callback(shard.drain, 5.0)
         self._shard, self._pools = shard, shard._pools
-        await self._listen(shard._pools.users.pool)
-        await self._listen(shard._pools.arrivals.pool)
+        await self._listen(shard._pools.users.lender)
+        await self._listen(shard._pools.arrivals.lender)
         return f"http://127.0.0.1:{sockets.http.getsockname()[1]}"
 
-    async def _listen(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    async def _listen(self, lender: Lender) -> None:
         """Hear of every statement on every connection the pool may have."""
         async with AsyncExitStack() as held:
-            for _ in range(pool.get_max_size()):
-                connection = await held.enter_async_context(pool.acquire())
+            for _ in range(lender.pool.get_max_size()):
+                connection = await held.enter_async_context(lender.acquire())
                 connection.add_query_logger(self._heard)
 
     def _heard(self, record: asyncpg.connection.LoggedQuery) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.model import mime, mime_parts, mime_text
+from server.smtp.eod import normalise
 
 HEAD = b"From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Hello\r\n"
 
@@ -560,3 +561,9 @@ def test_lines_decoded_in_one_go_are_those_decoded_in_two_steps(pieces: list[byt
 @given(MAILS)
 def test_the_text_alone_is_the_text_of_the_whole(raw: bytes) -> None:
     assert mime.text(raw) == mime.parse(raw).text
+
+
+@given(MAILS | st.binary(max_size=300))
+def test_mail_known_to_have_no_bare_newline_reads_as_any(raw: bytes) -> None:
+    clean = normalise(raw)
+    assert mime.parse(clean, crlf=True) == mime.parse(clean)

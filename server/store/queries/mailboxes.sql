@@ -20,12 +20,12 @@ FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, n)
 LEFT JOIN mailboxes.mailboxes m ON m.id = asked.id
 ORDER BY asked.n
 
--- name: mailbox_by_address
--- What RCPT asks: the mailbox an address leads to, be it its own or an alias. One that is switched off leads nowhere.
-SELECT m.id, m.local_part, m.domain, m.token_hash, m.user_id, m.created_at, m.expires_at
-FROM mailboxes.addresses a
+-- name: mailboxes_by_address
+-- What RCPT asks: the mailbox each address leads to, be it its own or an alias. One that is switched off leads nowhere.
+SELECT asked.n, m.id, m.local_part, m.domain, m.token_hash, m.user_id, m.created_at, m.expires_at
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (local_part, domain, n)
+JOIN mailboxes.addresses a ON a.local_part = asked.local_part AND a.domain = asked.domain AND a.is_active
 JOIN mailboxes.mailboxes m ON m.id = a.mailbox_id
-WHERE a.local_part = $1 AND a.domain = $2 AND a.is_active
 
 -- name: mailboxes_own
 SELECT id, local_part, domain, token_hash, user_id, created_at, expires_at
