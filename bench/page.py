@@ -15,6 +15,7 @@ import orjson
 from bench.plots import bars
 from bench.report import RESULTS, milliseconds
 
+_SLOWEST: Final = 20  # routes that are drawn
 OURS: Final = ("tempmail", "nginx + tempmail", "much")
 _TITLES: Final = {
     "smtp": "Receiving",
@@ -25,7 +26,7 @@ _TITLES: Final = {
     "growth": "Growth",
     "capacity": "Model and server",
     "e2e": "End to end",
-    "routes": "Every family of routes",
+    "routes": "Every route",
     "timing": "Time of refusals",
     "corpus": "Corpus",
 }
@@ -200,6 +201,19 @@ def _capacity(section: _Section) -> None:
     _plot(section, "p95", bars("p95, foretold and seen", drawn, ours=frozenset(range(1, 99, 2))))
 
 
+def _routes(section: _Section) -> None:
+    found = section.document["result"]["families"]
+    section.lines += ["", "Each route alone, at a fixed rate; a latency counts from the moment the request was due."]
+    rows = [
+        [name, f"{entry['offered']:,.0f}", *(milliseconds(entry["latency"][key]) for key in ("p50", "p95", "p99"))]
+        for name, entry in found.items()
+    ]
+    section.lines += _table(["route", "offered a second", "p50", "p95", "p99"], rows)
+    slowest = sorted(found.items(), key=lambda item: -item[1]["latency"]["p95"])[:_SLOWEST]
+    drawn = [(name, entry["latency"]["p95"], milliseconds(entry["latency"]["p95"])) for name, entry in slowest]
+    _plot(section, "p95", bars("The slowest routes: p95", drawn, ours=frozenset(range(_SLOWEST))))
+
+
 def _section(document: dict[str, Any]) -> _Section:
     section = _Section(document)
     scenario, commit = document["scenario"], document["commit"]
@@ -214,9 +228,10 @@ def _section(document: dict[str, Any]) -> _Section:
         f"`{document['command']}` at {commit['id'][:10]}{state}, {document['finished'][:16]}Z",
     ]
     tag = "-".join(variants) + "-" if variants else ""
-    {"growth": _growth, "capacity": _capacity}.get(scenario, lambda _: None)(section)
-    _rates(section, tag)
-    _latencies(section, tag)
+    {"growth": _growth, "capacity": _capacity, "routes": _routes}.get(scenario, lambda _: None)(section)
+    if scenario != "routes":
+        _rates(section, tag)
+        _latencies(section, tag)
     return section
 
 
