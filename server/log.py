@@ -8,6 +8,7 @@ Must not know: who logs, or any setting but the level. Never raises; a line that
 next one that can says how many were lost.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -35,6 +36,20 @@ def configure(level: str) -> None:
     global _threshold, _journal
     _threshold = LEVELS[level]
     _journal = _is_journal(os.environ.get("JOURNAL_STREAM", ""))
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Libraries) for handler in root.handlers):
+        root.addHandler(_Libraries())
+
+
+class _Libraries(logging.Handler):
+    """What libraries warn of by the standard library's logging, as lines of ours: without the arguments, which may be
+    anybody's words, and of an exception its kind alone.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0] if record.exc_info else None
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        event(level, "from a library", library=record.name, said=str(record.msg), kind=kind.__name__ if kind else None)
 
 
 def _is_journal(stream: str) -> bool:

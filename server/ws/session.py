@@ -37,6 +37,8 @@ PING_INTERVAL: Final = 30.0
 SILENCE_MAX: Final = 60.0
 _RELEASE_BYTES: Final = QUEUE_BYTES // 8
 
+_TOKEN_WANTED: Final = "send the mailbox's token, or its account's access token, with subscribe or in Authorization"
+
 FRAMES = Counter("tempmail_websocket_frames_total", "WebSocket messages, pongs included.", ("direction",))
 DROPPED = Counter("tempmail_websocket_dropped_total", "Connections ended by us, by reason.", ("reason",))
 
@@ -185,7 +187,7 @@ class Session(Connection):
         """Subscribing again to the same mailbox begins anew, at the new ``after`` and with the new token."""
         token = said.token or self._token
         if not token:
-            self.tell(frames.error("token_required", said.mailbox_id))
+            self.tell(frames.error("token_required", said.mailbox_id, _TOKEN_WANTED, "token"))
         elif self._subscribed(said.mailbox_id) is None and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             detail = f"at most {SUBSCRIPTIONS_MAX} a connection"
             self.tell(frames.error("too_many_subscriptions", said.mailbox_id, detail))

@@ -205,7 +205,9 @@ async def test_the_token_may_come_with_the_handshake(server: Server) -> None:
             assert (await heard(ws))["type"] == "subscribed"
     async with session(server) as ws:
         await say(ws, type="subscribe", mailboxId=box.id)
-        assert (await heard(ws))["error"] == "token_required"
+        refused = await heard(ws)
+        assert (refused["error"], refused["data"]["field"]) == ("token_required", "token")
+        assert "Authorization" in refused["data"]["detail"]
     assert box.token not in server.log
 
 

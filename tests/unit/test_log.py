@@ -1,5 +1,6 @@
 """The log: what a line must never contain, exceed or raise."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -109,3 +110,16 @@ def test_lines_to_the_journal_carry_its_priority_and_others_do_not(
         log.event("error", "broken")
         found = capfd.readouterr().err.splitlines()
         assert [line[: len(start)] for line, start in zip(found, expected, strict=True)] == expected
+
+
+def test_what_libraries_warn_of_is_a_line_without_what_they_were_told(lines: Captured) -> None:
+    log.configure("info")
+    logging.getLogger("some.library").info("not to be heard")
+    try:
+        raise ConnectionRefusedError("s3cret")
+    except OSError:
+        logging.getLogger("some.library").warning("lost %s", "s3cret", exc_info=True)
+    (line,) = lines()
+    assert (line["level"], line["library"], line["said"]) == ("warning", "some.library", "lost %s")
+    assert line["kind"] == "ConnectionRefusedError"
+    assert "s3cret" not in str(line)
