@@ -57,6 +57,8 @@ class Channel(ABC):
         self._spoke = 0.0
         self._senders: dict[bytes, tuple[int, float]] = {}  # other hosts': the last number, and when
         self._listening = self.healthy = False
+        self.alone = False  # no other host listens, as far as is known: mail need not be told of
+        self._whole_from = 0.0
         self.reason = "not connected yet"
 
     def start(self) -> None:
@@ -67,7 +69,7 @@ class Channel(ABC):
     @property
     def whole(self) -> bool:
         """Everything that other hosts say is heard, as far as can be known."""
-        return self.healthy and not self._silent()
+        return self.healthy and time.monotonic() >= self._whole_from and not self._silent()
 
     def _silent(self) -> bool:
         """Whether some other host's worker is there, perhaps, and cannot be heard."""
@@ -116,6 +118,7 @@ class Channel(ABC):
     def _fail(self, error: BaseException) -> None:
         if self.healthy:
             event("warning", "bus lost; readers poll until it is back", reason=repr(error))
+        self.alone = False
         self.healthy, self.reason = False, f"{type(error).__name__}: {error}"
 
     async def _keep_listening(self) -> None:

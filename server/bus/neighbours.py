@@ -1,9 +1,11 @@
 """New mail, whole, and the ends of rights to the other workers of this host, over socket pairs made before the fork.
 
-Lives here: the pairs, one for each column, and one worker's hand on them. Must not know: who reads the mail.
+Lives here: the pairs, one for each column, a table of what each worker's readers watch, and one worker's hand on them.
+Must not know: who reads the mail.
 
-This only saves time. Whoever is not told (a full socket, a row too big, a worker that seemed to have no readers) hears
-the hint on the bus all the same and asks the store; whoever was told finds in it nothing that is lacking. One socket
+A worker marks a mailbox before it asks the store where the mailbox stands, and mail is told after its commit: so what
+is not told, because the mark was not there yet, is found in the store. Where telling fails (a full socket, a row too
+big) the teller knows, and the hint on the bus makes it good; whoever was told finds nothing lacking in it. One socket
 brings a worker all it is told, in the order in which it happened: the end of a right comes before mail sent after it.
 """
 
@@ -23,6 +25,8 @@ RECORD_MAX: Final = 32 * 1024  # bytes sent at once; a row that takes more is le
 _HINTS: Final = 200  # in one record
 _RIGHTS: Final = (Kind.EXPIRED, Kind.ADDRESS, Kind.ACCOUNT)
 _READS: Final = 64  # records taken in one turn of the loop
+_SLOTS: Final = 1 << 18  # of mailboxes, by hash; two in one slot cost a record that nobody there wants
+_MANY: Final = 255  # a slot that counted so far stays marked
 
 TOLD = Counter("tempmail_neighbours_told_total", "Records of new mail sent to other workers of the host.")
 LOST = Counter(
@@ -34,7 +38,9 @@ _decode: Final = msgspec.msgpack.Decoder(tuple[list[Stored], list[Hint]]).decode
 
 
 class Lines:
-    """The socket pairs of all columns, and who listens. Make it before the fork."""
+    """The socket pairs of all columns, and who listens to what: for each slot a count of each column's mailboxes, for
+    each column whether it has any. Make it before the fork, after which all workers hash alike.
+    """
 
     def __init__(self, columns: int) -> None:
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(columns)]
@@ -42,7 +48,9 @@ class Lines:
         self.ways = tuple(far for _, far in pairs)
         for sock in self.ends + self.ways:
             sock.setblocking(False)
+        self.columns = columns
         self.listening = mmap.mmap(-1, columns)
+        self.marks = mmap.mmap(-1, columns * _SLOTS)
 
 
 class Neighbours:
@@ -60,29 +68,50 @@ class Neighbours:
         self._lines, self._column, self._fed, self._hinted = lines, column, fed, hinted
         self._end = lines.ends[column]
         self._space = bytearray(2 * RECORD_MAX)
-        self.attend(False)  # a predecessor's word may still stand
+        self._watching = 0
+        self._forget_all()  # a predecessor's marks may still stand
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self._end, self._hear)
 
-    def attend(self, listening: bool) -> None:
-        """Whether this worker has readers: to one without any nothing is sent."""
-        self._lines.listening[self._column] = listening
+    def _forget_all(self) -> None:
+        self._lines.listening[self._column] = False
+        self._lines.marks[self._column :: self._lines.columns] = bytes(_SLOTS)
 
-    @property
-    def heard(self) -> bool:
-        """Whether another worker listens."""
-        return bool(self._others())
+    def attend(self, mailbox_id: str, wanted: bool) -> None:
+        """This worker has readers of the mailbox from now on, or none any more; only ever said when that changes."""
+        cell = hash(mailbox_id) % _SLOTS * self._lines.columns + self._column
+        count = self._lines.marks[cell]
+        if count < _MANY:
+            self._lines.marks[cell] = count + (1 if wanted else -1)
+        self._watching += 1 if wanted else -1
+        self._lines.listening[self._column] = self._watching > 0
+
+    def watched(self, mailbox_id: str) -> bool:
+        """Whether another worker has readers of it, perhaps."""
+        return bool(self._readers(mailbox_id))
+
+    def _readers(self, mailbox_id: str) -> list[int]:
+        start = hash(mailbox_id) % _SLOTS * self._lines.columns
+        cells = self._lines.marks[start : start + self._lines.columns]
+        return [n for n, count in enumerate(cells) if count and n != self._column]
 
     def _others(self) -> list[int]:
         return [n for n, heard in enumerate(self._lines.listening[:]) if heard and n != self._column]
 
-    def feed(self, rows: Sequence[Stored]) -> None:
-        """Send ``rows`` to every other worker that listens. Returns at once and never fails."""
-        others = self._others()
-        if others:
-            for record in _records(rows):
-                self._send(record, others)
+    def feed(self, rows: Sequence[Stored]) -> bool:
+        """Send each of ``rows`` to every other worker that has readers of it; False unless all could be told. Returns
+        at once and never fails.
+        """
+        groups: dict[tuple[int, ...], list[Stored]] = {}
+        for row in rows:
+            groups.setdefault(tuple(self._readers(row.mailbox_id)), []).append(row)
+        groups.pop((), None)
+        lost = LOST.values[()]
+        for columns, wanted in groups.items():
+            for record in _records(wanted):
+                self._send(record, columns)
+        return LOST.values[()] == lost
 
     def tell(self, hints: Sequence[Hint]) -> None:
         """The same for hints that a right may have ended; all others can wait for the bus."""
@@ -113,7 +142,7 @@ class Neighbours:
                 self._hinted(hints)
 
     def close(self) -> None:
-        self.attend(False)
+        self._forget_all()
         asyncio.get_running_loop().remove_reader(self._end)
 
 

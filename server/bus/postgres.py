@@ -1,7 +1,13 @@
-"""The bus over LISTEN/NOTIFY: nothing more than PostgreSQL is needed. Payloads are base64, 8,000 bytes at most."""
+"""The bus over LISTEN/NOTIFY: nothing more than PostgreSQL is needed. Payloads are base64, 8,000 bytes at most.
+
+Listening connections carry their host's name, so that each host knows whether another one listens. While none does,
+nobody is told of mail: that costs the database more than all else about a small batch. Whoever begins to listen beside
+others was not told until they have noticed, and so is not ``whole`` before.
+"""
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -14,8 +20,14 @@ from server.model.event import Hint
 CHANNEL: Final = "tempmail_hints"
 _PER_PAYLOAD: Final = 230  # hints: 18 + 230 * 25 bytes are 7,692 in base64
 _PATIENCE: Final = 2.0  # seconds to wait for a connection on which to publish
-_ALIVE: Final = 2.0  # seconds between proofs that the listening connection still answers
+_ALIVE: Final = 2.0  # seconds between looks at who listens, which prove that the connection still answers
+_NOTICED: Final = 3 * _ALIVE  # s after which others have surely looked
+_NAME: Final = "tempmail bus "
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, payload) FROM pg_catalog.unnest($2::text[]) AS payload"
+_OTHERS: Final = (
+    "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()"
+    " AND pg_catalog.starts_with(application_name, $1) AND application_name <> $2"
+)
 
 Lend = Callable[[float], AbstractAsyncContextManager[Any]]
 """Lends a connection; TimeoutError after so many seconds without one."""
@@ -35,13 +47,17 @@ class PostgresChannel(Channel):
             await connection.execute(_NOTIFY, CHANNEL, payloads, timeout=3)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(self._dsn, timeout=2, command_timeout=2)
+        name = _NAME + self._host.hex()
+        named = {"application_name": name}
+        connection = await asyncpg.connect(self._dsn, timeout=2, command_timeout=2, server_settings=named)
         try:
             await connection.add_listener(CHANNEL, self._notified)
+            self.alone = await connection.fetchval(_OTHERS, _NAME, name) == 0
+            self._whole_from = 0.0 if self.alone else time.monotonic() + _NOTICED
             self._connected()
             while True:
                 await asyncio.sleep(_ALIVE)
-                await connection.execute("SELECT 1")
+                self.alone = await connection.fetchval(_OTHERS, _NAME, name) == 0
         finally:
             connection.terminate()
 

@@ -61,8 +61,17 @@ class Hub:
     loop.
     """
 
-    def __init__(self, fetch: Fetch, next_seqs: NextSeqs, counts: ReadCounts) -> None:
-        self._fetch, self._next_seqs, self._counts = fetch, next_seqs, counts
+    def __init__(
+        self,
+        fetch: Fetch,
+        next_seqs: NextSeqs,
+        counts: ReadCounts,
+        attend: Callable[[str, bool], None] = lambda _mailbox, _watched: None,
+    ) -> None:
+        """``attend`` is told of each mailbox that gets its first watcher, before the store is asked about it, and of
+        each that has lost its last.
+        """
+        self._fetch, self._next_seqs, self._counts, self._attend = fetch, next_seqs, counts, attend
         self._watched: dict[str, tuple[Subscription, ...]] = {}  # nearly always one, in less room than a list
         self._owned: dict[str, set[Subscription]] = {}
         self._joining: set[Subscription] = set()
@@ -73,7 +82,10 @@ class Hub:
     def subscribe(self, subscription: Subscription) -> None:
         """Watch. Answered through the outlet: ``subscribed``, then gap and missed mail; or an error, and ``ended``."""
         mailbox_id = subscription.mailbox_id
-        self._watched[mailbox_id] = (*self._watched.get(mailbox_id, ()), subscription)
+        watchers = self._watched.get(mailbox_id, ())
+        self._watched[mailbox_id] = (*watchers, subscription)
+        if not watchers:
+            self._attend(mailbox_id, True)
         if subscription.user_id is not None:
             self._owned.setdefault(subscription.user_id, set()).add(subscription)
         self._joining.add(subscription)
@@ -91,6 +103,7 @@ class Hub:
             self._watched[subscription.mailbox_id] = watchers[:place] + watchers[place + 1 :]
         else:
             del self._watched[subscription.mailbox_id]
+            self._attend(subscription.mailbox_id, False)
         if subscription.user_id is not None:
             owned = self._owned[subscription.user_id]
             owned.discard(subscription)
@@ -124,11 +137,6 @@ class Hub:
             else:
                 _doubt(watchers)
         self._wake()
-
-    @property
-    def watching(self) -> bool:
-        """Whether anybody watches anything."""
-        return bool(self._watched)
 
     def watches(self, mailbox_id: str) -> bool:
         return mailbox_id in self._watched

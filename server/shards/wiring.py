@@ -110,6 +110,7 @@ class Shard:
         self._config, self._context, self._board, self._host = config, context, board, host
         self._does = roles.parts(config)
         self._closing = AsyncExitStack()
+        self._untold = False  # a neighbour could not be told of mail just committed
         self._missed = False  # hints may have been lost that nobody has made good yet
         self._ready: asyncio.Task[dict[str, str]] | None = None
         self._ready_until = 0.0
@@ -151,7 +152,7 @@ class Shard:
             self._deliverer.wake,
             now,
         )
-        self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of)
+        self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of, self._attend)
         self._closing.push_async_callback(self._hub.close)
         self._neighbours = Neighbours(context.lines, context.column, self._hub.feed, self._hub.on_hints)
         self._neighbours.start()
@@ -372,7 +373,6 @@ class Shard:
         self._vitals.look()
         CONNECTIONS.set(self._bus.connections())
         self._settings.look()
-        self._neighbours.attend(self._hub.watching)
         self._publish()
 
     def _exposition(self) -> bytes:
@@ -380,17 +380,24 @@ class Shard:
         return exposition(self._board.all())
 
     def _watched(self, mailbox_id: str) -> bool:
-        return self._hub.watches(mailbox_id) or self._neighbours.heard
+        return self._hub.watches(mailbox_id) or self._neighbours.watched(mailbox_id)
+
+    def _attend(self, mailbox_id: str, wanted: bool) -> None:
+        self._neighbours.attend(mailbox_id, wanted)
 
     def _committed(self, rows: Sequence[Stored]) -> None:
         self._hub.feed(rows)
-        self._neighbours.feed(rows)
+        self._untold = not self._neighbours.feed(rows)
 
     def _tell(self, hints: Sequence[Hint]) -> None:
         """This worker changed something: its own readers first, then the other workers'."""
         self._hub.on_hints(hints)
         self._neighbours.tell(hints)
-        self._bus.publish(hints)
+        if self._bus.alone and not self._untold:  # this host's readers have the mail itself
+            hints = [hint for hint in hints if hint.kind is not Kind.MAIL]
+        self._untold = False
+        if hints:
+            self._bus.publish(hints)
 
     def _heard(self, hints: list[Hint], other_host: bool) -> None:
         if other_host:

@@ -110,3 +110,30 @@ async def test_hints_that_did_not_come_are_noticed_by_other_hosts(pair: Pair) ->
     await pair.far.until(lambda heard: (sent[2], True) in heard)
     assert pair.far.heard == [(sent[0], True), (lost, True), (sent[2], True)]
     assert pair.near.heard == [(sent[0], False), (sent[2], False)]  # they share the generations
+
+
+async def test_a_host_knows_whether_another_listens_and_a_newcomer_that_it_was_not_told_yet(
+    empty: str, pools: Pools
+) -> None:
+    def end(host: bytes, worker: int) -> Channel:
+        made = PostgresChannel(host, worker, Listener(), empty, pools.messages.lender.acquire)
+        made.start()
+        return made
+
+    async def until(done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not done():
+                await asyncio.sleep(0.01)
+
+    first, sibling = end(HOST, 0), end(HOST, 1)
+    await until(lambda: first.alone and sibling.alone)
+    assert first.whole
+    newcomer = end(b"another.", 0)
+    await until(lambda: newcomer.healthy)
+    assert not newcomer.alone
+    assert not newcomer.whole
+    await until(lambda: not first.alone and not sibling.alone)
+    await newcomer.close()
+    await until(lambda: first.alone)
+    for one in (first, sibling):
+        await one.close()

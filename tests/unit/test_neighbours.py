@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 
 import pytest
 
-from server.bus.neighbours import LOST, RECORD_MAX, Lines, Neighbours
+from server.bus.neighbours import LOST, RECORD_MAX, TOLD, Lines, Neighbours
 from server.model import ids
 from server.model.event import Hint, Kind
 from server.model.message import FOREVER, Details, Stored, StoredAttachment
 
-BOX = ids.new()
+BOX, OTHER = ids.new(), ids.new()
 
 
-def stored(seq: int, preview: str = "") -> Stored:
+def stored(seq: int, preview: str = "", mailbox: str = BOX) -> Stored:
     details = Details(codes=("123456",), has_text=True, attachments=(StoredAttachment("2", "é.pdf", "a/b", 3),))
     now = datetime.now(UTC)
     return Stored(
-        ids.new(seq), BOX, seq, now, "a@b.c", "Ä <a@b.c>", "x@y.z", "☃", preview, 1, False, details, "b", FOREVER
+        ids.new(seq), mailbox, seq, now, "a@b.c", "Ä <a@b.c>", "x@y.z", "☃", preview, 1, False, details, "b", FOREVER
     )
 
 
@@ -55,30 +55,47 @@ async def told(worker: Worker, count: int) -> list[Stored]:
     return [row for rows in worker.heard for row in rows]
 
 
-async def test_rows_arrive_whole_at_those_who_listen_and_nobody_else(lines: Lines) -> None:
+async def test_rows_arrive_whole_at_those_who_have_readers_and_nobody_else(lines: Lines) -> None:
     one, two, three = (Worker(lines, column) for column in range(3))
-    one.hand.attend(True)
-    two.hand.attend(True)
+    one.hand.attend(BOX, True)
+    two.hand.attend(BOX, True)
+    three.hand.attend(OTHER, True)
     rows = [stored(1), stored(2)]
-    one.hand.feed(rows)
+    before = TOLD.values[()]
+    assert one.hand.feed([*rows, stored(1, mailbox=OTHER), stored(1, mailbox=ids.new())])
     assert await told(two, 2) == rows
-    two.hand.attend(False)
-    three.hand.attend(True)
+    assert [row.mailbox_id for row in await told(three, 1)] == [OTHER]
+    assert TOLD.values[()] == before + 2
+    two.hand.attend(BOX, False)
+    three.hand.attend(BOX, True)
     one.hand.feed([stored(3)])
-    await told(three, 1)
+    await told(three, 2)
     assert len(two.heard) == 1
     assert not one.heard
-    assert len(three.heard) == 1
     for worker in (one, two, three):
         worker.hand.close()
     assert not any(lines.listening[:])
+    assert not any(lines.marks[:])
+
+
+async def test_a_slot_that_many_mailboxes_share_is_never_forgotten_too_early(lines: Lines) -> None:
+    one, two = Worker(lines, 0), Worker(lines, 1)
+    for _ in range(300):  # as if as many mailboxes were hashed alike
+        two.hand.attend(BOX, True)
+    for _ in range(299):
+        two.hand.attend(BOX, False)
+    assert one.hand.watched(BOX)
+    assert not two.hand.watched(BOX)
+    two.hand.close()
+    assert not one.hand.watched(BOX)
+    one.hand.close()
 
 
 async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left_out(lines: Lines) -> None:
     one, two = Worker(lines, 0), Worker(lines, 1)
-    two.hand.attend(True)
+    two.hand.attend(BOX, True)
     rows = [stored(n, "p" * 1000) for n in range(1, 100)]
-    one.hand.feed([*rows, stored(100, "p" * RECORD_MAX), stored(101)])
+    assert not one.hand.feed([*rows, stored(100, "p" * RECORD_MAX), stored(101)])
     assert [row.seq for row in await told(two, 100)] == [*range(1, 100), 101]
     one.hand.close()
     two.hand.close()
@@ -86,7 +103,7 @@ async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left
 
 async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines: Lines) -> None:
     one, two, three = (Worker(lines, column) for column in range(3))
-    three.hand.attend(True)
+    three.hand.attend(BOX, True)
     one.hand.tell([Hint(Kind.ADDRESS, BOX), Hint(Kind.MAIL, BOX, 1), Hint(Kind.UPDATE, BOX)])
     two.hand.feed([stored(1)])
     one.hand.tell([Hint(Kind.EXPIRED, BOX)] * 500)
@@ -100,12 +117,13 @@ async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines:
 
 async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) -> None:
     one, before = Worker(lines, 0), LOST.values[()]
-    lines.listening[1] = True
-    for n in range(2000):
-        one.hand.feed([stored(n)])
+    stalled = Neighbours(lines, 1, lambda _: None, lambda _: None)
+    stalled.attend(BOX, True)
+    taken = [one.hand.feed([stored(n)]) for n in range(2000)]
+    assert not all(taken)
     assert LOST.values[()] > before
     two = Worker(lines, 1)  # its successor finds what still waits, and hears what is new
-    two.hand.attend(True)
+    two.hand.attend(BOX, True)
     old = await told(two, 1)
     assert old[0].seq == 0
     one.hand.close()
@@ -113,9 +131,11 @@ async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) ->
 
 
 async def test_what_a_dead_worker_listened_to_is_not_believed_of_its_successor(lines: Lines) -> None:
-    lines.listening[1] = True
+    Neighbours(lines, 1, lambda _: None, lambda _: None).attend(BOX, True)
+    assert any(lines.marks[:])
     two = Worker(lines, 1)
     assert not lines.listening[1]
+    assert not any(lines.marks[:])
     two.hand.close()
 
 
