@@ -28,7 +28,7 @@ from bench.stats import Latency, summarise
 from bench.target import Endpoint
 
 _BOXES: Final = 100
-_WARM_SECONDS: Final = 1.0
+_WARM_SECONDS: Final = 0.5
 _EACH: Final = 3  # things of a kind that an account is given by one family: webhooks have the least cap, 10
 _STREAMS: Final[dict[str, Attempt]] = dict(zip(STREAMING, (event_stream, subscription), strict=True))
 """A connection each: from the due time until what was missed arrives, or until the server says ``subscribed``."""

@@ -60,7 +60,8 @@ class Api:
         self._nowhere = self._unmatched(Failed)
         for path, routes in _by_path(route for route in ROUTES if route.part in parts.served).items():
             self._add(path, routes)
-            self._elsewhere[path.split("/")[1]] = self._unmatched(routes[0].failed)
+            for prefix in _prefixes(path):
+                self._elsewhere.setdefault(prefix, self._unmatched(routes[0].failed))
 
     def __call__(self, request: web.BaseRequest) -> Coroutine[None, None, web.StreamResponse]:
         assert isinstance(request, web.Request)
@@ -79,9 +80,9 @@ class Api:
         return endpoint.answer(request, segments) if endpoint else self._lost(request)
 
     def _lost(self, request: web.Request) -> Coroutine[None, None, web.StreamResponse]:
-        """There is nothing at this path: said as the API whose first segment it shares says such things."""
-        family = request.rel_url.raw_path.split("/", 2)[1:2]
-        return self._elsewhere.get("".join(family), self._nowhere).answer(request, ())
+        """There is nothing at this path: said as the API that shares two segments with it, or one, says such things."""
+        known = (self._elsewhere.get(prefix) for prefix in _prefixes(request.rel_url.raw_path))
+        return next((one for one in known if one is not None), self._nowhere).answer(request, ())
 
     def _unmatched(self, failed: type[FailureBody]) -> Endpoint:
         return self._endpoint(Route("*", "unmatched", _unmatched, "none", limit=True, failed=failed))
@@ -129,6 +130,12 @@ def build(parts: WebParts) -> Api:
     """The application of those ``ROUTES`` that this node serves: HEAD goes with GET, OPTIONS with every path; else 405,
     and 404 elsewhere."""
     return Api(parts)
+
+
+def _prefixes(path: str) -> Iterable[str]:
+    """A path's first two segments, and its first."""
+    segments = path.split("/", 3)[1:3] or [""]  # OPTIONS * has no path at all
+    return "/".join(segments), segments[0]
 
 
 def _by_path(routes: Iterable[Route]) -> dict[str, list[Route]]:

@@ -13,6 +13,7 @@ import pytest
 
 from server.services.hub import REPLAY_MAX
 from tests.contract.accounts import register
+from tests.contract.test_ws import heard, session, subscribe
 from tests.contract.transcript import ask, inject
 from tests.running import Box, Server
 
@@ -135,6 +136,12 @@ async def test_what_lies_too_far_back_is_an_explicit_gap(own_server: Any) -> Non
         assert (gap["data"], gap["id"]) == ({"from": 5, "to": 10}, "10")
         for number in range(11, 11 + REPLAY_MAX):
             assert (await events.event("new_mail"))["id"] == str(number)
+    async with session(big) as ws:
+        await subscribe(ws, box, after=4)
+        gap = await heard(ws, "gap")
+        assert (gap["data"], gap["seq"]) == ({"from": 5, "to": 10}, 10)
+        for number in range(11, 11 + REPLAY_MAX):
+            assert (await heard(ws, "new_mail"))["seq"] == number
 
 
 async def test_reading_and_deleting_tell_the_counters_without_an_id(server: Server) -> None:

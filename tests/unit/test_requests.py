@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from server.model.errors import Refused
 from server.web import requests
+from server.web.app import _prefixes
 
 
 class Asked(msgspec.Struct, rename="camel"):
@@ -113,3 +114,17 @@ def test_a_life_is_a_bounded_duration(text: str) -> None:
     with pytest.raises(Refused) as caught:
         requests.lifetime(text)
     assert (caught.value.word, caught.value.field) == ("duration_invalid", "expiresIn")
+
+
+@pytest.mark.parametrize(
+    ("path", "prefixes"),
+    [
+        ("/api/v1/messages/7", ("api/v1", "api")),
+        ("/api", ("api", "api")),
+        ("/", ("", "")),
+        ("*", ("", "")),
+        ("//x", ("/x", "")),
+    ],
+)
+def test_two_apis_below_one_segment_are_told_apart_where_nothing_answers(path: str, prefixes: tuple[str, str]) -> None:
+    assert _prefixes(path) == prefixes
