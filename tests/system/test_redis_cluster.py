@@ -1,7 +1,6 @@
 """Promise 10 on a Redis Cluster: one node hung, one dead, replicas taking over; all hear what any is told."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -10,25 +9,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.ports import free_ports
 from tests.running import Server
 from tests.system.test_redis import check, watch
 
 MASTERS = 3
-
-
-def free_port() -> int:
-    """One whose neighbour 10,000 above, which the nodes talk to each other on, is free too."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            if port > 55_000:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
 
 
 class Node:
@@ -36,8 +21,9 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        self.port = free_port()
+        self.port, bus = free_ports(2)
         options = ["--port", str(self.port), "--save", "", "--dir", str(folder), "--bind", "127.0.0.1"]
+        options += ["--cluster-port", str(bus)]
         options += ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]
         self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
 
