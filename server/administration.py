@@ -1,7 +1,7 @@
 """What an operator does to accounts from the command line: the first administrator is made here and nowhere else.
 
 Lives here: ``tempmail admin create | promote | reset-password``, which work on the database alone, running server or
-not. Must not know: HTTP. A running server notices within CACHE_TTL.
+not. Must not know: HTTP. A running server notices within a minute.
 """
 
 import asyncio

@@ -49,6 +49,7 @@ from server.notation import (
 PREFIX: Final = "TEMPMAIL_"
 MAILBOX_MIN_TTL: Final = 60.0  # s: the shortest life of a mailbox
 
+_FOLLOW: Final = 60.0  # s
 ROLES: Final = ("smtp", "web", "push", "webhooks", "sweeper", "ingest")
 """What a node may do: take mail; answer requests; hold WebSockets, event streams and waits; deliver to webhooks; end
 mailboxes and drop partitions; store what SMTP nodes queued. ``shards/roles.py`` says which parts that starts."""
@@ -170,6 +171,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The replicas of that primary: the domain's own, else those of the server that it shares."""
         own: tuple[str, ...] = getattr(self, f"database_{domain}_replica_dsns")
         return own or (self.database_replica_dsns if self.dsn(domain) == self.database_dsn else ())
+
+    @property
+    def follow_ttl(self) -> float:
+        """Seconds after which accounts, domains and settings are read again: they may be changed by `tempmail admin`,
+        which is no worker and moves no generation."""
+        return min(self.cache_ttl, _FOLLOW)
 
     def replicas(self) -> tuple[tuple[str, str], ...]:
         """(primary, replica) of every replica there is; its place here is its number."""
@@ -395,12 +402,12 @@ SETTINGS: Final = (
         "",
         "host:port of every node of a Redis Cluster that carries events, in place of one Redis",
     ),
-    Setting("CACHE_BYTES", "cache_bytes", count, "67108864", "ready responses a worker keeps, in bytes"),
+    Setting("CACHE_BYTES", "cache_bytes", count, "100663296", "ready responses a worker keeps, in bytes"),
     Setting(
         "CACHE_TTL",
         "cache_ttl",
         duration,
-        "60s",
+        "10m",
         "longest a ready answer lives; 5 s while the bus is down, 0: never",
     ),
     Setting("WEBSOCKET_MAX", "websocket_max", count, "20000", "WebSocket connections of one worker; more get 503"),

@@ -13,12 +13,12 @@ import asyncio
 import mmap
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from server.metrics import Counter
-from server.model.event import Hint, Kind
+from server.model.event import Hint, Kind, Step
 from server.model.message import Stored
 
 RECORD_MAX: Final = 32 * 1024  # bytes sent at once; a row that takes more is left to its hint
@@ -33,8 +33,10 @@ LOST = Counter(
     "tempmail_neighbours_lost_total", "Records that a worker's socket had no room for; hints made them good."
 )
 
+_T = TypeVar("_T", Stored, Step)
+
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(tuple[list[Stored], list[Hint]]).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[list[Stored], list[Hint], list[Step]]).decode
 
 
 class Lines:
@@ -54,8 +56,8 @@ class Lines:
 
 
 class Neighbours:
-    """The hand of the worker that owns ``column``: ``fed`` gets what other workers have committed, ``hinted`` what else
-    they tell.
+    """The hand of the worker that owns ``column``: ``fed`` gets what other workers have committed, ``followed`` how
+    that changed what is kept here, ``hinted`` what else they tell.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Neighbours:
         column: int,
         fed: Callable[[Sequence[Stored]], None],
         hinted: Callable[[Sequence[Hint]], None],
+        followed: Callable[[Sequence[Step]], None],
     ) -> None:
         self._lines, self._column, self._fed, self._hinted = lines, column, fed, hinted
+        self._followed = followed
         self._end = lines.ends[column]
         self._space = bytearray(2 * RECORD_MAX)
         self._watching = 0
@@ -109,7 +113,7 @@ class Neighbours:
         groups.pop((), None)
         lost = LOST.values[()]
         for columns, wanted in groups.items():
-            for record in _records(wanted):
+            for record in _records(wanted, lambda some: (some, (), ())):
                 self._send(record, columns)
         return LOST.values[()] == lost
 
@@ -119,7 +123,12 @@ class Neighbours:
         others = self._others() if telling else ()
         if others:
             for start in range(0, len(telling), _HINTS):
-                self._send(_encode(((), telling[start : start + _HINTS])), others)
+                self._send(_encode(((), telling[start : start + _HINTS], ())), others)
+
+    def follow(self, column: int, steps: Sequence[Step]) -> None:
+        """Send ``steps`` to one other worker. Returns at once and never fails; who is not told reads again."""
+        for record in _records(steps, lambda some: ((), (), some)):
+            self._send(record, (column,))
 
     def _send(self, record: bytes, columns: Sequence[int]) -> None:
         for column in columns:
@@ -135,7 +144,9 @@ class Neighbours:
                 size = self._end.recv_into(self._space)
             except OSError:  # all is read
                 return
-            rows, hints = _decode(memoryview(self._space)[:size])
+            rows, hints, steps = _decode(memoryview(self._space)[:size])
+            if steps:
+                self._followed(steps)
             if rows:
                 self._fed(rows)
             if hints:
@@ -146,14 +157,14 @@ class Neighbours:
         asyncio.get_running_loop().remove_reader(self._end)
 
 
-def _records(rows: Sequence[Stored]) -> Iterator[bytes]:
-    """``rows`` in as few records as their size allows, in their order."""
-    record = _encode((rows, ()))
+def _records(told: Sequence[_T], framed: Callable[[Sequence[_T]], object]) -> Iterator[bytes]:
+    """What is told in as few records as its size allows, in its order."""
+    record = _encode(framed(told))
     if len(record) <= RECORD_MAX:
         yield record
-    elif len(rows) > 1:
-        middle = len(rows) // 2
-        yield from _records(rows[:middle])
-        yield from _records(rows[middle:])
+    elif len(told) > 1:
+        middle = len(told) // 2
+        yield from _records(told[:middle], framed)
+        yield from _records(told[middle:], framed)
     else:
         LOST.add()

@@ -35,10 +35,10 @@ _CELL = 8
 class Generations:
     """The table. Make it before the fork: children share its memory, and the seed of hash() on which slots depend.
 
-    Uses ``slots * columns * 8`` bytes of memory as they are touched. ValueError if ``slots`` is not a power of two.
+    Uses ``slots * columns * 9`` bytes of memory as they are touched. ValueError if ``slots`` is not a power of two.
     """
 
-    __slots__ = ("_hash_mask", "_odd", "_row", "cells", "columns", "memory", "slots")
+    __slots__ = ("_followers", "_hash_mask", "_odd", "_row", "cells", "columns", "memory", "slots")
 
     def __init__(self, columns: int, slots: int = 1 << 18) -> None:
         if slots < 1 or slots & (slots - 1) or columns < 1:
@@ -49,6 +49,7 @@ class Generations:
         self._row = columns * _CELL
         self.memory = mmap.mmap(-1, slots * self._row)
         self.cells = memoryview(self.memory).cast("Q")
+        self._followers = mmap.mmap(-1, slots * columns)
         self._odd = sum(1 << (64 * column) for column in range(columns))
 
     def slot(self, key: bytes) -> int:
@@ -62,6 +63,10 @@ class Generations:
         """Where the slot's row lies in ``memory``: who looks often keeps this, and looks with one slice."""
         return slice(slot * self._row, (slot + 1) * self._row)
 
+    def slot_of(self, row: slice) -> int:
+        """The slot whose row that is."""
+        return int(row.start) // self._row
+
     def snapshot(self, slot: int) -> bytes:
         """The slot's row as it is now, ``columns * 8`` bytes. Take it before reading what is to be cached."""
         return self.memory[self.row(slot)]
@@ -71,6 +76,17 @@ class Generations:
         start = self.slot(key) * self.columns
         row = self.cells[start : start + self.columns].tolist()
         return None if any(value & 1 for value in row) else max(row)
+
+    def follow(self, slot: int, column: int, follows: bool) -> None:
+        """Whether that worker keeps something that it can bring up to date when it is told what came. Only a hint: to
+        who says so in vain something is told in vain, and who is not told reads again.
+        """
+        self._followers[slot * self.columns + column] = follows
+
+    def followers(self, slot: int) -> list[int]:
+        """The columns of those who follow."""
+        row = self._followers[slot * self.columns : (slot + 1) * self.columns]
+        return [column for column, follows in enumerate(row) if follows] if any(row) else []
 
     def settled(self, snapshot: bytes) -> bool:
         """No write was under way: what was read after this snapshot may be kept with it."""
@@ -85,7 +101,7 @@ class Writer:
     start. Until then their slots are merely not cached.
     """
 
-    __slots__ = ("_cells", "_column", "_columns", "_in_flight", "_inherited")
+    __slots__ = ("_cells", "_column", "_columns", "_in_flight", "_inherited", "_several")
 
     def __init__(self, table: Generations, column: int) -> None:
         if not 0 <= column < table.columns:
@@ -96,23 +112,28 @@ class Writer:
         mine = table.cells[column :: table.columns].tolist()
         self._inherited = [slot for slot, value in enumerate(mine) if value & 1]
         self._in_flight = dict.fromkeys(self._inherited, 1)
+        self._several = set[int]()  # slots in which a write began while another was under way
 
     def begin(self, slots: Iterable[int]) -> None:
         """A change to keys of these slots is about to be committed. Pair with ``end``, in any order and nesting."""
         in_flight, cells = self._in_flight, self._cells
         for slot in slots:
             count = in_flight.get(slot, 0)
-            if not count:
+            if count:
+                self._several.add(slot)
+            else:
                 cells[slot * self._columns + self._column] += 1
             in_flight[slot] = count + 1
 
-    def end(self, slots: Iterable[int]) -> None:
-        """The outcome of that change, COMMIT or ROLLBACK, is known. KeyError without a ``begin``.
+    def end(self, slots: Iterable[int]) -> set[int]:
+        """The outcome of that change, COMMIT or ROLLBACK, is known. KeyError without a ``begin``. The slots in which
+        nothing else of this process was under way meanwhile.
 
         If it is not known (the connection broke during COMMIT), call this only once the backend can no longer commit.
         """
         in_flight, cells = self._in_flight, self._cells
         now = time.monotonic_ns() & ~1
+        alone = set[int]()
         for slot in slots:
             count = in_flight.pop(slot) - 1
             if count:
@@ -120,6 +141,20 @@ class Writer:
             else:
                 cell = slot * self._columns + self._column
                 cells[cell] = max(now, cells[cell] + 1)
+                if slot in self._several:
+                    self._several.discard(slot)
+                else:
+                    alone.add(slot)
+        return alone
+
+    def since(self, slot: int, before: bytes) -> bytes | None:
+        """The slot's row now, if no other worker has begun or ended a write there since it was ``before``, nor had one
+        under way."""
+        start = slot * self._columns
+        now = self._cells[start : start + self._columns].tobytes()
+        mine = self._column * _CELL
+        same = now[:mine] == before[:mine] and now[mine + _CELL :] == before[mine + _CELL :]
+        return now if same and not any(value & 1 for value in memoryview(before + now).cast("Q")) else None
 
     def bump(self, slots: Iterable[int]) -> None:
         """Another host has committed a change to keys of these slots: nothing kept before now is valid."""

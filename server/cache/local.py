@@ -5,22 +5,32 @@ the key, so an answer can only be found by a request that carries the token it w
 
 The rule: take a ``ticket`` before the database is read, hand it back with the bytes. A later look-up compares the
 ticket with the shared table, so a write by any worker of the host, begun or done, turns the entry into a miss at once.
+
+An entry that came with a way to ``grow`` is brought up to date instead, where all that happened since is known (a
+``Step``): it is as if it had been read right after. It lives no longer for that.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Final, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from server.cache.generations import Generations
 from server.metrics import Counter, Gauge
+from server.model.event import Step
+from server.model.message import Stored
 
 HITS = Counter("tempmail_cache_hits_total", "Answers found ready.", ("layer",))
 MISSES = Counter("tempmail_cache_misses_total", "Answers that had to be made.", ("layer",))
+GROWN = Counter("tempmail_cache_grown_total", "Answers brought up to date without asking the database.")
 BYTES = Gauge("tempmail_cache_bytes", "Bytes of ready answers held.", ("layer",))
 
 LAYER: Final = ("local",)
-_ENTRY_OVERHEAD = 900  # bytes of Python objects around one entry, measured; counted so that the bound is about memory
+PATIENCE: Final = 0.025  # s that a write under way is waited for, before the database is asked in the midst of it
+_LOOK_EVERY: Final = 0.002  # s
+UNSEEN_MAX: Final = 20  # messages an answer grows by while nobody looks; then it goes
+_ENTRY_OVERHEAD = 1_150  # bytes of Python objects around one entry, measured; counted so that the bound is about memory
 
 
 class Ticket(NamedTuple):
@@ -38,17 +48,30 @@ class Ready(NamedTuple):
     etag: str
 
 
+class Growth(Protocol):
+    """How an answer about a mailbox changes when mail comes."""
+
+    @property
+    def mailbox_id(self) -> str: ...
+
+    def grown(self, ready: Ready, came: Sequence[Stored]) -> Ready | None:
+        """The next answer, which changes in the same way; None where it cannot be told."""
+        ...
+
+
 class Kept:
     """A kept answer. Whoever holds on to one asks ``Local.valid`` before each use; one that was dropped never is.
 
     Whoever uses one without ``find`` says so in ``used``, which keeps it longer.
     """
 
-    __slots__ = ("expires", "ready", "row", "snapshot", "taken", "used")
+    __slots__ = ("expires", "growth", "ready", "row", "snapshot", "taken", "unseen", "used")
 
-    def __init__(self, ticket: Ticket, expires: float, ready: Ready) -> None:
+    def __init__(self, ticket: Ticket, expires: float, ready: Ready, growth: Growth | None = None) -> None:
         self.row, self.snapshot, self.taken = ticket
         self.expires, self.ready, self.used = expires, ready, False
+        self.growth = growth
+        self.unseen: Sequence[Stored] = ()  # what came that ``ready`` does not show yet
 
 
 _GONE: Final = Ready(b"", "")
@@ -56,13 +79,15 @@ _GONE: Final = Ready(b"", "")
 
 class Local:
     """``max_bytes`` bounds the whole; of the oldest those go that were not used since they were looked at last.
-    ``ttl``, in s, bounds every entry's life.
+    ``ttl``, in s, bounds every entry's life. ``column`` is the worker's.
     """
 
-    def __init__(self, generations: Generations, max_bytes: int, ttl: float) -> None:
-        self._generations, self._max, self._ttl = generations, max_bytes, ttl
+    def __init__(self, generations: Generations, max_bytes: int, ttl: float, column: int = 0) -> None:
+        self._generations, self._max, self._ttl, self._column = generations, max_bytes, ttl, column
         self._memory = generations.memory
         self._entries: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._awaited: dict[str, asyncio.Future[None]] = {}  # by mailbox
+        self._growing: dict[str, tuple[Hashable, ...]] = {}  # by mailbox; most have one
         self._bytes = 0
         self._horizon = 0.0
 
@@ -96,11 +121,78 @@ class Local:
         kept = self._entries.get(key)
         if kept is None:
             return None
-        if self.valid(kept, time.monotonic()):
+        if self.valid(kept, time.monotonic()) and (not kept.unseen or self._grow(key, kept)):
             kept.used = True
             return kept
-        self._drop(key)
+        if kept.growth is None or kept.expires <= time.monotonic() or self._at_rest(kept.row):
+            self._drop(key)
         return None
+
+    def _at_rest(self, row: slice) -> bool:
+        return self._generations.settled(self._memory[row])
+
+    def coming(self, key: Hashable) -> asyncio.Future[None] | None:
+        """Where a write is under way that may bring what is kept up to date: done when it is worth looking again, in
+        PATIENCE at most. Meanwhile the database would be asked by everybody, and no answer could be kept.
+        """
+        kept = self._entries.get(key)
+        if kept is None or kept.growth is None or kept.expires <= time.monotonic() or self._at_rest(kept.row):
+            return None
+        mailbox_id, loop = kept.growth.mailbox_id, asyncio.get_running_loop()
+        future = self._awaited.get(mailbox_id)
+        if future is None:
+            future = self._awaited[mailbox_id] = loop.create_future()
+            loop.call_later(_LOOK_EVERY, self._look, mailbox_id, kept.row, loop.time() + PATIENCE)
+        return future
+
+    def _look(self, mailbox_id: str, row: slice, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= until or self._at_rest(row):
+            self._end_waiting(mailbox_id)
+        elif mailbox_id in self._awaited:
+            loop.call_later(_LOOK_EVERY, self._look, mailbox_id, row, until)
+
+    def _end_waiting(self, mailbox_id: str) -> None:
+        future = self._awaited.pop(mailbox_id, None)
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def follow(self, step: Step) -> None:
+        """Bring up to date what is kept of the mailbox as it was before the step; what it now shows is made when
+        somebody looks."""
+        held = False
+        for key in self._growing.get(step.mailbox_id, ()):
+            kept, now = self._entries[key], time.monotonic()
+            if kept.snapshot == step.before and self._memory[kept.row] == step.after and kept.expires > now:
+                if len(kept.unseen) + len(step.rows) <= UNSEEN_MAX:
+                    self._succeed(key, kept, step)
+                    held = True
+                    continue
+            elif self.valid(kept, now):  # it was read since
+                held = True
+                continue
+            self._drop(key)
+        if not held:
+            self._generations.follow(step.slot, self._column, False)
+        self._end_waiting(step.mailbox_id)
+
+    def _succeed(self, key: Hashable, kept: Kept, step: Step) -> None:
+        """Another object, so that whoever holds on to the old one looks again."""
+        ticket = Ticket(kept.row, step.after, kept.taken)
+        successor = self._entries[key] = Kept(ticket, kept.expires, kept.ready, kept.growth)
+        successor.used, successor.unseen = kept.used, (*kept.unseen, *step.rows)
+        kept.expires, kept.ready = 0.0, _GONE
+
+    def _grow(self, key: Hashable, kept: Kept) -> bool:
+        """Whether what came could be joined to the answer."""
+        assert kept.growth is not None
+        grown = kept.growth.grown(kept.ready, kept.unseen)
+        if grown is None:
+            return False
+        self._bytes += len(grown.body) - len(kept.ready.body)
+        kept.ready, kept.unseen = grown, ()
+        GROWN.add()
+        return True
 
     def get(self, key: Hashable) -> Ready | None:
         """The answer kept under ``key``, counted as a hit or a miss."""
@@ -111,7 +203,9 @@ class Local:
         HITS.add(LAYER)
         return kept.ready
 
-    def put(self, key: Hashable, ticket: Ticket, value: Ready, lifetime: float | None = None) -> None:
+    def put(
+        self, key: Hashable, ticket: Ticket, value: Ready, lifetime: float | None = None, growth: Growth | None = None
+    ) -> None:
         """Keep ``value`` for ``lifetime`` seconds at most, unless a write was in flight when the ticket was taken."""
         size = len(value.body) + _ENTRY_OVERHEAD
         if not self.settled(ticket) or size > self._max // 8:
@@ -121,7 +215,10 @@ class Local:
         expires = ticket.taken + self._ttl
         if lifetime is not None:
             expires = min(expires, time.monotonic() + lifetime)
-        self._entries[key] = Kept(ticket, expires, value)
+        self._entries[key] = Kept(ticket, expires, value, growth)
+        if growth is not None:
+            self._growing[growth.mailbox_id] = (*self._growing.get(growth.mailbox_id, ()), key)
+            self._generations.follow(self._generations.slot_of(ticket.row), self._column, True)
         self._bytes += size
         while self._bytes > self._max:
             self._make_room()
@@ -139,4 +236,8 @@ class Local:
     def _drop(self, key: Hashable) -> None:
         kept = self._entries.pop(key)
         self._bytes -= len(kept.ready.body) + _ENTRY_OVERHEAD
+        if kept.growth is not None:
+            others = tuple([other for other in self._growing.pop(kept.growth.mailbox_id) if other != key])
+            if others:
+                self._growing[kept.growth.mailbox_id] = others
         kept.expires, kept.ready = 0.0, _GONE  # also for whoever holds on to it

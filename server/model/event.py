@@ -12,6 +12,8 @@ from enum import IntEnum
 
 import msgspec
 
+from server.model.message import Stored
+
 _HINT = struct.Struct(">B16sQ")
 
 
@@ -26,6 +28,16 @@ class Kind(IntEnum):
     LOST = 8  # hints of the sender were lost, nobody knows which: what was kept of anything may be old
     PULSE = 9  # the sender is there and has nothing to say; no mailbox is meant
     LEAVE = 10  # the sender ends, and its silence from here on means nothing
+
+
+class Step(msgspec.Struct, frozen=True):
+    """All that happened to a mailbox between two rows of its generation (cache/generations.py): these messages came."""
+
+    mailbox_id: str
+    slot: int
+    before: bytes
+    after: bytes
+    rows: list[Stored]
 
 
 NOBODY = str(uuid.UUID(int=0))

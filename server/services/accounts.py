@@ -4,7 +4,7 @@ Lives here: the rules of API.md about names, passwords and tokens. Must not know
 
 Everything a worker remembers of an account hangs on the account's generation: whatever changes the account, its logins
 or its keys is a write of that key, so no worker of the host answers from a memory that is older. Another host's memory
-ends with CACHE_TTL.
+ends after a minute.
 """
 
 import re
@@ -208,7 +208,7 @@ class AccountService:
         return principal
 
     def _remember(self, kind: CredentialKind, secret: str, ticket: Ticket, principal: Principal) -> None:
-        until = self._clock() + timedelta(seconds=self._config.cache_ttl)
+        until = self._clock() + timedelta(seconds=self._config.follow_ttl)
         if principal.expires_at is not None:
             until = min(until, principal.expires_at)
         if self._local.settled(ticket):

@@ -5,23 +5,31 @@ Lives here: the one order that keeps promise 5 (a reader who saw a write sees it
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
 from server.model.errors import Refused
-from server.model.event import Hint, Kind
+from server.model.event import Hint, Kind, Step
+from server.model.message import Stored
 
 _OF_CONTENTS: Final = (Kind.MAIL, Kind.UPDATE)  # hints that leave a mailbox's record as it was
 
 
 class Write:
-    """A write in progress. ``doubt`` says that nobody knows whether it was or will be committed."""
+    """A write in progress. ``doubt`` says that nobody knows whether it was or will be committed.
 
-    def __init__(self) -> None:
+    ``followed``: the mailboxes of which some worker keeps what it can bring up to date; their slots, and the rows of
+    those before the write began. ``alone``: slots in which nothing else of this worker was under way. See ``steps``.
+    """
+
+    __slots__ = ("alone", "doubted", "followed")
+
+    def __init__(self, followed: dict[str, tuple[int, bytes]]) -> None:
         self.doubted = False
+        self.followed, self.alone = followed, set[int]()
 
     def doubt(self) -> None:
         self.doubted = True
@@ -61,15 +69,16 @@ class Coherence:
         Refused) the end is put off until the server has surely finished, because the change may become visible at any
         moment.
         """
-        slots = {self._generations.slot(keys.mailbox(m)) for m in mailboxes} | self._slots_of_records(records)
+        contents = {m: self._generations.slot(keys.mailbox(m)) for m in mailboxes}
+        slots = set(contents.values()) | self._slots_of_records(records)
         slots |= {self._generations.slot(keys.address(a)) for a in addresses}
         slots |= {self._generations.slot(keys.user(u)) for u in users}
         if domains:
             slots.add(self._generations.slot(keys.domains()))
         if settings:
             slots.add(self._generations.slot(keys.settings()))
+        write = Write(self._followed(contents))
         self._writer.begin(slots)
-        write = Write()
         try:
             yield write
         except Refused:
@@ -81,7 +90,27 @@ class Coherence:
             if write.doubted:
                 asyncio.get_running_loop().call_later(self._uncertain, self._writer.end, slots)
             else:
-                self._writer.end(slots)
+                write.alone = self._writer.end(slots)
+
+    def _followed(self, contents: Mapping[str, int]) -> dict[str, tuple[int, bytes]]:
+        table = self._generations
+        return {m: (slot, table.snapshot(slot)) for m, slot in contents.items() if table.followers(slot)}
+
+    def steps(self, write: Write, rows: Iterable[Stored]) -> list[Step]:
+        """What the write, which is over and stored ``rows`` and did nothing else, did to mailboxes that are followed.
+        Those are left out in whose slot anything else happened meanwhile: what is kept of them has to be read again.
+        """
+        came: dict[str, list[Stored]] = {}
+        for row in rows:
+            if row.mailbox_id in write.followed:
+                came.setdefault(row.mailbox_id, []).append(row)
+        steps = []
+        for mailbox_id, its in came.items():
+            slot, before = write.followed[mailbox_id]
+            after = self._writer.since(slot, before) if slot in write.alone else None
+            if after is not None:
+                steps.append(Step(mailbox_id, slot, before, after, its))
+        return steps
 
     def tell(self, hints: Sequence[Hint]) -> None:
         """After the write: let the readers know, here and elsewhere."""

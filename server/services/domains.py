@@ -1,6 +1,6 @@
 """The domains that take mail now: the same in every worker the moment one of them changes the set.
 
-Lives here: this worker's copy of the set, valid while the set's generation stands and for CACHE_TTL at most (another
+Lives here: this worker's copy of the set, valid while the set's generation stands and for a minute at most (another
 host changes it without moving this host's generations, and its hint may be lost). Must not know: who owns what, or
 DNS.
 

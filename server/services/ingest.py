@@ -23,6 +23,7 @@ from server.cache.local import Local
 from server.log import event
 from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.errors import Refused, Unavailable, Unstorable
+from server.model.event import Step
 from server.model.message import Envelope, Recipient, Stored
 from server.model.mime import Mail, is_cheap, parse
 from server.services.coherence import Coherence, mail
@@ -57,6 +58,9 @@ WAITING = Gauge("tempmail_ingest_queue", "Messages waiting for the open batch.")
 
 Committed = Callable[[Sequence[Stored]], None]
 """Called with rows just committed of watched mailboxes, before the loop's next turn answers their senders."""
+
+Followed = Callable[[Sequence[Step]], None]
+"""The same for mailboxes of which answers are kept that can be brought up to date."""
 
 
 class _Pending:
@@ -93,12 +97,13 @@ class Ingest:
         sandbox: Sandbox,
         watched: Callable[[str], bool],
         committed: Committed,
+        followed: Followed,
         recorded: Callable[[], None],
         clock: Callable[[], datetime],
     ) -> None:
         self._database, self._partitions, self._retention = database, partitions, retention
         self._routes, self._local, self._coherence = routes, local, coherence
-        self._sandbox, self._watched, self._committed = sandbox, watched, committed
+        self._sandbox, self._watched, self._committed, self._followed = sandbox, watched, committed, followed
         self._recorded, self._clock = recorded, clock
         self._pack = zstandard.ZstdCompressor(level=1).compress
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 asking is a system call
@@ -232,8 +237,12 @@ class Ingest:
         if not newest:
             return
         watched = {mailbox for mailbox in newest if self._watched(mailbox)}
+        told = watched | write.followed.keys()
+        rows = [row for _, stored in settled for row in stored if row.mailbox_id in told] if told else []
         if watched:
-            self._committed([row for _, stored in settled for row in stored if row.mailbox_id in watched])
+            self._committed([row for row in rows if row.mailbox_id in watched])
+        if write.followed:
+            self._followed(self._coherence.steps(write, rows))
         self._coherence.tell([mail(mailbox, seq) for mailbox, seq in newest.items()])
 
     async def _store(self, pending: list[_Pending], settled: list[tuple[_Pending, Rows]]) -> None:

@@ -6,7 +6,7 @@ them.
 The copy is a Config like the configured one, so whoever reads settings reads ``Settings.current`` and never waits. It
 is valid while its generation stands: a request looks (one slice of shared memory) and reads again first if it does not,
 so that from the moment a change is answered every HTTP worker of the host acts on it. What does not begin with a
-request learns of it by a hint, and at the latest CACHE_TTL later.
+request learns of it by a hint, and at the latest a minute later.
 """
 
 import asyncio
@@ -124,7 +124,7 @@ class Settings:
 
     def look(self) -> None:
         """Once a second, and when a hint came: bring ``current`` up to date behind whoever does not wait for it."""
-        old = self.stale() or time.monotonic() > self._asked + self._config.cache_ttl
+        old = self.stale() or time.monotonic() > self._asked + self._config.follow_ttl
         if old and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = asyncio.get_running_loop().create_task(self.refresh())
 

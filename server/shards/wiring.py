@@ -24,7 +24,7 @@ from server.log import event
 from server.metrics import Board, exposition, snapshot
 from server.model.domain import Rules, Target
 from server.model.errors import Unavailable
-from server.model.event import Hint, Kind
+from server.model.event import Hint, Kind, Step
 from server.model.message import Mailbox, Stored
 from server.services.accounts import AccountService
 from server.services.across import AcrossService
@@ -124,7 +124,7 @@ class Shard:
         self._pools = pools = await _opened(config, replicas)
         self._closing.push_async_callback(pools.close)
         await self._check_schema()
-        self._local = local = Local(context.generations, config.cache_bytes, config.cache_ttl)
+        self._local = local = Local(context.generations, config.cache_bytes, config.cache_ttl, context.column)
         writer = Writer(context.generations, context.column)
         uncertain = config.database_statement_timeout + 1
         # What a killed predecessor was writing may still be committed by its backend: until then its slots stay unkept.
@@ -149,12 +149,15 @@ class Shard:
             sandbox,
             self._watched,
             self._committed,
+            self._followed,
             self._deliverer.wake,
             now,
         )
         self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of, self._attend)
         self._closing.push_async_callback(self._hub.close)
-        self._neighbours = Neighbours(context.lines, context.column, self._hub.feed, self._hub.on_hints)
+        self._neighbours = Neighbours(
+            context.lines, context.column, self._hub.feed, self._hub.on_hints, self._bring_up_to_date
+        )
         self._neighbours.start()
         self._closing.callback(self._neighbours.close)
         self._bus = self._channel()
@@ -168,7 +171,7 @@ class Shard:
 
     async def _build_domains(self) -> None:
         config, store = self._config, DomainStore(self._pools.mailboxes)
-        self._served = ServedDomains(store, self._local, config.domains, config.cache_ttl)
+        self._served = ServedDomains(store, self._local, config.domains, config.follow_ttl)
         self._resolver = resolver = Resolver(config.dns_servers)
         self._closing.push_async_callback(resolver.close)
         self._domains = DomainClaims(config, store, self._served, resolver, self._coherence, now)
@@ -388,6 +391,21 @@ class Shard:
     def _committed(self, rows: Sequence[Stored]) -> None:
         self._hub.feed(rows)
         self._untold = not self._neighbours.feed(rows)
+
+    def _followed(self, steps: Sequence[Step]) -> None:
+        """Answers kept here and in the host's other workers become those of now."""
+        self._bring_up_to_date(steps)
+        told: dict[int, list[Step]] = {}
+        for step in steps:
+            for column in self._context.generations.followers(step.slot):
+                if column != self._context.column:
+                    told.setdefault(column, []).append(step)
+        for column, its in told.items():
+            self._neighbours.follow(column, its)
+
+    def _bring_up_to_date(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self._local.follow(step)
 
     def _tell(self, hints: Sequence[Hint]) -> None:
         """This worker changed something: its own readers first, then the other workers'."""

@@ -19,12 +19,10 @@ class Queries:
         if len(set(names)) < len(names):
             raise ValueError(f"a statement is named twice: {sorted(n for n in names if names.count(n) > 1)}")
         self.texts = {name: body.strip() for name, body in zip(names, parts[2::2], strict=True)}
+        vars(self).update(self.texts)
 
     def __getattr__(self, name: str) -> str:
-        try:
-            return self.texts[name]
-        except KeyError:
-            raise AttributeError(f"queries/*.sql have no statement named {name}") from None
+        raise AttributeError(f"queries/*.sql have no statement named {name}")
 
 
 def _read() -> str:

@@ -43,6 +43,7 @@ DURATION: Final = Histogram("http_request_duration_seconds", "Time to make an an
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SLOW: Final = 1.0  # seconds
+_ENDLESS: Final = 60.0  # seconds
 _WHOLE_MAX: Final = BURST_BYTES  # bytes of a body that is written without asking whether the client takes it
 _RETRY_AFTER: Final = ("Retry-After", "1")
 
@@ -128,6 +129,9 @@ class Endpoint:
             reply = refusal(tongue, Refused("rate_limited", retry_after=verdict.retry_after), self._route.failed)
         else:
             assert self._local is not None
+            coming = None if self._local.find(known.key) else self._local.coming(known.key)
+            if coming is not None:
+                await asyncio.shield(coming)  # others wait for it too
             ready = self._local.get(known.key)
             if ready is None:
                 target = Target(path)
@@ -176,7 +180,8 @@ class Endpoint:
         lasting = call.principal is None or call.mailbox.user_id is not None
         if lasting and isinstance(reply, Reply) and reply.status == 200 and reply.etag:
             key = (call.asked.raw_path, credential, call.language)
-            self._local.put(key, ticket, Ready(reply.body, reply.etag), _time_left(call.mailbox))
+            ready = Ready(reply.body, reply.etag)
+            self._local.put(key, ticket, ready, _time_left(call.mailbox), reply.growth)
         return reply
 
     async def _begun(self, call: Call, extra: Iterable[tuple[str, str]]) -> web.StreamResponse:
@@ -213,7 +218,7 @@ class Endpoint:
     def _response(
         self, front: Front | None, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language
     ) -> web.StreamResponse:
-        status, body, tag, extra = reply
+        status, body, tag, extra, _ = reply
         if status == 200 and self._shared:
             extra = (*self._shared, *extra)  # what the handler says of caches goes over it
         if tag and request.method in ("GET", "HEAD"):
@@ -356,7 +361,7 @@ def _head(status: int, tongue: Language | None, tag: str, length: int) -> bytes:
 
 def _written(reply: Reply, tongue: Language, known: Known) -> tuple[int, bytes, bytes]:
     """An answer to a known head: its status, its head's lines as ``_head`` gives them, and its body."""
-    status, body, tag, extra = reply
+    status, body, tag, extra, _ = reply
     if status == 200 and tag:
         lines, whole = known.rendered(Ready(body, tag))
         return (200, lines, body) if whole else (304, lines, b"")
@@ -369,5 +374,6 @@ def _only_caching(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], 
     return tuple(header for header in headers if header[0] in ("Cache-Control", "Vary"))
 
 
-def _time_left(mailbox: Mailbox) -> float | None:
-    return None if mailbox.expires_at is None else (mailbox.expires_at - datetime.now(UTC)).total_seconds()
+def _time_left(mailbox: Mailbox) -> float:
+    """How long an answer about it may be kept. Mail of a mailbox without an end may have one, which nobody tells."""
+    return _ENDLESS if mailbox.expires_at is None else (mailbox.expires_at - datetime.now(UTC)).total_seconds()

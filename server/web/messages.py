@@ -5,14 +5,13 @@ import re
 from functools import partial
 from typing import Final
 
-from msgspec import UNSET
-
 from server.model import ids
 from server.model.errors import Refused
 from server.model.filenames import content_disposition, safe_content_type
 from server.web import requests, searching
 from server.web.compose import Injection, check_size, compose, envelope_sender, is_large
 from server.web.description import describe
+from server.web.lists import first_page, later_page
 from server.web.objects import Message, MessageList, SearchResult, Summary
 from server.web.query import Cursor, Flag, Number
 from server.web.requests import Call
@@ -49,9 +48,10 @@ async def page(call: Call) -> Reply:
     if before is not None and offset:
         raise Refused("field_invalid", "cursor or offset, not both", field="offset")
     stored, total = await call.parts.messages.page(call.mailbox, limit, offset, before)
+    if before is None and not offset:
+        return first_page(call.language, call.mailbox.id, limit, stored, total)
     more = len(stored) == limit and (before is not None or offset + limit < total)
-    following = requests.write_cursor(stored[-1].seq) if more else UNSET
-    return ok(call.language, MessageList([Summary.of(one) for one in stored], total, following))
+    return later_page(call.language, stored, total, more=more)
 
 
 @describe(

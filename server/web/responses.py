@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
+from server.cache.local import Growth
 from server.model.errors import Refused
 from server.web.phrases import ADVICE, CREATED, FAILURES, OK, Failure, Language, Phrase
 
@@ -23,12 +24,14 @@ _UNSAID: Final = frozenset({"mailbox_not_found"})  # refused for several reasons
 
 
 class Reply(NamedTuple):
-    """A finished answer. With an ``etag`` it can be revalidated; ``headers`` go over the usual ones."""
+    """A finished answer. With an ``etag`` it can be revalidated; ``headers`` go over the usual ones. ``growth``: how
+    it changes when mail comes."""
 
     status: int
     body: bytes
     etag: str = ""
     headers: Headers = ()
+    growth: Growth | None = None
 
 
 NO_CONTENT: Final = Reply(204, b"")

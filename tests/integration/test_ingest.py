@@ -53,6 +53,7 @@ class Bench:
             self.sandbox,
             lambda mailbox: True,
             self.committed.extend,
+            lambda steps: None,
             lambda: None,
             now,
         )

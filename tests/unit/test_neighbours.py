@@ -9,7 +9,7 @@ import pytest
 
 from server.bus.neighbours import LOST, RECORD_MAX, TOLD, Lines, Neighbours
 from server.model import ids
-from server.model.event import Hint, Kind
+from server.model.event import Hint, Kind, Step
 from server.model.message import FOREVER, Details, Stored, StoredAttachment
 
 BOX, OTHER = ids.new(), ids.new()
@@ -29,7 +29,8 @@ class Worker:
     def __init__(self, lines: Lines, column: int) -> None:
         self.heard: list[Sequence[Stored]] = []
         self.order: list[str] = []
-        self.hand = Neighbours(lines, column, self._fed, self._hinted)
+        self.steps: list[Step] = []
+        self.hand = Neighbours(lines, column, self._fed, self._hinted, self.steps.extend)
         self.hand.start()
 
     def _fed(self, rows: Sequence[Stored]) -> None:
