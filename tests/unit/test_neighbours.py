@@ -118,7 +118,7 @@ async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines:
 
 async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) -> None:
     one, before = Worker(lines, 0), LOST.values[()]
-    stalled = Neighbours(lines, 1, lambda _: None, lambda _: None)
+    stalled = Neighbours(lines, 1, lambda _: None, lambda _: None, lambda _: None)
     stalled.attend(BOX, True)
     taken = [one.hand.feed([stored(n)]) for n in range(2000)]
     assert not all(taken)
@@ -132,7 +132,7 @@ async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) ->
 
 
 async def test_what_a_dead_worker_listened_to_is_not_believed_of_its_successor(lines: Lines) -> None:
-    Neighbours(lines, 1, lambda _: None, lambda _: None).attend(BOX, True)
+    Neighbours(lines, 1, lambda _: None, lambda _: None, lambda _: None).attend(BOX, True)
     assert any(lines.marks[:])
     two = Worker(lines, 1)
     assert not lines.listening[1]
@@ -146,3 +146,16 @@ def test_a_record_is_one_message_on_the_socket() -> None:
     for sock in lines.ends + lines.ways:
         assert not sock.getblocking()
         sock.close()
+
+
+async def test_steps_go_to_the_one_that_keeps_what_they_change(lines: Lines) -> None:
+    one, two, three = (Worker(lines, column) for column in range(3))
+    steps = [Step(BOX, n, b"\0" * 24, b"\2" * 24, [stored(n, "p" * 1000)]) for n in range(1, 60)]
+    one.hand.follow(1, steps)
+    async with asyncio.timeout(20):
+        while len(two.steps) < len(steps):
+            await asyncio.sleep(0)
+    assert two.steps == steps
+    assert not three.steps
+    for worker in (one, two, three):
+        worker.hand.close()
