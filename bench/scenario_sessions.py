@@ -29,6 +29,7 @@ from bench.target import Endpoint, Target
 _AT_ONCE = 200  # connections being opened
 _PER_SOURCE = 4000  # of the 28,000 ports that each source address has
 _SETTLE_SECONDS = 15.0
+_GIVE_BACK_SECONDS = 3.0  # until a worker has noticed that many have gone, and given their memory back
 _SENDERS = 8
 _OPEN = b"EHLO src.test\r\nMAIL FROM:<a@src.test>\r\nRCPT TO:<%b>\r\nDATA\r\n"
 
@@ -146,11 +147,12 @@ def _read(target: Target) -> _Reading | None:
 
 
 async def _settled(target: Target, before: _Reading | None) -> _Reading | None:
-    """Once the descriptors are back, or after a while. Leak when they are not."""
+    """A little after the descriptors are back. Leak when that takes too long."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while before is not None and (after := _read(target)) is not None:
         if after.descriptors <= before.descriptors + 8:  # a pool may have grown by a connection or two
-            return after
+            await asyncio.sleep(_GIVE_BACK_SECONDS)
+            return _read(target)
         if time.monotonic() > deadline:
             raise Leak(f"{after.descriptors} descriptors are open, {before.descriptors} were before")
         await asyncio.sleep(0.2)
