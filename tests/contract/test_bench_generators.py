@@ -1,0 +1,31 @@
+"""The bench's sender against the real server: every mail of a schedule goes out once, and its moments are in order."""
+
+import pytest
+
+from bench.client_postman import send_steadily
+from bench.client_smtp import SmtpError, sample_message
+from bench.target import Endpoint
+from tests.running import Server
+
+
+async def test_every_mail_of_a_schedule_is_sent_once_and_timed(server: Server) -> None:
+    boxes = [await server.mailbox() for _ in range(3)]
+
+    def letter(number: int) -> tuple[str, bytes]:
+        return boxes[number % 3].address, sample_message(f"bench {number}", 3000)
+
+    sent = await send_steadily(Endpoint(*server.smtp), 300.0, 0.2, letter, sessions=4)
+    subjects = [message["subject"] for box in boxes for message in await server.messages(box)]
+    assert sorted(subjects) == sorted(f"bench {number}" for number in range(60))
+    assert len(sent.due) == 60
+    for moments in zip(sent.due, sent.began, sent.dot, sent.answered, strict=True):
+        assert list(moments) == sorted(moments)
+    assert sent.rate > 0
+
+
+async def test_a_refused_mail_ends_the_stream(server: Server) -> None:
+    wire = sample_message("bench", 100)
+    with pytest.raises(SmtpError, match="550"):
+        await send_steadily(
+            Endpoint(*server.smtp), 100.0, 1.0, lambda _: ("nobody@elsewhere.example", wire), sessions=2
+        )
