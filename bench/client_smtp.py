@@ -148,22 +148,6 @@ class SmtpConnection:
         await self._expect(250)
         return Delivery(sent, time.perf_counter())
 
-    async def send_chunk(self, recipients: Sequence[str], message: bytes) -> Delivery:
-        """Send envelope and message in one write, the message as one BDAT LAST (RFC 3030): no dots to double, no prompt
-        to wait for. SmtpError unless CHUNKING and PIPELINING are offered and all is accepted."""
-        if not {"CHUNKING", "PIPELINING"} <= self.extensions:
-            raise SmtpError(0, "the server offers no CHUNKING with PIPELINING")
-        commands = [b"MAIL FROM:<%s>\r\n" % SENDER.encode()]
-        commands += [b"RCPT TO:<%s>\r\n" % recipient.encode() for recipient in recipients]
-        commands.append(b"BDAT %d LAST\r\n" % len(message))
-        self._writer.write(b"".join([*commands, message]))
-        sent = time.perf_counter()
-        answers = [await self._reply() for _ in commands]
-        for code, lines in answers:
-            if code != 250:
-                raise SmtpError(code, lines[0])
-        return Delivery(sent, time.perf_counter())
-
     async def _envelope_answers(self, count: int) -> None:
         """Read every answer of a pipelined envelope before judging, so that the session stays in step."""
         answers = [await self._reply() for _ in range(count + 1)]
@@ -204,26 +188,3 @@ def sample_message(subject: str, size: int) -> bytes:
     )
     line = "Every line of this body is made of ordinary words, so that it packs like a letter.\r\n"
     return (head + line * max(size // len(line), 1)).encode()
-
-
-async def send_all(
-    smtp: Endpoint, messages: Sequence[tuple[str, bytes]], *, sessions: int, deadline: float, chunks: bool = False
-) -> list[Delivery]:
-    """Closed loop: ``sessions`` kept-open sessions share the ``(recipient, wire form)`` messages out; own generator, by
-    DATA or by BDAT.
-
-    SmtpError at the first refusal, TimeoutError after ``deadline`` seconds.
-    """
-    pending = iter(messages)
-    done: list[Delivery] = []
-
-    async def session() -> None:
-        async with await SmtpConnection.open(smtp) as connection:
-            for recipient, wire in pending:
-                send = connection.send_chunk if chunks else connection.send
-                done.append(await send((recipient,), wire))
-
-    async with asyncio.timeout(deadline), asyncio.TaskGroup() as group:
-        for _ in range(min(sessions, len(messages))):
-            group.create_task(session())
-    return done

@@ -22,7 +22,8 @@ import uvloop
 
 from bench.boxes import COPIES, token_of
 from bench.client_api import Api, Mailbox
-from bench.client_smtp import SENDER, send_all
+from bench.client_burst import send_all
+from bench.client_smtp import SENDER
 from bench.launch import Plan, own_server
 from bench.target import Target
 from server.store.embedded import EmbeddedPostgres

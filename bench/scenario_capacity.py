@@ -17,8 +17,8 @@ import asyncpg
 from rich.console import Console
 
 from bench.client_api import Mailbox
+from bench.client_burst import send_all
 from bench.client_http import Generators, Load, Outcome, Request, get_request
-from bench.client_smtp import send_all
 from bench.growth_fill import letter
 from bench.launch import Plan, own_server
 from bench.processes import Neighbours, cpu_time, memory

@@ -20,9 +20,10 @@ from rich.progress import Progress
 
 from bench import scenario_smtp
 from bench.client_api import Mailbox
+from bench.client_burst import send_all
 from bench.client_http import Generators, Load, Request, get_request
 from bench.client_polls import Fleet, Poll
-from bench.client_smtp import SmtpConnection, sample_message, send_all
+from bench.client_smtp import SmtpConnection, sample_message
 from bench.growth_fill import TTL_SETTINGS, Expiring, Filled, fill, sample
 from bench.launch import Plan, own_server
 from bench.processes import Neighbours, cpu_time

@@ -23,9 +23,10 @@ import psutil
 from rich.console import Console
 
 from bench.client_api import Api, Mailbox
+from bench.client_burst import send_all
 from bench.client_http import Generators, Load, Outcome, Request, get_request
 from bench.client_polls import Fleet, Poll, Seen, Shared, postman
-from bench.client_smtp import sample_message, send_all
+from bench.client_smtp import sample_message
 from bench.launch import LaunchError, Plan, own_server
 from bench.peer_http import ANSWERERS
 from bench.peers import bare_aiohttp, nginx_return

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
 from bench.client_api import Api, Mailbox
-from bench.client_smtp import Burst, SmtpError, burst, sample_message, send_all
+from bench.client_burst import send_all
+from bench.client_smtp import Burst, SmtpError, burst, sample_message
 from bench.launch import Plan, own_server
 from bench.peer_npm import ON_REQUEST
 from bench.peers import RECEIVERS, Receiver
@@ -119,7 +121,7 @@ def _send(receiver: Receiver, variant: str, messages: int, options: Options) -> 
     sending = send_all(
         receiver.smtp, letters, sessions=options.sessions, deadline=_BURST_DEADLINE, chunks=variant == "bdat"
     )
-    sent = asyncio.run(sending)
+    sent = uvloop.run(sending)
     return Burst(len(sent), time.perf_counter() - started), [each.answered - each.sent for each in sent]
 
 

@@ -23,9 +23,10 @@ from rich.progress import Progress
 
 from bench.boxes import make_boxes
 from bench.client_api import Mailbox
+from bench.client_burst import send_all
 from bench.client_fleet import Fleet, Interest, Seen
 from bench.client_postman import Sent, send_steadily
-from bench.client_smtp import sample_message, send_all
+from bench.client_smtp import sample_message
 from bench.launch import Plan, own_server
 from bench.processes import CpuTime, Memory, Neighbours, Peak, cpu_time, kernel_bytes, memory
 from bench.report import latency_cells, progress, show_latency, table
