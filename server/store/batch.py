@@ -115,9 +115,8 @@ class _Prepared:
         self._rows: list[tuple[list[_Row], str]] = []
         letters: list[Row] = []
         heads = iter(ids.heads(sum([len(item.envelope.recipients) for item in items])))
-        for item in items:
+        for item, body_id in zip(items, ids.several(len(items)), strict=True):
             rows = [self._place(one.mailbox_id, item, next(heads)) for one in item.envelope.recipients]
-            body_id = ids.new()
             self._rows.append((rows, body_id))
             _append(letters, item, rows, body_id)
         wanted = list(self.demand), [n for n, _ in self.demand.values()], [fresh for _, fresh in self.demand.values()]

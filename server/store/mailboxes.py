@@ -52,7 +52,9 @@ class MailboxStore:
         return await self._records.answer(mailbox_id)
 
     async def _by_ids(self, mailbox_ids: Sequence[str]) -> list[Mailbox | None]:
-        found = await self._database.read(mailbox_ids, SQL.mailboxes_by_id, mailbox_ids, sure=_knows)
+        alone = len(mailbox_ids) == 1
+        asked = (SQL.mailbox_by_id, mailbox_ids[0]) if alone else (SQL.mailboxes_by_id, mailbox_ids)
+        found = await self._database.read(mailbox_ids, *asked, sure=_knows)
         read = [(row["known"], rows.mailbox(row)) for row in found]
         return [mailbox if known else None for known, mailbox in read]
 
@@ -61,6 +63,9 @@ class MailboxStore:
         return await self._routes.answer((local_part, domain))
 
     async def _by_addresses(self, wanted: Sequence[tuple[str, str]]) -> list[Mailbox | None]:
+        if len(wanted) == 1:
+            row = await self._database.fetchrow(SQL.mailbox_by_address, *wanted[0])
+            return [rows.mailbox(row) if row else None]
         local_parts, domains = zip(*wanted, strict=True)
         found = await self._database.fetch(SQL.mailboxes_by_address, local_parts, domains)
         known = {row["n"]: rows.mailbox(row) for row in found}

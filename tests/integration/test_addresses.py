@@ -156,6 +156,8 @@ async def test_addresses_asked_for_at_once_each_lead_to_their_own(host: Host, al
     alias = await aliases[0].create(boxes[0], "alias")
     off = await aliases[0].create(boxes[1], "off")
     await aliases[0].switch(boxes[1], off.id, active=False)
+    assert await store.by_address("alias", "temp.mail") == boxes[0]
+    assert await store.by_address("off", "temp.mail") is None
     names = ["box2", "nobody", "alias", "box0", "off", "box1", "alias"]
     found = await asyncio.gather(*(store.by_address(name, "temp.mail") for name in names))
     assert found == [boxes[2], None, boxes[0], boxes[0], None, boxes[1], boxes[0]]

@@ -8,8 +8,20 @@ WITH made AS (
 )
 INSERT INTO mailboxes.addresses (local_part, domain, mailbox_id, created_at) VALUES ($2, $3, $1, $6)
 
+-- name: mailbox_by_id
+-- One that is asked for alone. Out of an array of one PostgreSQL would plan it anew each time, which costs three times what
+-- the look-up does. There is a row in any case: what is not there must not be heard in the time its answer takes.
+SELECT m.id IS NOT NULL AS known, asked.id, coalesce(m.local_part, 'nobody.at.all') AS local_part,
+    coalesce(m.domain, 'nowhere') AS domain,
+    coalesce(m.token_hash, pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex')) AS token_hash,
+    CASE WHEN m.id IS NULL THEN asked.id ELSE m.user_id END AS user_id,
+    coalesce(m.created_at, pg_catalog.to_timestamp(0)) AS created_at,
+    CASE WHEN m.id IS NULL THEN pg_catalog.to_timestamp(0) ELSE m.expires_at END AS expires_at
+FROM (SELECT $1::uuid AS id) asked
+LEFT JOIN mailboxes.mailboxes m ON m.id = asked.id
+
 -- name: mailboxes_by_id
--- There is a row for each id, in their order: what is not there must not be heard in the time its answer takes.
+-- The same for several, a row for each id, in their order.
 SELECT m.id IS NOT NULL AS known, asked.id, coalesce(m.local_part, 'nobody.at.all') AS local_part,
     coalesce(m.domain, 'nowhere') AS domain,
     coalesce(m.token_hash, pg_catalog.decode(pg_catalog.repeat('00', 32), 'hex')) AS token_hash,
@@ -20,8 +32,15 @@ FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, n)
 LEFT JOIN mailboxes.mailboxes m ON m.id = asked.id
 ORDER BY asked.n
 
+-- name: mailbox_by_address
+-- What RCPT asks: the mailbox an address leads to, be it its own or an alias. One that is switched off leads nowhere.
+SELECT m.id, m.local_part, m.domain, m.token_hash, m.user_id, m.created_at, m.expires_at
+FROM mailboxes.addresses a
+JOIN mailboxes.mailboxes m ON m.id = a.mailbox_id
+WHERE a.local_part = $1 AND a.domain = $2 AND a.is_active
+
 -- name: mailboxes_by_address
--- What RCPT asks: the mailbox each address leads to, be it its own or an alias. One that is switched off leads nowhere.
+-- The same for several: n is a row's place among what was asked.
 SELECT asked.n, m.id, m.local_part, m.domain, m.token_hash, m.user_id, m.created_at, m.expires_at
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (local_part, domain, n)
 JOIN mailboxes.addresses a ON a.local_part = asked.local_part AND a.domain = asked.domain AND a.is_active
