@@ -1,4 +1,5 @@
-"""A model of the workers: each takes whole requests in the order of their arrival, one after another (M/G/1, FIFO).
+"""A model of the workers: each takes whole requests in the order of their arrival, one after another (M/G/1, FIFO), and
+is roused at a cost by one that finds it idle (P. D. Welch, 1964: a queue whose first service of a busy period differs).
 
 Requests arrive at random moments (a Poisson process). SO_REUSEPORT gives a connection to one worker for its life, so
 each worker gets the share of the arrivals that its connections bring. Pure: a seed gives the same result. Must not
@@ -43,8 +44,11 @@ def dealt(connections: int, workers: int, rng: random.Random) -> list[float]:
     return [count / connections for count in counts]
 
 
-def simulate(rate: float, service: Service, shares: Sequence[float], requests: int, seed: int) -> Foretold:
+def simulate(
+    rate: float, service: Service, shares: Sequence[float], requests: int, seed: int, *, rouse: float = 0.0
+) -> Foretold:
     """``requests`` arrivals at ``rate`` a second in all, dealt to workers by ``shares``; the first tenth only warms up.
+    ``rouse``: seconds of work more for a request that comes to an idle worker.
 
     By Lindley's recursion (1952): a request waits for what was left of the work before it when it came.
     """
@@ -57,6 +61,8 @@ def simulate(rate: float, service: Service, shares: Sequence[float], requests: i
         now += rng.expovariate(rate)
         worker = rng.choices(workers, shares)[0]
         takes, away = service(rng)
+        if free[worker] <= now:
+            takes += rouse
         free[worker] = max(free[worker], now) + takes
         busy[worker] += takes
         if number >= requests // 10:

@@ -1,12 +1,14 @@
 """Scenario ``capacity``: what a model of the workers foretells of reads at several rates, beside what the server does.
 
-First the cost of a read that is answered from memory and of one that is not is measured alone; then both are offered
-together, at random moments, at rates up to near the worker's limit, and the same is put to the model (``queueing``).
+First the cost of a read that is answered from memory and of one that is not is measured alone: one after another, from
+workers that never rest, and one now and then, from workers that sleep in between. Then both are offered together, at
+random moments, at rates up to near the worker's limit, and the same is put to the model (``queueing``).
 Must not know: how the model works, or how load is made.
 """
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,7 +23,7 @@ from bench.client_burst import send_all
 from bench.client_http import Generators, Load, Outcome, Request, get_request
 from bench.growth_fill import letter
 from bench.launch import Plan, own_server
-from bench.processes import Neighbours, cpu_time, memory
+from bench.processes import Neighbours, cpu_time, memory, run_time
 from bench.queueing import dealt, mixture, simulate
 from bench.report import milliseconds, progress, table
 from bench.scenario_http import LoadError, fill
@@ -32,6 +34,7 @@ from server.store.embedded import running_dsn
 _LIMITS: Final = range(4, 101)  # of a list: each is another answer to keep
 _HOT_BOXES: Final = 50
 _ALONE_RATE: Final = 100.0  # requests a second at which they do not meet
+_ALONE_SECONDS: Final = 3.0
 _SIMULATED: Final = 200_000
 _MAILS: Final = 5_000
 _LETTER_WORDS: Final = 640  # some 4 KiB
@@ -51,11 +54,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds one read takes: of the worker, of PostgreSQL (processor), and of anybody else while it waits alone."""
+    """Seconds one read takes: of a worker that never rests, of PostgreSQL (processor), and what it waits beyond the
+    worker's time when it is alone; ``rouse`` is what it takes more of a worker that slept, which is within that.
+    """
 
     work: float
     database: float
     away: float
+    rouse: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,13 @@ def _cost(options: Options, generators: Generators, target: Target, name: str, a
     outcome = _good(generators.run(target.http, name, load, 1))
     spent = cpu_time(target.pid).since(before)
     work, count = spent.server / len(outcome.latencies), len(outcome.latencies)
-    lone = _good(generators.run(target.http, alone, Load(1, 3.0, _ALONE_RATE), 2))
-    return Cost(work, spent.postgres / count, max(summarise(lone.latencies).p50 - work, 0.0))
+    idle = run_time(target.pid)
+    time.sleep(_ALONE_SECONDS)
+    idle = run_time(target.pid) - idle
+    before_alone = run_time(target.pid)
+    lone = _good(generators.run(target.http, alone, Load(1, _ALONE_SECONDS, _ALONE_RATE), 2)).latencies
+    each = (run_time(target.pid) - before_alone - idle) / len(lone)
+    return Cost(work, spent.postgres / count, max(summarise(lone).p50 - work, 0.0), max(each - work, 0.0))
 
 
 async def _written(dsn: str) -> tuple[int, int]:
@@ -155,8 +166,9 @@ def _point(options: Options, generators: Generators, target: Target, costs: dict
     spent, others = cpu_time(target.pid).since(before), neighbours.cores()
     seen = summarise(outcome.latencies)
     shares = [1.0] if workers == 1 else dealt(options.connections, workers, random.Random(number))
-    service = mixture([(1 - share, hot.work, hot.away), (share, cold.work, cold.away)])
-    model = simulate(rate, service, shares, _SIMULATED, seed=number)
+    away = [max(cost.away - hot.rouse, 0.0) for cost in (hot, cold)]
+    service = mixture([(1 - share, hot.work, away[0]), (share, cold.work, away[1])])
+    model = simulate(rate, service, shares, _SIMULATED, seed=number, rouse=hot.rouse)
     return Point(
         rate,
         (model.utilisation, model.sojourn.p50, model.sojourn.p95),
@@ -167,10 +179,12 @@ def _point(options: Options, generators: Generators, target: Target, costs: dict
 
 def _show(console: Console, costs: dict[str, Cost], points: Sequence[Point]) -> None:
     rows = [
-        [name, *(f"{part * 1e6:.1f} us" for part in (cost.work, cost.database, cost.away))]
+        [name, *(f"{part * 1e6:.1f} us" for part in (cost.work, cost.rouse, cost.database, cost.away))]
         for name, cost in costs.items()
     ]
-    console.print(table("one read", ["", "worker", "PostgreSQL", "waiting for others, alone"], rows))
+    console.print(
+        table("one read", ["", "worker", "more, of one that slept", "PostgreSQL", "waiting for others, alone"], rows)
+    )
     rows = []
     for point in points:
         busy = [f"{side[0]:.2f}" for side in (point.foretold, point.seen)]

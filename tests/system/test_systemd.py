@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 
 from tests.booted import Booted
@@ -92,8 +93,6 @@ def test_it_starts_sandboxed_and_serves_mail_and_https_as_in_production(host: Bo
     assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
     assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
     assert host.run("stat", "-c", "%A %U %G", "/run/tempmail").stdout == "drwxr-x--- tempmail tempmail\n"
-    allowed = min(262144, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # no more than this machine allows at all
-    assert re.search(rf"Max open files +{allowed} +{allowed}", host.run("cat", f"/proc/{main}/limits").stdout)
     host.run("nginx")
     box = json.loads(curl(host, "-X", "POST", "https://localhost/v1/mailboxes"))["data"]
     host.run("swaks", "--server", "127.0.0.1:25", "--to", box["address"], "--from", "a@example.org", "--body", "kept")
@@ -108,6 +107,23 @@ def test_it_starts_sandboxed_and_serves_mail_and_https_as_in_production(host: Bo
     assert json.loads(made)["code"] == 201, made
     register = json.dumps({"email": "a@example.org", "password": "correct horse battery"})
     assert json.loads(curl(host, "-d", register, "https://localhost/v1/auth/register"))["code"] == 201
+
+
+def test_its_memory_and_descriptors_are_bounded(host: Booted) -> None:
+    """In the kernel where the new system has a memory controller: it lacks one where the older hierarchy holds it."""
+    limits = {"memory.high": ("MemoryHigh", 0.45), "memory.max": ("MemoryMax", 0.60)}
+    controllers = host.run("cat", "/sys/fs/cgroup/cgroup.controllers").stdout.split()
+    for name, (known_as, share) in limits.items():
+        bytes_ = int(host.property("tempmail", known_as))
+        assert bytes_ == pytest.approx(psutil.virtual_memory().total * share, rel=0.01)
+        if "memory" in controllers:
+            group = "/sys/fs/cgroup" + host.property("tempmail", "ControlGroup")
+            assert int(host.run("cat", f"{group}/{name}").stdout) == pytest.approx(bytes_, abs=resource.getpagesize())
+    allowed = min(262144, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # no more than this machine allows at all
+    for process in (host.property("tempmail", "MainPID"), *workers(host)):
+        limited = host.run("cat", f"/proc/{process}/limits").stdout
+        assert re.search(rf"^Max open files +{allowed} +{allowed}", limited, re.MULTILINE)
+        assert re.search(r"^Max core file size +0 +0", limited, re.MULTILINE)
 
 
 def test_the_first_administrator_is_made_beside_the_running_service(host: Booted) -> None:
