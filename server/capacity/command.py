@@ -23,7 +23,7 @@ def plan(
     write: Annotated[
         Path | None, typer.Option(help="Also write the configuration files of the chosen topology into this folder.")
     ] = None,
-    size: Annotated[str, typer.Option(help="small, medium or large; by default what the users ask for.")] = "",
+    size: Annotated[str, typer.Option(help="small, medium or large; by default the first that carries it.")] = "",
     units: Annotated[Path, typer.Option(help="Costs of a unit of work (TOML).", exists=True)] = DATA / "units.toml",
     habits: Annotated[Path, typer.Option(help="What users do (TOML).", exists=True)] = DATA / "habits.toml",
     prices: Annotated[Path, typer.Option(help="Machines and prices (TOML).", exists=True)] = DATA / "prices.toml",
@@ -43,7 +43,7 @@ def plan(
         of_users(users, known), known, mails=mails_per_second, requests=requests_per_second, websockets=websockets
     )
     costs, list_of_prices = read(units, Units), read(prices, Prices)
-    chosen = sizing.plan(_chosen(size, users), demand, costs, list_of_prices)
+    chosen = _chosen(size, users, demand, costs, list_of_prices)
     _show_demand(console, demand)
     _show_sizes(console, {name: _possible(name, demand, costs, list_of_prices) for name in SIZES}, chosen.size)
     _show_topology(console, chosen)
@@ -52,8 +52,15 @@ def plan(
             console.print(f"wrote {path}", soft_wrap=True)
 
 
-def _chosen(size: str, users: int) -> Size:
-    return next((name for name in SIZES if name == size), sizing.size_of(users))
+def _chosen(size: str, users: int, demand: Demand, units: Units, prices: Prices) -> Plan:
+    """The plan of ``size``; with none given, of the first size from that of ``users`` on that carries the demand."""
+    wanted: list[Size] = [name for name in SIZES if name == size] or list(SIZES)[
+        list(SIZES).index(sizing.size_of(users)) :
+    ]
+    for name in wanted[:-1]:
+        if (plan := _possible(name, demand, units, prices)) is not None:
+            return plan
+    return sizing.plan(wanted[-1], demand, units, prices)
 
 
 def _possible(size: Size, demand: Demand, units: Units, prices: Prices) -> Plan | None:

@@ -255,6 +255,7 @@ def _small(parts: _Parts) -> Plan:
         load.mail + load.web + load.proxy + load.database,
         parts.websocket_bytes + parts.session_bytes + GIB + 16 * _CONNECTIONS_PER_WORKER * units.memory.backend_bytes,
         _disk(demand, units),
+        demand.websockets,
     )
     everything = parts.sizer.group("everything", need, most=1, roles="all", workers=workers)
     return _finished("small", parts, (everything,), (everything,), {})
@@ -263,7 +264,8 @@ def _small(parts: _Parts) -> Plan:
 def _medium(parts: _Parts) -> Plan:
     """Two or more equal nodes behind a balancer, PostgreSQL with a replica, Redis between the nodes."""
     demand, units, load = parts.demand, parts.units, parts.load
-    need = Need(load.mail + load.web + load.proxy, parts.websocket_bytes + parts.session_bytes)
+    memory = parts.websocket_bytes + parts.session_bytes
+    need = Need(load.mail + load.web + load.proxy, memory, websockets=demand.websockets)
     nodes = parts.sizer.group("nodes", need, least=2, roles="all", workers=_a_core_each)
     database = _databases(demand, units, load.database, _open(nodes) + _ADMINISTRATION)
     return _finished(

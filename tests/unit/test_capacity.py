@@ -132,3 +132,13 @@ def test_the_command_says_what_to_give_when_nothing_is_given() -> None:
     shown = CliRunner().invoke(app, ["plan"])
     assert shown.exit_code == 2
     assert "--users" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [("--websockets=50000", "small"), ("--websockets=500000", "medium"), ("--requests-per-second=200000", "medium")],
+)
+def test_rates_alone_lead_to_the_first_size_that_carries_them(asked: str, size: str) -> None:
+    shown = CliRunner().invoke(app, ["plan", asked])
+    assert shown.exit_code == 0, shown.output
+    assert f"{size} <" in shown.output
