@@ -17,11 +17,9 @@ from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 
 SWEEP_EVERY: Final = 1.0  # s
-SWEEP_BATCH: Final = 100  # mailboxes in one statement
-_REST: Final = 2.0  # times as long as a statement took, before the next
+SWEEP_BATCH: Final = 500  # mailboxes in one statement
 UPKEEP_EVERY: Final = 30.0  # s, for partitions and orphans
 _ORPHAN_AGE: Final = timedelta(minutes=5)  # past its end; the sweep of its mailbox has surely been by
-_ORPHAN_BATCH: Final = 500  # inboxes in one statement
 
 
 class Retention:
@@ -44,21 +42,15 @@ class Retention:
         ]
 
     async def sweep(self) -> None:
-        """End every mailbox whose time is over. Thousands may end in one second, and none of them can be opened or
-        written to any more: so those who read and write come first.
-        """
-        clock = asyncio.get_running_loop().time
-        while True:
-            began = clock()
-            if await self._mailboxes.sweep(SWEEP_BATCH) < SWEEP_BATCH:
-                return
-            await asyncio.sleep(_REST * (clock() - began))
+        """End every mailbox whose time is over."""
+        while await self._mailboxes.sweep(SWEEP_BATCH) == SWEEP_BATCH:
+            await asyncio.sleep(0)
 
     async def upkeep(self) -> None:
         """Partitions ahead and past, and inboxes whose mailbox never came to be."""
         now = self._clock()
         await self._partitions.ahead(now, self._config.mailbox_max_ttl)
-        await self._messages.delete_orphans(now - _ORPHAN_AGE, _ORPHAN_BATCH)
+        await self._messages.delete_orphans(now - _ORPHAN_AGE, SWEEP_BATCH)
         await self._partitions.drop_expired(now)
 
     async def close(self) -> None:
