@@ -208,8 +208,8 @@ class Shard:
 
     def _build_stores(self, pools: Pools) -> None:
         self._mailbox_store = MailboxStore(pools.mailboxes)
-        self._message_store = MessageStore(pools.messages, now)
         self._partitions = Partitions(pools.messages, self._config.partition_interval)
+        self._message_store = MessageStore(pools.messages, now, pools.pages, self._partitions.count)
 
     def _channel(self) -> Channel:
         worker = self._context.column

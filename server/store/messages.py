@@ -27,6 +27,7 @@ Span = tuple[datetime, datetime]
 
 _LAST = 1 << 62
 _MAX_BODY = 256 << 20  # bytes a stored body may unpack to; far above any accepted message
+PLANNED_ONCE_MAX = 200  # partitions that a list's statement may lock
 ENDS_MAX = 1_000  # moments that a statement is told of one by one
 _NO_TAG = "00000000-0000-0000-0000-000000000000"  # the nil UUID (RFC 9562 section 5.9), which no tag has
 
@@ -67,8 +68,16 @@ def like(text: str) -> str:
 class MessageStore:
     """Every method raises Refused mailbox_not_found when the inbox is gone, Unavailable in trouble."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        pages: Database | None = None,
+        partitions: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """``pages``: where lists are asked for while there are not more than PLANNED_ONCE_MAX ``partitions``."""
         self._database, self._clock = database, clock
+        self._planned_once, self._partitions = pages or database, partitions
         self._unpack = zstandard.ZstdDecompressor().decompress
         # apart, because a span without an end has many partitions, which all of a statement would be planned for
         self._ending, self._endless = (Together(what, self._pages) for what in ("page", "endless page"))
@@ -116,7 +125,9 @@ class MessageStore:
         ids_, before = [one.mailbox_id for one in asked], [one.before for one in asked]
         limits, offsets = [one.limit for one in asked], [one.offset for one in asked]
         least, most = min(one.span[0] for one in asked), max(one.span[1] for one in asked)
-        found = await self._database.read(ids_, SQL.message_pages, ids_, before, limits, offsets, least, most)
+        few = self._partitions() <= PLANNED_ONCE_MAX
+        database = self._planned_once if few else self._database
+        found = await database.read(ids_, SQL.message_pages, ids_, before, limits, offsets, least, most)
         pages: list[list[asyncpg.Record]] = [[] for _ in asked]
         for row in found:
             pages[row["n"] - 1].append(row)

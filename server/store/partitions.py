@@ -77,6 +77,10 @@ class Partitions:
         self._interval = timedelta(seconds=interval)
         self._known: set[Range] = set()
 
+    def count(self) -> int:
+        """How many there are as far as this worker knows."""
+        return len(self._known)
+
     def covered(self, drop_after: datetime, received: datetime) -> bool:
         """Whether a row with these times has a partition as far as this worker knows."""
         if drop_after == FOREVER:

@@ -21,6 +21,7 @@ from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
 from server.store import letters
 from server.store.lending import Connection, Lender, Loan, Pool
+from server.store.together import LANES
 
 __all__ = [
     "DOMAINS",
@@ -138,14 +139,18 @@ class Pools:
     """The three domains' databases. Domains whose DSN is the same share one pool.
 
     ``arrivals`` is the messages domain again, over a connection for arriving mail alone: its one large statement is
-    planned once and for all there, which halves what it costs the server. Elsewhere PostgreSQL plans for the values at
-    hand, without which a read would lock every partition there is.
+    planned once and for all there, which halves what it costs the server. ``pages`` is the same for lists: planning one
+    over sixty partitions costs four times what it then takes. Such a plan locks every partition each time, so it is for
+    a statement that comes often, over few connections, while partitions are not too many (messages.py). Elsewhere
+    PostgreSQL plans for the values at hand.
     """
 
-    def __init__(self, databases: dict[Domain, Database], arrivals: Database, lifetime: float, idle: float) -> None:
+    def __init__(
+        self, databases: dict[Domain, Database], arrivals: Database, pages: Database, lifetime: float, idle: float
+    ) -> None:
         self.users, self.mailboxes, self.messages = (databases[domain] for domain in DOMAINS)
-        self.arrivals = arrivals
-        self._lenders = list({id(db.lender): db.lender for db in (*databases.values(), arrivals)}.values())
+        self.arrivals, self.pages = arrivals, pages
+        self._lenders = list({id(db.lender): db.lender for db in (*databases.values(), arrivals, pages)}.values())
         self._keeping = [asyncio.create_task(self._renew(lifetime)), asyncio.create_task(self._rest(idle))]
 
     @classmethod
@@ -158,10 +163,19 @@ class Pools:
         with translated():
             for dsn in dict.fromkeys(dsns.values()):
                 opened[dsn] = Lender(await asyncio.wait_for(_pool(dsn, config, idle, most), 10))
-            planned_once = await asyncio.wait_for(_pool(dsns["messages"], config, 1, 1, _PLANNED_ONCE), 10)
+            planned_once = [
+                Lender(await asyncio.wait_for(_pool(dsns["messages"], config, 1, most, _PLANNED_ONCE), 10))
+                for most in (1, LANES)[: 1 + _for_pages(config)]
+            ]
         databases = {domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}
-        arrivals = Database(Lender(planned_once))
-        return cls(databases, arrivals, config.database_max_lifetime, config.database_max_idle_time)
+        arrivals, *pages = [Database(lender, copies("messages")) for lender in planned_once]
+        return cls(
+            databases,
+            arrivals,
+            (*pages, databases["messages"])[0],
+            config.database_max_lifetime,
+            config.database_max_idle_time,
+        )
 
     async def _renew(self, lifetime: float) -> None:
         """Once in ``lifetime`` each pool replaces its connections as they are borrowed: what a session gathers in the
@@ -197,9 +211,17 @@ class Pools:
 
 def share(config: Config) -> int:
     """Connections of one worker to one server."""
-    return max(2, (config.database_max_open // config.workers - 1) // len({config.dsn(domain) for domain in DOMAINS}))
+    own = 1 + LANES * _for_pages(config)
+    most = config.database_max_open // config.workers - own
+    return max(2, most // len({config.dsn(domain) for domain in DOMAINS}))
 
 
+def _for_pages(config: Config) -> bool:
+    """Whether there are connections to spare for lists."""
+    return config.database_max_open // config.workers >= _MANY
+
+
+_MANY: Final = 8  # connections of a worker
 _PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}
 
 

@@ -20,7 +20,7 @@ async def test_no_connection_outlives_its_setting(settings: Config) -> None:
     short = {"TEMPMAIL_DATABASE_DSN": settings.dsn("messages"), "TEMPMAIL_DATABASE_CONN_MAX_LIFETIME": "100ms"}
     pools = await Pools.open(configuration.load(short))
     try:
-        for database in (pools.messages, pools.arrivals):
+        for database in (pools.messages, pools.arrivals, pools.pages):
             first = await backend(database)
             async with asyncio.timeout(20):
                 while await backend(database) == first:
@@ -33,7 +33,7 @@ async def test_what_is_under_way_ends_on_the_connection_it_began_on(settings: Co
     short = {"TEMPMAIL_DATABASE_DSN": settings.dsn("messages"), "TEMPMAIL_DATABASE_CONN_MAX_LIFETIME": "50ms"}
     pools = await Pools.open(configuration.load(short))
     try:
-        for database in (pools.messages, pools.arrivals):
+        for database in (pools.messages, pools.arrivals, pools.pages):
             async with database.connection() as connection, connection.transaction():
                 first = await connection.fetchval("SELECT pg_backend_pid()")
                 await asyncio.sleep(0.3)

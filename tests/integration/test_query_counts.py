@@ -246,6 +246,7 @@ class Counted:
         self._shard, self._pools = shard, shard._pools
         await self._listen(shard._pools.users.lender)
         await self._listen(shard._pools.arrivals.lender)
+        await self._listen(shard._pools.pages.lender)
         return f"http://127.0.0.1:{sockets.http.getsockname()[1]}"
 
     async def _listen(self, lender: Lender) -> None:
