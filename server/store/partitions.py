@@ -13,9 +13,11 @@ TABLE ... PARTITION OF does not.
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from server.log import event
@@ -199,5 +201,8 @@ async def _finish_detached(connection: Connection) -> None:
     )
     for row in rows:
         if row["parent"]:
-            await connection.execute(f"ALTER TABLE {row['parent']} DETACH PARTITION messages.{row['relname']} FINALIZE")
+            with suppress(asyncpg.UndefinedTableError):  # a detach whose sender had gone was still at it, and has ended
+                await connection.execute(
+                    f"ALTER TABLE {row['parent']} DETACH PARTITION messages.{row['relname']} FINALIZE"
+                )
         await connection.execute(f"DROP TABLE messages.{row['relname']}")

@@ -44,7 +44,15 @@ _LOOK: Final = 5.0  # seconds from one look for connections that nobody needs at
 ERRORS = Counter("tempmail_errors_total", "Failures of our own, by kind and part.", ("type", "component"))
 CONNECTIONS = Gauge("tempmail_database_connections", "Open database connections.")
 
-TROUBLE: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, EOFError)
+# A server's last words to an idle connection leave it in a state that asyncpg calls its own fault, until it is closed.
+TROUBLE: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+    EOFError,
+)
 
 
 @contextmanager

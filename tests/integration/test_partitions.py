@@ -108,7 +108,7 @@ async def test_all_mail_of_an_account_is_looked_for_where_its_mailboxes_end(pool
         now(),
         last,
         *[None] * 4,
-        ["text"],
+        *[[]] * 3,
         ["%a%"],
         [False],
         50,
