@@ -7,6 +7,7 @@ own. Must not know: how anything was measured.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -251,6 +252,12 @@ def _head(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def _names(name: str) -> Iterator[str]:
+    """Two files of one scenario have plots of one name."""
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
+
+
 def write_page(files: Sequence[Path], page: Path) -> int:
     """Write the page, and its plots into a folder of its name; how many sections it has. PageError."""
     sections = [_section(document) for document in newest(files)]
@@ -261,9 +268,10 @@ def write_page(files: Sequence[Path], page: Path) -> int:
     lines = _head(max((section.document for section in sections), key=lambda document: str(document["finished"])))
     for section in sections:
         lines += section.lines
-        for name, svg in section.plots.items():
-            (plots / name).write_text(svg)
-            lines += ["", f"![{name.removesuffix('.svg')}]({plots.name}/{name})"]
+        for named, svg in section.plots.items():
+            name = next(name for name in _names(named.removesuffix(".svg")) if not (plots / f"{name}.svg").exists())
+            (plots / f"{name}.svg").write_text(svg)
+            lines += ["", f"![{name}]({plots.name}/{name}.svg)"]
         lines.append("")
     page.write_text("\n".join(lines).rstrip() + "\n")
     return len(sections)

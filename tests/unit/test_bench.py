@@ -332,6 +332,15 @@ def test_page_shows_every_file_it_is_given_with_its_plots(tmp_path: Path) -> Non
         assert ElementTree.parse(tmp_path / "page" / name).getroot().tag.endswith("svg")
 
 
+def test_page_keeps_the_plots_of_two_files_of_one_scenario_apart(tmp_path: Path) -> None:
+    rates = (7000.0, 1800.0)
+    files = [_result(tmp_path / f"{rate}.json", "2026-01-01T00:00:00Z", kept=rate) for rate in rates]
+    write_page(files, tmp_path / "page.md")
+    for name, shown in (("smtp-kept-rates.svg", "7,000"), ("smtp-kept-rates-2.svg", "1,800")):
+        assert f"page/{name}" in (tmp_path / "page.md").read_text()
+        assert shown in (tmp_path / "page" / name).read_text()
+
+
 def test_page_refuses_what_is_no_result(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"scenario": "smtp"}')
     with pytest.raises(PageError, match=r"x\.json"):
