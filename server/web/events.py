@@ -213,10 +213,11 @@ EXTRACT: Final = Choice("extract", "only a message with such a thing, which is g
 async def events(call: Call) -> web.StreamResponse:
     """Last-Event-ID is what browsers send when they come back; ``after`` serves a first visit and other clients."""
     after = _seen(call)
-    if after is not None:
-        newest = (await call.parts.mailboxes.counts(call.mailbox)).next_seq - 1
-        if after > newest:
-            raise Refused("field_invalid", f"the mailbox has reached {newest}", field="Last-Event-ID")
+    newest = (await call.parts.mailboxes.counts(call.mailbox)).next_seq - 1
+    if after is None:
+        after = newest  # the client counts from our head on, and the hub looks only after it
+    elif after > newest:
+        raise Refused("field_invalid", f"the mailbox has reached {newest}", field="Last-Event-ID")
     response, transport = None, call.request.transport
     try:
         async with call.parts.streams.place(call.client):
