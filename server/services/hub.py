@@ -159,7 +159,7 @@ class Hub:
     async def poll(self) -> None:
         """Do without hints: ask where all watched mailboxes stand. For while the bus is down, and once when it is back.
 
-        A mailbox the store no longer knows has its watchers' right checked. Failure: counted; the next poll asks again.
+        A mailbox the store no longer knows is over. Failure: counted; the next poll asks again.
         """
         watched = list(self._watched)
         for start in range(0, len(watched), MAILBOXES_A_CALL):
@@ -171,8 +171,8 @@ class Hub:
                 return
             self.on_hints(Hint(Kind.MAIL, mailbox, next_seq - 1) for mailbox, next_seq in known.items())
             for mailbox in chunk:
-                if mailbox not in known:
-                    _doubt(self._watched.get(mailbox, ()))
+                if mailbox not in known and mailbox in self._watched:
+                    self._expire(self._watched[mailbox])
 
     async def close(self) -> None:
         """Stop asking the store. Subscriptions stay as they are; their connections are closed elsewhere."""
@@ -268,9 +268,10 @@ class Hub:
         frame, now = frames.new_mail(row), time.time()
         for watcher in watchers:
             live = row.seq > watcher.replay_to
-            if watcher.over(now):
+            if watcher.doubted or watcher.over(now):
                 watcher.held = True
-                watcher.outlet.doubt(watcher)
+                if not watcher.doubted:
+                    watcher.outlet.doubt(watcher)
             elif watcher.outlet.push(frame, row.received_at if live else None):
                 watcher.last_seq = row.seq
             else:
@@ -307,6 +308,7 @@ class Hub:
 
 def _doubt(watchers: Iterable[Subscription]) -> None:
     for watcher in list(watchers):
+        watcher.doubted = True
         watcher.outlet.doubt(watcher)
 
 

@@ -56,12 +56,13 @@ class Waiting:
         """The bell also rings when the hub has placed the watch: what came between the first look and that is found."""
         while True:
             await bell.rung()
-            if bell.doubted:
+            while bell.doubted:
+                bell.doubted = False
                 search.mailbox = await reopen()
-                watch.expires_at, bell.doubted = _end(search.mailbox), False
-                self._hub.release([watch])
-            elif not watch.live:
+                watch.expires_at, watch.doubted = _end(search.mailbox), bell.doubted
+            if not watch.live:
                 raise Refused("mailbox_not_found")
+            self._hub.release([watch])
             found = await search.later(search.reached)
             if found is not None:
                 return found

@@ -180,6 +180,8 @@ class EventStream:
         try:
             mailbox = await self._reopen()
         except Refused as refused:
+            if self._ended:  # the hub has said why, meanwhile
+                return
             mailbox_id, over = self._watch.mailbox_id, self._watch.expires_at <= now
             self.tell(frames.mailbox_expired(mailbox_id) if over else frames.unsubscribed(mailbox_id, refused.word))
             self._leave()
@@ -187,6 +189,7 @@ class EventStream:
             self._watch.checked_at = 0.0
         else:
             self._watch.checked_at, self._watch.expires_at = now, _end(mailbox)
+            self._watch.doubted = self._doubted
             self._hub.release([self._watch])
 
 

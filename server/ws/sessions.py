@@ -170,6 +170,7 @@ class Sessions:
             subscription.checked_at = 0.0
         else:
             subscription.checked_at, subscription.expires_at = checked_at, expiry(mailbox)
+            subscription.doubted = subscription in self._doubted  # again, while it was looked up
             self.hub.release([subscription])
 
     def _revoke(self, subscription: Subscription, word: str) -> None:

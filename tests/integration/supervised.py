@@ -55,6 +55,8 @@ async def serve(context: WorkerContext) -> None:
         context.heartbeat()
         await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=0.1)
     server.close()
+    for _ in range(3):  # what was accepted in this turn of the loop gets its task in the next ones
+        await asyncio.sleep(0)
     while open_connections:
         await asyncio.wait(open_connections)
 

@@ -404,6 +404,7 @@ async def test_a_rotated_token_ends_the_subscription(place: Place, notice: str) 
         place.token = "other"
         if notice == "hint":
             place.hub.on_hints([Hint(Kind.ADDRESS, box)])
+            place.hub.feed([place.commit(box)])  # not for the old token
         else:
             place.only()._subscriptions[0].checked_at -= RECHECK_INTERVAL
             place.later(0)
