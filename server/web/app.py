@@ -181,11 +181,12 @@ def _logger() -> logging.Logger:
 class Serving:
     """A running HTTP server. ``port`` is 0 on a unix socket."""
 
-    def __init__(self, runner: web.ServerRunner, port: int, hot: Hot, drain: float) -> None:
-        self._runner, self.port, self._hot, self._drain = runner, port, hot, drain
+    def __init__(self, runner: web.ServerRunner, site: web.BaseSite, port: int, hot: Hot, drain: float) -> None:
+        self._runner, self._site, self.port, self._hot, self._drain = runner, site, port, hot, drain
 
     async def close(self) -> None:
         """Stop accepting, let requests in progress finish until the drain deadline, close every connection."""
+        await self._site.stop()
         await self._hot.drain(self._drain)
         await self._runner.cleanup()
 
@@ -223,5 +224,6 @@ async def serve(api: Api, sock: socket.socket, drain: float) -> Serving:
     if sock.family != socket.AF_UNIX:
         port = sock.getsockname()[1]
         _inherited(sock)
-    await web.SockSite(runner, sock, backlog=_BACKLOG).start()
-    return Serving(runner, port, api.hot, drain)
+    site = web.SockSite(runner, sock, backlog=_BACKLOG)
+    await site.start()
+    return Serving(runner, site, port, api.hot, drain)

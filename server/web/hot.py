@@ -38,6 +38,8 @@ HEAD_BYTES: Final = 2_048  # longer ones are not remembered
 PASS_EVERY: Final = 30.0  # s; then one request goes to aiohttp, whose keep-alive clock would otherwise run out
 BURST_BYTES: Final = 1 << 16  # of answers to heads that came at once; then aiohttp's back-pressure holds
 HELD_BYTES: Final = 1 << 16  # of what came while an answer is made anew; then nothing more is read
+FIRST_REQUEST: Final = 1.0  # s that a connection which has just come has for its first request while we stop
+_LOOK: Final = 0.01  # s
 
 # Whatever could make bytes after the head part of the request, change the connection, or ask for less than the whole;
 # and line ends that parsers understand differently: a bare LF, a folded line (RFC 9112 sections 2.2 and 5.2).
@@ -93,6 +95,7 @@ class Hot:
         self._hits = Tally(_hits)
         self._making: set[asyncio.Task[bytes]] = set()
         self._draining = False
+        self.silent: set[Front] = set()  # connections that have not said anything yet
 
     def answer(self, head: bytes, client: str | None, now: float) -> bytes | None:
         """The whole answer to ``head`` if it is known, valid and allowed. ``client`` None: the head itself says who.
@@ -127,8 +130,14 @@ class Hot:
         return True
 
     async def drain(self, seconds: float) -> None:
-        """Let what is being made be answered; from now on nothing else is."""
+        """Nobody is let in any more. Hear those out who have just come, whose first request is on its way, and let what
+        is being made be answered; from now on nothing else is.
+        """
         self._draining = True
+        until = time.monotonic() + FIRST_REQUEST
+        await asyncio.sleep(_LOOK)  # who was accepted a moment ago is not in ``silent`` yet
+        while self.silent and time.monotonic() < until:
+            await asyncio.sleep(_LOOK)
         if self._making:
             await asyncio.wait(self._making, timeout=seconds)
 
@@ -210,6 +219,7 @@ class Front(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its bases
         self._write = self._transport.write
+        self._hot.silent.add(self)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -274,6 +284,7 @@ class Front(asyncio.Protocol):
 
     def _pass(self, data: bytes, now: float) -> None:
         self._until, self._passed = 0.0, now
+        self._hot.silent.discard(self)
         if not self._passing:
             heads = _heads_in(data)
             self._passing = not heads
@@ -333,6 +344,7 @@ class Front(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._give_up()
+        self._hot.silent.discard(self)
         self._inner.connection_lost(exc)
 
     def _give_up(self) -> None:
