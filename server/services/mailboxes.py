@@ -69,6 +69,7 @@ class MailboxService:
         self._partitions, self._limits, self._domains, self._local = partitions, limits, domains, local
         self._coherence, self._outbox, self._clock = coherence, outbox, clock
         self._records: OrderedDict[str, tuple[Ticket, Mailbox]] = OrderedDict()
+        self._ids: dict[str, str] = {}  # of those records, by address
 
     def adopt(self, config: Config) -> None:
         """Settings have changed."""
@@ -210,10 +211,22 @@ class MailboxService:
         if mailbox is None or not right(mailbox):
             return None
         if remember and self._local.settled(ticket):
-            self._records[mailbox_id] = (ticket, mailbox)
-            if len(self._records) > MAX_RECORDS:
-                self._records.popitem(last=False)
+            self._remember(ticket, mailbox)
         return mailbox
+
+    def _remember(self, ticket: Ticket, mailbox: Mailbox) -> None:
+        self._records[mailbox.id] = (ticket, mailbox)
+        self._ids[mailbox.address] = mailbox.id
+        if len(self._records) > MAX_RECORDS:
+            mailbox_id, (_, oldest) = self._records.popitem(last=False)
+            if self._ids.get(oldest.address) == mailbox_id:  # a later mailbox may have the address
+                del self._ids[oldest.address]
+
+    def at(self, address: str) -> Mailbox | None:
+        """The living mailbox with this address of its own, if its record is remembered; None says nothing."""
+        mailbox_id = self._ids.get(address)
+        known = self._remembered(mailbox_id) if mailbox_id is not None else None
+        return known if known is not None and not known.expired(self._clock()) else None
 
     async def delete(self, mailbox: Mailbox) -> None:
         """Its mail can be reached no more, and is off the disk within one partition interval."""

@@ -5,7 +5,8 @@ Lives here: the answer to RCPT. Must not know: SMTP, or how mail is stored, or h
 What is kept stands under the address as it was given (``box+tag@domain``) and holds while the set of domains, and the
 generation of the address it leads to, are those it was found under.
 
-Cost: a hit is two dictionary look-ups and two slices of shared memory; a miss is one query to the primary.
+Cost: a hit is two dictionary look-ups and two slices of shared memory; a miss is one query to the primary, unless the
+mailbox's record is remembered here anyway, because somebody reads it.
 """
 
 import time
@@ -32,6 +33,9 @@ MAX_ROUTES: Final = 100_000
 Provide = Callable[[Target], Awaitable[bool]]
 """Makes the mailbox a target means, if mail to it makes one. Refused mailbox_full when there is no room for it."""
 
+Recall = Callable[[str], Mailbox | None]
+"""The living mailbox with this address of its own, if this worker knows one just now."""
+
 
 class _Route(NamedTuple):
     served: ServedSet
@@ -50,17 +54,18 @@ class Routes:
         domains: ServedDomains,
         rules: Rules,
         provide: Provide,
+        recall: Recall,
         clock: Callable[[], datetime],
     ) -> None:
         self._store, self._local, self._domains, self._clock = store, local, domains, clock
-        self._rules, self._provide = rules, provide
+        self._rules, self._provide, self._recall = rules, provide, recall
         self._routes: OrderedDict[str, _Route] = OrderedDict()
         self._full: dict[str, tuple[Ticket, float]] = {}
 
     def route(self, address: str) -> Recipient | None:
         """The recipient if memory knows one that takes mail now; None says nothing."""
         served = self._domains.known()
-        known = self._known(address, served) if served is not None else None
+        known = (self._known(address, served) or self._recalled(address, served)) if served is not None else None
         if known is None or known.recipient is None or self._is_full(known.recipient.mailbox_id):
             return None
         return known.recipient
@@ -73,6 +78,14 @@ class Routes:
             return route
         del self._routes[address]
         return None
+
+    def _recalled(self, address: str, served: ServedSet) -> _Route | None:
+        target = self._rules.target(address, served)
+        if target is None:
+            return None
+        ticket = self._local.ticket(keys.address(target.address))
+        mailbox = self._recall(target.address)  # after the ticket: what ends it from here on ends the ticket too
+        return None if mailbox is None else self._keep(address, target, served, ticket, mailbox)
 
     async def resolve(self, address: str) -> Recipient:
         """Refused domain_not_allowed, mailbox_not_found, mailbox_full; Unavailable."""
@@ -91,12 +104,15 @@ class Routes:
         ticket, mailbox = await self._find(target)
         if mailbox is None and (target.role or target.domain.mode == "catch_all") and await self._provide(target):
             ticket, mailbox = await self._find(target)
-        now = self._clock()
+        return self._keep(address, target, served, ticket, mailbox)
+
+    def _keep(self, address: str, target: Target, served: ServedSet, ticket: Ticket, mailbox: Mailbox | None) -> _Route:
+        """What is known of an address, remembered unless a write was under way when the ticket was taken."""
         if mailbox is None:
             route = _Route(served, ticket, time.monotonic() + UNKNOWN_FOR, None)
         else:
             most = KNOWN_FOR if mailbox.address == target.address else ALIAS_KNOWN_FOR
-            life = min(most, (mailbox.expires_at - now).total_seconds()) if mailbox.expires_at else most
+            life = min(most, (mailbox.expires_at - self._clock()).total_seconds()) if mailbox.expires_at else most
             route = _Route(served, ticket, time.monotonic() + life, Recipient(address, mailbox.id))
         if self._local.settled(ticket):
             self._routes[address] = route

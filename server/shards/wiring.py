@@ -138,7 +138,7 @@ class Shard:
         self._administration_store = AdministrationStore(pools)
         self._settings = Settings(config, self._administration_store, self._public, local, coherence, now)
         rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
-        routes = Routes(self._mailbox_store, local, self._served, rules, self._provide, now)
+        routes = Routes(self._mailbox_store, local, self._served, rules, self._provide, self._recall, now)
         self._ingest = Ingest(
             pools.arrivals,
             self._partitions,
@@ -193,6 +193,9 @@ class Shard:
     async def _provide(self, target: Target) -> bool:
         """Mail came for a mailbox that is not there."""
         return await self._provision.provide(target)
+
+    def _recall(self, address: str) -> Mailbox | None:
+        return self._mailboxes.at(address)
 
     async def _check_schema(self) -> None:
         migrate.require(await self._lacking())

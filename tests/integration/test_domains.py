@@ -75,7 +75,9 @@ class Worker:
         )
         provision = Provision(config, self.mailboxes, self.store, UserStore(pools.users).by_id)
         rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
-        self.routes = Routes(MailboxStore(pools.mailboxes), local, self.served, rules, provision.provide, now)
+        self.routes = Routes(
+            MailboxStore(pools.mailboxes), local, self.served, rules, provision.provide, self.mailboxes.at, now
+        )
 
     async def leads(self, address: str) -> str:
         """The mailbox an address leads to, asked as RCPT does, or the word it is refused with."""
@@ -590,3 +592,18 @@ def test_a_domain_above_is_found_label_by_label() -> None:
     assert served.above("a.deep.temp.mail") == ("a", Served("deep.temp.mail"))
     for name in ("temp.mail", "mail", "xtemp.mail", "temp.mail.x", ""):
         assert served.above(name) is None
+
+
+async def test_mail_for_a_mailbox_that_is_read_here_is_routed_without_a_query(host: Host) -> None:
+    """And no longer once another worker has ended it, though nothing but its generations says so."""
+    made = await host.two.mailboxes.establish("read", "temp.mail", HOUR, 0)
+    assert await host.one.served.current() is not None
+    assert host.one.routes.route("read@temp.mail") is None
+    await host.one.mailboxes.authorise(made.mailbox.id, made.token)
+    for address in ("read@temp.mail", "read+tag@temp.mail"):
+        recipient = host.one.routes.route(address)
+        assert recipient is not None
+        assert (recipient.mailbox_id, recipient.address) == (made.mailbox.id, address)
+    await host.two.mailboxes.delete(made.mailbox)
+    assert host.one.routes.route("read@temp.mail") is None
+    assert await host.one.leads("read@temp.mail") == "mailbox_not_found"

@@ -42,7 +42,7 @@ class Bench:
         self.coherence = Coherence(self.generations, Writer(self.generations, 0), self.told.extend, uncertain=0.5)
         served = ServedDomains(DomainStore(pools.mailboxes), self.local, ["temp.mail"], ttl=60)
         rules = Rules(plus=True, subdomains=False, administrator="postmaster@temp.mail")
-        self.routes = Routes(self.mailboxes, self.local, served, rules, self.provide, now)
+        self.routes = Routes(self.mailboxes, self.local, served, rules, self.provide, lambda _: None, now)
         self.ingest = Ingest(
             pools.arrivals,
             Partitions(pools.messages, 3600),

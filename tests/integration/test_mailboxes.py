@@ -15,6 +15,7 @@ from server.model import ids
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import FOREVER
+from server.services import mailboxes as mailboxes_module
 from server.services.coherence import Coherence
 from server.services.domains import ServedDomains
 from server.services.limits import RateLimits
@@ -206,3 +207,32 @@ async def test_mail_of_a_mailbox_without_an_end_is_off_the_disk_with_it(host: Ho
     await host.services[0].delete(made.mailbox)
     assert len(await host.pools.messages.fetch("SELECT 1 FROM messages.messages")) == 1
     assert [row["refs"] for row in await host.pools.messages.fetch("SELECT refs FROM messages.bodies")] == [1]
+
+
+async def test_the_record_known_by_its_address_is_the_living_mailboxs(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RCPT believes it: a mailbox that another worker has ended, or one that had the address before, must not be it."""
+    reader, other = host.services
+    first = await other.establish("often", "temp.mail", timedelta(hours=1), 0)
+    address = first.mailbox.address
+    assert reader.at(address) is None
+    await reader.authorise(first.mailbox.id, first.token)
+    assert reader.at(address) == first.mailbox
+    await other.delete(first.mailbox)
+    assert reader.at(address) is None
+    second = await other.establish("often", "temp.mail", timedelta(minutes=1), 0)
+    assert reader.at(address) is None
+    await reader.authorise(second.mailbox.id, second.token)
+    assert reader.at(address) == second.mailbox
+    monkeypatch.setattr(reader, "_clock", lambda: now() + timedelta(minutes=2))
+    assert reader.at(address) is None
+
+
+async def test_no_more_addresses_are_known_than_records(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes_module, "MAX_RECORDS", 2)
+    reader = host.services[0]
+    made = [await reader.establish(f"box{n}", "temp.mail", timedelta(hours=1), 0) for n in range(4)]
+    for one in made:
+        await reader.authorise(one.mailbox.id, one.token)
+    assert [reader.at(one.mailbox.address) is not None for one in made] == [False, False, True, True]
