@@ -63,7 +63,16 @@ class Cluster:
             **someone,
         )
 
-    def database(self, name: str) -> str:
-        """A new database; answers its DSN."""
-        self.run("createdb", "-h", str(self.folder), "-U", "postgres", name)
-        return f"postgresql://postgres@/{name}?host={self.folder}"
+    def database(self, name: str, owner: str = "postgres") -> str:
+        """A new database; answers its owner's DSN."""
+        self.run("createdb", "-h", str(self.folder), "-U", "postgres", "-O", owner, name)
+        return f"postgresql://{owner}@/{name}?host={self.folder}"
+
+    def user(self, name: str) -> None:
+        """A new user without any privilege."""
+        self.run("createuser", "-h", str(self.folder), "-U", "postgres", name)
+
+    def extend(self, database: str, extension: str) -> None:
+        """Make an extension as the superuser."""
+        do = f"CREATE EXTENSION {extension}"
+        self.run("psql", "-h", str(self.folder), "-U", "postgres", "--quiet", "--dbname", database, "--command", do)

@@ -49,7 +49,9 @@ async def counted(dsn: str) -> dict[str, int]:
 @pytest.mark.timeout(240)
 def test_what_was_dumped_is_restored(tmp_path: Path) -> None:
     with Cluster("backup") as cluster:
-        before, after = cluster.database("before"), cluster.database("after")
+        cluster.user("tempmail")
+        before, after = [cluster.database(name, "tempmail") for name in ("before", "after")]
+        cluster.extend("before", "pg_stat_statements")  # as docs/install.md does: it is not the user's to restore
         run("./tempmail migrate", tmp_path, before)
         server = Server(tmp_path, DATABASE_DSN=before).start()
         try:

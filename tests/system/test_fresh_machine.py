@@ -213,6 +213,7 @@ def test_a_bare_debian_becomes_a_mail_server_by_the_page(root: Path, tmp_path: P
             assert '"status":"ok"' in shown
             assert '"code":"482193"' in shown
             assert "with ESMTPS" in shown
+            host.run("systemctl", "reload", "tempmail")
             host.run("systemctl", "restart", "tempmail")
         assert len(run(host, "administrator").strip()) >= 16  # the password
     finally:
