@@ -22,7 +22,7 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from server.store.embedded import running_dsn
+from server.store.embedded import running_dsn, shared_buffers
 
 ROOT: Final = Path(__file__).parents[2]
 USERS: Final = ("root", "nobody") if os.geteuid() == 0 else (pwd.getpwuid(os.geteuid()).pw_name,)
@@ -305,3 +305,14 @@ def test_stopping_leaves_no_socket_directory(place: Place) -> None:
     supervisor.stop()
     assert not os.path.exists(socket_dir)
     assert running_dsn(place.data) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "buffers"), [("536870912\n", "128MB"), ("8589934592\n", "512MB"), ("1" + 15 * "0", None), ("max\n", None)]
+)
+def test_buffers_follow_the_memory_that_the_container_may_take(tmp_path: Path, limit: str, buffers: str | None) -> None:
+    """A server that takes by the machine what its container may not have is killed for it."""
+    (tmp_path / "memory.max").write_text(limit)
+    unlimited = shared_buffers(tmp_path / "absent")
+    assert shared_buffers(tmp_path / "memory.max") == (buffers or unlimited)
+    assert 128 <= int(unlimited.removesuffix("MB")) <= 1024
