@@ -231,12 +231,14 @@ class Waiting(Protocol):
         after: int | None,
         timeout: float,
         reopen: Callable[[], Awaitable[Mailbox]],
+        until: float,
     ) -> Stored | None:
         """A message that matches: of those that are there the newest, or with ``after`` the oldest whose seq is
         greater; else the first to come within ``timeout`` seconds; None when none does.
 
-        ``reopen`` opens the mailbox again with what opened it first, and is asked when its right may have ended.
-        Refused mailbox_not_found when the mailbox goes meanwhile, and whatever ``reopen`` raises.
+        ``reopen`` opens the mailbox again with what opened it first, and is asked when its right may have ended; that
+        ends by itself at ``until`` (POSIX s, or infinity). Refused mailbox_not_found when the mailbox goes meanwhile,
+        and whatever ``reopen`` raises.
         """
 
 

@@ -116,6 +116,9 @@ class Hub:
             if subscription.held:
                 subscription.held = False
                 self._behind.add(subscription.mailbox_id)
+            if subscription.uncounted:
+                subscription.uncounted = False
+                self._changed.add(subscription.mailbox_id)
         self._wake()
 
     def on_hints(self, hints: Iterable[Hint]) -> None:
@@ -268,10 +271,8 @@ class Hub:
         frame, now = frames.new_mail(row), time.time()
         for watcher in watchers:
             live = row.seq > watcher.replay_to
-            if watcher.doubted or watcher.over(now):
+            if _stopped(watcher, now):
                 watcher.held = True
-                if not watcher.doubted:
-                    watcher.outlet.doubt(watcher)
             elif watcher.outlet.push(frame, row.received_at if live else None):
                 watcher.last_seq = row.seq
             else:
@@ -289,10 +290,15 @@ class Hub:
             FAILURES.add(("counts",))
             self._changed.update(changed)
             raise
+        now = time.time()
         for mailbox, counts in known.items():
             frame = frames.mailbox_update(mailbox, counts)
             for watcher in self._watched.get(mailbox, ()):
-                if watcher.last_seq is not None:
+                if watcher.last_seq is None:
+                    continue
+                if _stopped(watcher, now):
+                    watcher.uncounted = True
+                else:
                     watcher.outlet.tell(frame)
 
     def _expire(self, watchers: Sequence[Subscription]) -> None:
@@ -304,6 +310,14 @@ class Hub:
     def _drop(self, subscription: Subscription) -> None:
         self.unsubscribe(subscription)
         subscription.outlet.ended(subscription)
+
+
+def _stopped(watcher: Subscription, now: float) -> bool:
+    """Whether nothing may be handed on before the right was checked, which is asked for."""
+    if not watcher.doubted and watcher.over(now):
+        watcher.outlet.doubt(watcher)
+        return True
+    return watcher.doubted
 
 
 def _doubt(watchers: Iterable[Subscription]) -> None:

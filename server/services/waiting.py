@@ -33,6 +33,7 @@ class Waiting:
         after: int | None,
         timeout: float,
         reopen: Callable[[], Awaitable[Mailbox]],
+        until: float,
     ) -> Stored | None:
         """See contracts.Waiting."""
         search = _Search(self._messages, mailbox, wanted)
@@ -40,8 +41,10 @@ class Waiting:
         if found is not None or timeout <= 0:
             return found
         bell = _Bell()
-        watch = Subscription(mailbox.id, "", bell, None, _end(mailbox), time.time(), user_id=mailbox.user_id)
+        watch = Subscription(mailbox.id, "", bell, None, _end(mailbox), time.time(), until, user_id=mailbox.user_id)
         self._hub.subscribe(watch)
+        watch.doubted = True  # what happened to the right since it was checked, nobody was told here
+        bell.doubt(watch)
         try:
             async with asyncio.timeout(timeout):
                 return await self._listen(search, bell, watch, reopen)
@@ -56,16 +59,23 @@ class Waiting:
         """The bell also rings when the hub has placed the watch: what came between the first look and that is found."""
         while True:
             await bell.rung()
-            while bell.doubted:
-                bell.doubted = False
-                search.mailbox = await reopen()
-                watch.expires_at, watch.doubted = _end(search.mailbox), bell.doubted
-            if not watch.live:
-                raise Refused("mailbox_not_found")
-            self._hub.release([watch])
+            await self._confirm(search, bell, watch, reopen)
             found = await search.later(search.reached)
+            await self._confirm(search, bell, watch, reopen)  # it may have ended before what was found came
             if found is not None:
                 return found
+
+    async def _confirm(
+        self, search: "_Search", bell: "_Bell", watch: Subscription, reopen: Callable[[], Awaitable[Mailbox]]
+    ) -> None:
+        """Look the right up as often as it is in doubt. Refused when it has ended."""
+        while bell.doubted:
+            bell.doubted = False
+            search.mailbox = await reopen()
+            watch.expires_at, watch.doubted = _end(search.mailbox), bell.doubted
+            self._hub.release([watch])
+        if not watch.live:
+            raise Refused("mailbox_not_found")
 
 
 class _Search:

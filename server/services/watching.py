@@ -58,6 +58,7 @@ class Subscription:
     last_seq: int | None = None  # everything up to here was handed on or is gone; None until the store was asked
     replay_to: int = 0
     held: bool = False
+    uncounted: bool = False  # was not told of changed counters
     doubted: bool = False  # the right may have ended: nothing is handed on before a check that began since
     live: bool = True
 

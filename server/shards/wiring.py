@@ -5,9 +5,10 @@ imports one above it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -17,6 +18,7 @@ from server.bus.channel import CONNECTIONS, Channel
 from server.bus.neighbours import Neighbours
 from server.bus.postgres import PostgresChannel
 from server.bus.redis import RedisChannel
+from server.cache import keys
 from server.cache.generations import Writer
 from server.cache.local import Local
 from server.config import Config
@@ -194,6 +196,9 @@ class Shard:
         """Mail came for a mailbox that is not there."""
         return await self._provision.provide(target)
 
+    def _standing(self, mailbox_id: str) -> Callable[[], bool]:
+        return partial(self._local.stands, self._local.ticket(keys.record(mailbox_id)))
+
     def _recall(self, address: str) -> Mailbox | None:
         return self._mailboxes.at(address)
 
@@ -307,7 +312,7 @@ class Shard:
             self._closing.push_async_callback(self._keys.close)
 
     async def _listen(self) -> None:
-        self._sessions = Sessions(self._config, self._hub, self._open, self._limits.exempt)
+        self._sessions = Sessions(self._config, self._hub, self._open, self._standing, self._limits.exempt)
         self._streams = Streams(self._config.streams_max, self._limits.exempt)
         self._broker = self._connect_queue()
         self._incoming = self._listeners()

@@ -90,7 +90,10 @@ class EventStream:
         self._watch = Subscription(mailbox.id, "", self, after, *right)
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
-        self._starved = self._doubted = self._ended = False
+        self._starved = self._ended = False
+        self._doubted = self._watch.doubted = (
+            True  # the right may have ended since it was checked: nobody was told here
+        )
         self._something = asyncio.Event()
 
     def push(self, frame: bytes, received_at: datetime | None) -> bool:
@@ -278,7 +281,7 @@ async def wait(call: Call) -> Reply:
     wanted = Wanted(SENDER.of(call), SUBJECT.of(call), "code" if extract == "code" else "link" if extract else None)
     after, timeout = AFTER.of(call), TIMEOUT.of(call)
     async with call.parts.streams.place(call.client):
-        coming = call.parts.waiting.first(_watched(call), wanted, after, timeout, call.reopen)
+        coming = call.parts.waiting.first(_watched(call), wanted, after, timeout, call.reopen, _until(call))
         stored = await _while_there(call.request, coming)
     if stored is None:
         return NO_CONTENT

@@ -11,6 +11,7 @@ client takes nothing for WRITE_STALL seconds, or when words about subscriptions 
 import asyncio
 import time
 import traceback
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Literal, Protocol
 
@@ -62,6 +63,9 @@ class Owner(Protocol):
         """The living mailbox, and when the token ends by itself (POSIX s, or infinity). Refused alike for unknown,
         expired and wrong; else Unavailable.
         """
+
+    def standing(self, mailbox_id: str) -> Callable[[], bool]:
+        """Asked later on: is the mailbox's record still what it is now?"""
 
     def recheck(self, subscription: Subscription) -> None:
         """Check its right soon."""
@@ -196,7 +200,7 @@ class Session(Connection):
             self._looking = asyncio.get_running_loop().create_task(self._look_up(said.mailbox_id, token, said.after))
 
     async def _look_up(self, mailbox_id: str, token: str, after: int | None) -> None:
-        checked_at = time.time()
+        checked_at, stands = time.time(), self._owner.standing(mailbox_id)
         try:
             mailbox, until = await self._owner.authorise(mailbox_id, token)
         except Refused as refusal:
@@ -207,7 +211,7 @@ class Session(Connection):
             self.on_fault(error)
         else:
             right = expiry(mailbox), checked_at, until, mailbox.user_id
-            self._begin(Subscription(mailbox.id, token, self, after, *right))
+            self._begin(Subscription(mailbox.id, token, self, after, *right), stands)
         self._looking = None
         if self.open:
             self.go_on()
@@ -218,10 +222,13 @@ class Session(Connection):
                 return subscription
         return None
 
-    def _begin(self, subscription: Subscription) -> None:
+    def _begin(self, subscription: Subscription, stands: Callable[[], bool]) -> None:
         self._forget(self._subscribed(subscription.mailbox_id))
         self._subscriptions += (subscription,)
         self._owner.hub.subscribe(subscription)
+        if not stands():  # it changed while it was looked up, and of that nobody was told here
+            subscription.doubted = True
+            self.doubt(subscription)
 
     def _unsubscribe(self, mailbox_id: str) -> None:
         self._forget(self._subscribed(mailbox_id))

@@ -45,6 +45,9 @@ ACTIVE = Gauge("websocket_connections_active", "WebSocket connections open now."
 Authorise = Callable[[str, str], Awaitable[tuple[Mailbox, float]]]
 """See session.Owner.authorise."""
 
+Standing = Callable[[str], Callable[[], bool]]
+"""See session.Owner.standing."""
+
 
 class Sessions:
     """Every open connection; the ``Owner`` of each. ``exempt`` says which clients have no cap of their own.
@@ -52,8 +55,10 @@ class Sessions:
     Starts nothing until the first one comes, and nothing is left running after the last.
     """
 
-    def __init__(self, config: Config, hub: Watching, authorise: Authorise, exempt: Callable[[str], bool]) -> None:
-        self._config, self.hub, self._authorise = config, hub, authorise
+    def __init__(
+        self, config: Config, hub: Watching, authorise: Authorise, standing: Standing, exempt: Callable[[str], bool]
+    ) -> None:
+        self._config, self.hub, self._authorise, self._standing = config, hub, authorise, standing
         self._room = Room("WebSockets", _affordable(config.websocket_max), exempt)
         self.now = time.monotonic()
         self._wheel: list[set[Session]] = [set() for _ in range(_PLACES)]
@@ -93,6 +98,9 @@ class Sessions:
 
     async def authorise(self, mailbox_id: str, token: str) -> tuple[Mailbox, float]:
         return await self._authorise(mailbox_id, token)
+
+    def standing(self, mailbox_id: str) -> Callable[[], bool]:
+        return self._standing(mailbox_id)
 
     def recheck(self, subscription: Subscription) -> None:
         """Ask soon whether the subscription's token still opens its mailbox. They are asked one at a time."""

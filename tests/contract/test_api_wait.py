@@ -1,11 +1,13 @@
 """Waiting for a message over HTTP, as a test suite uses it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.contract.accounts import register
 from tests.contract.transcript import Answer, ask, inject
 from tests.running import Box, Server
 
@@ -177,3 +179,18 @@ async def test_one_client_cannot_hold_every_place(own_server: Any) -> None:
     assert int(refused.headers["Retry-After"]) >= 1
     await inject(server, box, subject="x")
     assert (await waiting).status == 200
+
+
+async def test_a_wait_does_not_outlive_the_access_token_that_began_it(own_server: Callable[..., Server]) -> None:
+    server = own_server(JWT_ACCESS_EXPIRY="3s", WORKERS="1")
+    account = await register(server)
+    box = await account.mailbox()
+    await inject(server, box, subject="before")
+    path = f"/v1/mailboxes/{box.id}"
+    waiting = asyncio.create_task(account.ask("GET", f"{path}/wait?timeout=60&after=1"))
+    while (await account.ask("GET", path)).status == 200:
+        await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await inject(server, box, subject="not for who waits")
+    ended = await waiting
+    assert (ended.status, ended.error) == (401, "token_expired")

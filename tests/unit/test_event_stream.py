@@ -59,11 +59,38 @@ async def told(hub: Hub, box: str, reopen: Callable[[], Awaitable[Mailbox]], the
     return response.kinds()
 
 
+def opened_once(box: str) -> Callable[[], Awaitable[Mailbox]]:
+    """A right that ends after the look at the stream's beginning."""
+    looks = []
+
+    async def reopen() -> Mailbox:
+        looks.append(box)
+        if len(looks) > 1:
+            raise Refused("mailbox_not_found")
+        return Mailbox(box, "a", "temp.mail", b"", datetime.now(UTC), None)
+
+    return reopen
+
+
+async def test_a_right_that_ended_before_the_stream_began_is_told_nothing(hub: Hub) -> None:
+    box = ids.new()
+    ended = opened_once(box)
+    await ended()
+    response = Response()
+    stream = EventStream(hub, ended, Mailbox(box, "a", "temp.mail", b"", datetime.now(UTC), None), 0, inf)
+    running = asyncio.create_task(stream.run(cast(Any, response), cast(Any, None)))
+    await asyncio.sleep(0)
+    hub.feed([Stored(ids.new(1), box, 1, datetime.now(UTC), "", "", "", "", "", 1, False, Details())])
+    async with asyncio.timeout(10):
+        await running
+    assert "new_mail" not in response.kinds()
+    assert response.kinds()[-1] == "unsubscribed"
+
+
 async def test_mail_behind_the_end_of_a_right_is_not_told(hub: Hub) -> None:
     box = ids.new()
 
-    async def reopen() -> Mailbox:
-        raise Refused("mailbox_not_found")
+    reopen = opened_once(box)
 
     def then() -> None:
         hub.on_hints([Hint(Kind.ADDRESS, box)])
@@ -74,11 +101,15 @@ async def test_mail_behind_the_end_of_a_right_is_not_told(hub: Hub) -> None:
 
 async def test_a_mailbox_that_ends_while_the_right_is_looked_up_is_told_once(hub: Hub) -> None:
     box, looked = ids.new(), asyncio.Event()
+    first = opened_once(box)
 
     async def reopen() -> Mailbox:
-        hub.on_hints([Hint(Kind.EXPIRED, box)])
-        looked.set()
-        raise Refused("mailbox_not_found")
+        try:
+            return await first()
+        except Refused:
+            hub.on_hints([Hint(Kind.EXPIRED, box)])
+            looked.set()
+            raise
 
     kinds = await told(hub, box, reopen, lambda: hub.on_hints([Hint(Kind.ADDRESS, box)]))
     assert looked.is_set()

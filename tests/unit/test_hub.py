@@ -333,6 +333,22 @@ async def test_counters_are_asked_once_for_many_updates(hub: Hub, store: Store) 
     assert client.frames[-1]["data"] == {"mailboxId": box, "unreadCount": 1, "totalCount": 1, "lastActivity": None}
 
 
+async def test_counters_are_not_told_behind_the_end_of_a_right_and_not_forgotten(hub: Hub, store: Store) -> None:
+    box, client = ids.new(), Client(hub)
+    store.commit(box)
+    subscription = client.watch(box)
+    await settle(hub)
+    subscription.right_until = 0.0
+    hub.on_hints([Hint(Kind.UPDATE, box)])
+    await settle(hub)
+    assert client.doubted == [subscription]
+    assert client.kinds() == ["subscribed"]
+    subscription.right_until = FOREVER
+    hub.release([subscription])
+    await settle(hub)
+    assert client.kinds() == ["subscribed", "mailbox_update"]
+
+
 async def test_the_end_of_a_mailbox_ends_its_subscriptions(hub: Hub, store: Store) -> None:
     box, one, two = ids.new(), Client(hub), Client(hub)
     one.watch(box)

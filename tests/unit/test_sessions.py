@@ -47,7 +47,7 @@ class Place:
     def __init__(self, config: Config) -> None:
         self.hub = Hub(self._fetch, self._next_seqs, self._counts)
         self.exempt = True
-        self.sessions = Sessions(config, self.hub, self._authorise, lambda _: self.exempt)
+        self.sessions = Sessions(config, self.hub, self._authorise, self._standing, lambda _: self.exempt)
         self.rows: list[Stored] = []
         self.expires_at: datetime | None = None
         self.token = "right"
@@ -73,6 +73,10 @@ class Place:
         if token != self.token or (self.expires_at is not None and self.expires_at <= datetime.now(UTC)):
             raise Refused("mailbox_not_found")
         return Mailbox(mailbox_id, "a", "temp.mail", b"", datetime.now(UTC), self.expires_at), inf
+
+    def _standing(self, mailbox_id: str) -> Callable[[], bool]:
+        token = self.token
+        return lambda: self.token == token
 
     def commit(self, mailbox_id: str, preview: str = "") -> Stored:
         seq = 1 + sum(row.mailbox_id == mailbox_id for row in self.rows)
@@ -411,6 +415,28 @@ async def test_a_rotated_token_ends_the_subscription(place: Place, notice: str) 
         frame = await heard(ws)
         assert (frame["type"], frame["error"]) == ("unsubscribed", "mailbox_not_found")
     assert place.hub.mailboxes_watched() == []
+
+
+async def test_a_token_rotated_while_it_was_looked_up_is_told_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint of it came before anybody watched here."""
+    box, authorise = ids.new(), place._authorise
+
+    async def rotated(mailbox_id: str, token: str) -> tuple[Mailbox, float]:
+        opened = await authorise(mailbox_id, token)
+        place.token = "other"
+        return opened
+
+    monkeypatch.setattr(place.sessions, "_authorise", rotated)
+    async with place.connect() as ws:
+        await say(ws, type="subscribe", mailboxId=box)
+        await until(lambda: bool(place.hub.mailboxes_watched()))
+        place.hub.feed([place.commit(box)])
+        seen = []
+        while (frame := await heard(ws))["type"] != "unsubscribed":
+            seen.append(frame["type"])
+        assert "new_mail" not in seen
 
 
 async def test_trouble_with_the_database_is_said_and_the_connection_stays(place: Place) -> None:
