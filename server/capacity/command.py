@@ -1,5 +1,6 @@
 """``tempmail plan``: what an operator types and reads. Must not know: the sums."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,9 @@ def plan(
     write: Annotated[
         Path | None, typer.Option(help="Also write the configuration files of the chosen topology into this folder.")
     ] = None,
-    size: Annotated[str, typer.Option(help="small, medium or large; by default the first that carries it.")] = "",
+    size: Annotated[
+        str, typer.Option(help="small, medium or large; by default by the users, or the first that carries the rates.")
+    ] = "",
     units: Annotated[Path, typer.Option(help="Costs of a unit of work (TOML).", exists=True)] = DATA / "units.toml",
     habits: Annotated[Path, typer.Option(help="What users do (TOML).", exists=True)] = DATA / "habits.toml",
     prices: Annotated[Path, typer.Option(help="Machines and prices (TOML).", exists=True)] = DATA / "prices.toml",
@@ -36,6 +39,8 @@ def plan(
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     if not users and mails_per_second is None and requests_per_second is None and websockets is None:
         raise typer.BadParameter("give --users, or a rate such as --mails-per-second 100")
+    if not all(isfinite(rate) for rate in (mails_per_second, requests_per_second, websockets) if rate is not None):
+        raise typer.BadParameter("a rate is a number, such as --mails-per-second 100")
     if size and size not in SIZES:
         raise typer.BadParameter(f"{size!r} is none of {', '.join(SIZES)}", param_hint="--size")
     known = read(habits, Habits)

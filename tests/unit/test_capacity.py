@@ -134,6 +134,12 @@ def test_the_command_says_what_to_give_when_nothing_is_given() -> None:
     assert "--users" in shown.output
 
 
+@pytest.mark.parametrize("rate", ["inf", "nan", "-1"])
+@pytest.mark.parametrize("option", ["--mails-per-second", "--requests-per-second", "--websockets"])
+def test_a_rate_that_is_no_number_is_refused(option: str, rate: str) -> None:
+    assert CliRunner().invoke(app, ["plan", f"{option}={rate}"]).exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("asked", "size"),
     [("--websockets=50000", "small"), ("--websockets=500000", "medium"), ("--requests-per-second=200000", "medium")],
