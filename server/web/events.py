@@ -91,9 +91,8 @@ class EventStream:
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._starved = self._ended = False
-        self._doubted = self._watch.doubted = (
-            True  # the right may have ended since it was checked: nobody was told here
-        )
+        self._watch.doubted = True  # the right may have ended since it was checked, and of that nobody was told here
+        self._doubted = True
         self._something = asyncio.Event()
 
     def push(self, frame: bytes, received_at: datetime | None) -> bool:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from math import inf
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -226,8 +227,10 @@ class Session(Connection):
         self._forget(self._subscribed(subscription.mailbox_id))
         self._subscriptions += (subscription,)
         self._owner.hub.subscribe(subscription)
-        if not stands():  # it changed while it was looked up, and of that nobody was told here
-            subscription.doubted = True
+        if (
+            subscription.right_until < inf or not stands()
+        ):  # an account's may have ended, the mailbox's record has changed
+            subscription.doubted = True  # while it was looked up, and of that nobody was told here
             self.doubt(subscription)
 
     def _unsubscribe(self, mailbox_id: str) -> None:
