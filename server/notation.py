@@ -167,9 +167,17 @@ def durations(value: str) -> tuple[float, ...]:
 
 def networks(value: str) -> tuple[Network, ...]:
     try:
-        return tuple(ipaddress.ip_network(item, strict=False) for item in names(value))
+        return tuple(_plain(ipaddress.ip_network(item, strict=False)) for item in names(value))
     except ValueError as error:
         raise ValueError(f"{error}, such as 10.0.0.0/8 or ::1") from None
+
+
+def _plain(network: Network) -> Network:
+    """IPv4 written as IPv6 (``::ffff:10.0.0.0/104``) is IPv4: that is how clients' addresses are compared."""
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
 
 
 def address(value: str) -> Address:

@@ -10,12 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from server.log import event
 from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.authenticity import Claims, Policy, Proof, Verdict, aligned, claims, policy, verify
+from server.model.client import parse
 from server.model.domain import organisation, to_ascii
 from server.model.errors import Unavailable
 from server.model.message import Envelope, Recipient, Stored
@@ -189,7 +189,6 @@ def _judged(found: Policy, author: str, sender: str, spf: Result, proofs: Sequen
 def _address(text: str) -> IP | None:
     """The client's address, IPv4 where it is one in the dress of IPv6; None where it came over no network."""
     try:
-        ip = ip_address(text.partition("%")[0])
+        return parse(text)
     except ValueError:
         return None
-    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip

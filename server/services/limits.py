@@ -1,8 +1,6 @@
 """How often a client may ask, and how many mailboxes it may make: exact over all workers of the host."""
 
-import ipaddress
-from collections import OrderedDict
-from functools import partial
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -10,7 +8,9 @@ from server.cache.buckets import Buckets, Verdict
 from server.cache.places import Places
 from server.config import Config
 from server.metrics import Counter
+from server.model import client as clients
 from server.model.account import User
+from server.model.client import ClientNetwork
 from server.model.errors import Refused
 
 HITS = Counter("tempmail_rate_limit_hits_total", "Requests counted against a limit.", ("type",))
@@ -59,52 +59,67 @@ class Attempt:
 
 
 class RateLimits:
-    """A client is its address; an IPv6 client its /64, as one subscriber holds. Implements contracts.Limits."""
+    """A client is what ``model/client`` says: its wider networks have limits too. Implements contracts.Limits."""
 
     def __init__(self, config: Config, buckets: Buckets, places: Places) -> None:
         self._buckets, self._places = buckets, places
-        self._subscribers: OrderedDict[str, bytes] = OrderedDict()
+        self._counted = lru_cache(maxsize=_REMEMBERED)(self._networks)
         self.adopt(config)
 
     def adopt(self, config: Config) -> None:
         """Settings have changed."""
         self._config = config
         rate, burst = config.rate_requests_per_minute if config.rate_enabled else 0, config.rate_burst
-        self._request = partial(self._buckets.take, limit=burst, period=60 * burst / rate) if rate else None
+        self._request = _Limit(burst, 60 * burst / rate) if rate else None
 
     def exempt(self, client: str) -> bool:
         """Whether the client's network is free of limits, as is a client on our own unix socket (an empty address)."""
-        return not self._subscriber(client)
+        return not self._counted(client)
 
-    def _subscriber(self, client: str) -> bytes:
-        """What a client's requests are counted under; empty for one that is exempt."""
-        known = self._subscribers.get(client)
-        if known is None:
-            free = not client or any(ipaddress.ip_address(client) in network for network in self._config.rate_exempt)
-            known = self._subscribers[client] = b"" if free else b"r" + _subscriber(client)
-            if len(self._subscribers) > _REMEMBERED:
-                self._subscribers.popitem(last=False)
-        return known
+    def _networks(self, client: str) -> tuple[ClientNetwork, ...]:
+        """The networks that a client is counted under; none where it is exempt."""
+        free = not client or any(clients.parse(client) in network for network in self._config.rate_exempt)
+        return () if free else clients.networks(client)
+
+    def _take(self, kind: bytes, client: str, limit: _Limit, cost: int = 1) -> Verdict | None:
+        """Take from the client's bucket of this kind, and from those of its wider networks; None where it is exempt.
+
+        The answer is about the client's own limit, with what a wider network has left if that is less. One take for an
+        IPv4 client, three for an IPv6 client.
+        """
+        counted = self._counted(client)
+        if not counted:
+            return None
+        (most, period), take = limit, self._buckets.take
+        own = verdict = take(kind + counted[0].prefix, limit=most, period=period, cost=cost)
+        for nth, (prefix, times) in enumerate(counted[1:], 1):
+            if not verdict.allowed:
+                break
+            verdict = take(kind + prefix, limit=most * times, period=period, cost=cost)
+            if not verdict.allowed:
+                for taken, multiple in counted[:nth]:
+                    take(kind + taken, limit=most * multiple, period=period, cost=-cost)
+            if verdict.remaining < own.remaining or not verdict.allowed:
+                own = verdict._replace(limit=most, remaining=min(own.remaining, verdict.remaining))
+        return own
 
     def request(self, client: str) -> Verdict | None:
         """Take one request from the client's minute; None where nothing limits it."""
         if self._request is None:
             return None
-        subscriber = self._subscriber(client)
-        if not subscriber:
-            return None
-        HITS.add(_OF_REQUESTS)
-        verdict = self._request(subscriber)
-        if not verdict.allowed:
-            BLOCKS.add(_OF_REQUESTS)
+        verdict = self._take(b"r", client, self._request)
+        if verdict is not None:
+            HITS.add(_OF_REQUESTS)
+            if not verdict.allowed:
+                BLOCKS.add(_OF_REQUESTS)
         return verdict
 
     def failed_before(self, client: str) -> Verdict | None:
         """What is left of the client's minute, taking nothing; ``allowed`` says whether a request would be."""
-        if self._request is None or self.exempt(client):
-            return None
-        verdict = self._request(self._subscriber(client), cost=0)
-        return verdict if verdict.remaining > 0 else verdict._replace(allowed=False, retry_after=1.0)
+        verdict = self._take(b"r", client, self._request, 0) if self._request is not None else None
+        if verdict is None or verdict.remaining > 0:
+            return verdict
+        return verdict._replace(allowed=False, retry_after=max(verdict.retry_after, 1.0))
 
     def user(self, user: User, client: str) -> Verdict | None:
         """Take one request from the account's minute, which may be spent at once; None where nothing limits it."""
@@ -135,9 +150,9 @@ class RateLimits:
 
     def login(self, client: str) -> Attempt:
         """Count an attempt against the address. Refused rate_limited while it has failed too often."""
-        attempt = Attempt(self._buckets)
-        if not self.exempt(client):
-            attempt.take(b"a" + _subscriber(client), _LOGINS_OF_ADDRESS)
+        attempt, (most, period) = Attempt(self._buckets), _LOGINS_OF_ADDRESS
+        for prefix, times in self._counted(client):
+            attempt.take(b"a" + prefix, _Limit(most * times, period))
         return attempt
 
     def login_as(self, attempt: Attempt, account: str) -> None:
@@ -150,31 +165,26 @@ class RateLimits:
 
     def register(self, client: str) -> None:
         """Take one of the address's registrations. Refused rate_limited."""
-        if self.exempt(client):
-            return
-        limit, period = _REGISTRATIONS
-        verdict = self._buckets.take(b"n" + _subscriber(client), limit=limit, period=period)
-        if not verdict.allowed:
+        verdict = self._take(b"n", client, _REGISTRATIONS)
+        if verdict is not None and not verdict.allowed:
             BLOCKS.add(("register",))
             raise Refused("rate_limited", retry_after=verdict.retry_after)
 
     def any_mailbox(self, client: str) -> None:
         """Take one of the client's mailboxes for the hour, a guest's or an account's. Refused too_many_mailboxes."""
         limit = self._config.rate_create_mailbox if self._config.rate_enabled else 0
-        if not limit or self.exempt(client):
-            return
-        verdict = self._buckets.take(b"h" + _subscriber(client), limit=limit, period=_HOUR)
-        if not verdict.allowed:
+        verdict = self._take(b"h", client, _Limit(limit, _HOUR)) if limit else None
+        if verdict is not None and not verdict.allowed:
             BLOCKS.add(("mailbox",))
             raise Refused("too_many_mailboxes", f"{limit} an hour from here", retry_after=verdict.retry_after)
 
     def create_mailbox(self, client: str) -> None:
         """Take one of the guest's mailboxes for the day. Refused too_many_mailboxes."""
-        if not self._config.mailbox_max_per_ip or self.exempt(client):
+        limit = self._config.mailbox_max_per_ip
+        verdict = self._take(b"m", client, _Limit(limit, _DAY)) if limit else None
+        if verdict is None:
             return
         HITS.add(("mailbox",))
-        limit = self._config.mailbox_max_per_ip
-        verdict = self._buckets.take(b"m" + _subscriber(client), limit=limit, period=_DAY)
         if not verdict.allowed:
             BLOCKS.add(("mailbox",))
             detail = f"a guest may make {limit} mailboxes a day; use one you have, or sign in"
@@ -195,10 +205,3 @@ class RateLimits:
             BLOCKS.add(("search",))
             raise Refused("rate_limited", f"at most {SEARCHES} searches at once", retry_after=1.0)
         return place
-
-
-def _subscriber(client: str) -> bytes:
-    address = ipaddress.ip_address(client)
-    if isinstance(address, ipaddress.IPv6Address):
-        return address.ipv4_mapped.packed if address.ipv4_mapped else address.packed[:8]
-    return address.packed

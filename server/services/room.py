@@ -3,13 +3,13 @@
 Lives here: the rule for whoever lets connections stay. Must not know: what is held.
 """
 
-from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Final
 
+from server.model.client import Holdings
 from server.model.errors import Refused, Unavailable
 
-SHARE: Final = 10  # a client address may hold one in so many of the places
+SHARE: Final = 10  # a client may hold one in so many of the places; its wider networks more, see model/client
 _AGAIN: Final = 5.0  # s after which a client that holds too many may ask again
 
 
@@ -18,8 +18,7 @@ class Room:
 
     def __init__(self, what: str, most: int, exempt: Callable[[str], bool]) -> None:
         self._what, self.most, self._exempt = what, most, exempt
-        self._share = max(1, most // SHARE)
-        self._held: Tally[str] = Tally()
+        self._held = Holdings(max(1, most // SHARE), most)
         self.taken = 0
         self.closed = False  # nobody is let in any more
 
@@ -31,20 +30,16 @@ class Room:
             raise Unavailable(f"no room for more {self._what}")
         if self._exempt(client):
             return ""
-        if self._held[client] >= self._share:
+        if not self._held.fits(client):
             raise Refused("rate_limited", f"too many {self._what} are open from here", retry_after=_AGAIN)
         return client
 
     def take(self, holder: str) -> None:
         """``holder`` is what ``admit`` said, lately."""
         self.taken += 1
-        if holder:
-            self._held[holder] += 1
+        self._held.take(holder)
 
     def give_back(self, holder: str) -> None:
         """The same that ``take`` was given."""
         self.taken -= 1
-        if holder:
-            self._held[holder] -= 1
-            if not self._held[holder]:
-                del self._held[holder]
+        self._held.give_back(holder)

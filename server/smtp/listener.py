@@ -6,12 +6,12 @@ Must not know: what a session says.
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from server.config import Config
+from server.model.client import parse
 from server.services.contracts import Delivery
 from server.smtp import certificate
 from server.smtp.base import configured
@@ -68,10 +68,7 @@ class Listener:
 
     def _trusts(self, peer: str) -> bool:
         """Whether ``peer`` is a proxy of ours; a unix socket's, which has no address, is one by its nature."""
-        address = ipaddress.ip_address(peer.partition("%")[0]) if peer else None
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        return address is None or any(address in network for network in self._config.trusted_proxies)
+        return not peer or any(parse(peer) in network for network in self._config.trusted_proxies)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """One timer for all: setting and moving a timer a session costs more than looking at each once a second."""

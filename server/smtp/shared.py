@@ -5,7 +5,6 @@ Must not know: the protocol's state, or how a listener accepts.
 
 import asyncio
 import functools
-import ipaddress
 import ssl
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
@@ -13,6 +12,7 @@ from typing import Any, Final
 from server import log
 from server.config import Config
 from server.metrics import Counter, Gauge, Tally
+from server.model.client import Holdings, parse
 from server.notation import Network
 from server.services.contracts import Delivery
 from server.smtp import replies
@@ -112,25 +112,21 @@ class Shared:
 
 
 class Seats:
-    """Connection caps: of the worker, and of a client address (an IPv6 client is its /64). Exempt networks have no cap
+    """Connection caps: of the worker, and of a client and its networks (see model/client). Exempt networks have no cap
     of their own and count in the worker's."""
 
     def __init__(self, total: int, per_address: int, exempt: Sequence[Network]) -> None:
-        self._total, self._per_address, self._exempt = total, per_address, exempt
+        self._total, self._exempt = total, exempt
         self._taken = 0
-        self._by_address: dict[str, int] = {}
-        self._key = functools.lru_cache(maxsize=4096)(self._classify)
+        self._held = Holdings(per_address, total)
+        self.counted = functools.lru_cache(maxsize=4096)(self._classify)
 
     def take(self, peer: str) -> str | None:
         """The key to give back, or None when there is no seat. ``peer``: an IP address, empty for a unix socket."""
-        if self._taken >= self._total:
+        key = self.counted(peer)
+        if self._taken >= self._total or not self._held.fits(key):
             return None
-        key = self._key(peer) if peer else ""
-        if key:
-            held = self._by_address.get(key, 0)
-            if held >= self._per_address:
-                return None
-            self._by_address[key] = held + 1
+        self._held.take(key)
         self._taken += 1
         ACTIVE.add()
         return key
@@ -138,21 +134,8 @@ class Seats:
     def give_back(self, key: str) -> None:
         self._taken -= 1
         ACTIVE.add(n=-1)
-        if not key:
-            return
-        held = self._by_address[key] - 1
-        if held:
-            self._by_address[key] = held
-        else:
-            del self._by_address[key]
+        self._held.give_back(key)
 
     def _classify(self, peer: str) -> str:
-        """What ``peer`` is counted as; empty when it is exempt."""
-        address = ipaddress.ip_address(peer.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address):
-            mapped = address.ipv4_mapped
-            if mapped is None:
-                network = ipaddress.ip_network((address, 64), strict=False)
-                return "" if any(address in exempt for exempt in self._exempt) else str(network)
-            address = mapped
-        return "" if any(address in exempt for exempt in self._exempt) else str(address)
+        """The client that ``peer`` is counted as; empty when it is exempt."""
+        return "" if not peer or any(parse(peer) in exempt for exempt in self._exempt) else peer

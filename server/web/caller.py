@@ -3,7 +3,6 @@
 Must not know: whether the credential opens anything, or what limits an address has.
 """
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -13,12 +12,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from server.config import Config
+from server.model.client import IPAddress, parse
 from server.notation import Network
 
 _HOPS_MAX: Final = 32  # addresses of X-Forwarded-For that are looked at, from the right
 _REMEMBERED: Final = 4096  # peers whose classification is kept
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 EXPOSED: Final = "ETag, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
 ACCEPTED: Final = "Authorization, Content-Type, If-None-Match, X-API-Key, X-Mailbox-Token"
@@ -63,24 +61,21 @@ class Addresses:
                 break
         return client
 
-    def _is_trusted(self, address: _Address) -> bool:
+    def _is_trusted(self, address: IPAddress) -> bool:
         return any(address in network for network in self._trusted)
 
 
-def _parsed(text: str) -> _Address | None:
+def _parsed(text: str) -> IPAddress | None:
     """An address as proxies write it: bare, ``v4:port`` or ``[v6]:port``; IPv4 inside IPv6 comes out as IPv4."""
-    text = text.strip().partition("%")[0]
+    text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ipaddress.ip_address(text)
+        return parse(text)
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped
-    return address
 
 
 class Credential(NamedTuple):

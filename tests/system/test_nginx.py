@@ -393,7 +393,19 @@ async def test_an_ipv6_client_is_its_64(keys: Edge, left: str, right: str, same:
         for address in (left, right):
             async with client.get(f"http://127.0.0.1:{keys.plain_port}/", headers={"X-Test": address}) as response:
                 found.append(await response.read())
-    assert (found[0] == found[1]) == same, found
+    assert (found[0].split(b" | ")[0] == found[1].split(b" | ")[0]) == same, found
+
+
+async def test_an_ipv6_clients_56_and_48_are_counted_too_and_an_ipv4_client_has_none(keys: Edge) -> None:
+    async with aiohttp.ClientSession() as client:
+        found = []
+        for address in ("2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:1:103::1", "2001:db8:2:2::1", "192.0.2.1"):
+            async with client.get(f"http://127.0.0.1:{keys.plain_port}/", headers={"X-Test": address}) as response:
+                found.append((await response.read()).split(b" | "))
+    assert [len(key) for key in found[0]] == [8, 7, 6]
+    for nth, shared in ((1, [False, True, True]), (2, [False, False, True]), (3, [False, False, False])):
+        assert [one == other for one, other in zip(found[0], found[nth], strict=True)] == shared
+    assert [len(key) for key in found[4]] == [4, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -403,7 +415,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     (edge.conf / "tempmail.conf").write_text(
         "include tempmail/clients.conf;\nset_real_ip_from 127.0.0.1;\nreal_ip_header X-Test;\n"
         f"server {{ listen 127.0.0.1:{edge.plain_port}; listen 127.0.0.1:{edge.port};"
-        " return 200 $tempmail_client; }\n"
+        ' return 200 "$tempmail_client | $tempmail_client_56 | $tempmail_client_48"; }\n'
     )
     edge.start()
     yield edge
