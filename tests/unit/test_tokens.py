@@ -22,7 +22,8 @@ from server.model.errors import Refused
 from server.services.accounts import new_user
 from server.services.tokens import Tokens, secret
 
-SECRET = "a secret of this very test, " * 3
+SECRET = "a secret of this very test " * 3 + "."
+"""Ends in no blank: settings are stripped, and a forgery signed with more than the secret proves nothing."""
 
 
 def settings(**given: str) -> Config:
@@ -58,6 +59,21 @@ def refused(tokens: Tokens, token: str) -> str:
     return failure.value.word
 
 
+def forged(claims: dict[str, Any], key: bytes = SECRET.encode(), **head: str) -> str:
+    """A token of any claims, signed as the server signs; only what the claims say may refuse it."""
+    signing = f"{segment({'alg': 'HS256', 'typ': 'JWT'} | head)}.{segment(claims)}"
+    mac = jwt.get_algorithm_by_name("HS256").sign(signing.encode(), key)
+    return f"{signing}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
+
+
+def test_a_forgery_with_the_right_secret_and_claims_is_believed(tokens: Tokens, user: User) -> None:
+    """Without this, the forgeries below could all be refused for the wrong reason: their signature."""
+    session = ids.new()
+    good = claims_of(tokens.write("access", user, session, datetime.now(UTC)))
+    assert tokens.read("access", forged(good)).session_id == session
+    assert tokens.read("access", signed(good)).session_id == session
+
+
 def test_a_token_says_what_the_contract_promises(tokens: Tokens, user: User) -> None:
     now, session = datetime.now(UTC), ids.new()
     said = claims_of(tokens.write("access", user, session, now))
@@ -89,20 +105,14 @@ def test_a_public_key_is_never_taken_for_the_secret(user: User) -> None:
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     tokens = Tokens(settings())
     good = claims_of(tokens.write("access", user, ids.new(), datetime.now(UTC)))
-    head, body = segment({"alg": "HS256", "typ": "JWT"}), segment(good)
-    mac = jwt.get_algorithm_by_name("HS256").sign(f"{head}.{body}".encode(), pem)
-    forged = f"{head}.{body}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
-    assert refused(tokens, forged) == "token_invalid"
+    assert refused(tokens, forged(good, pem)) == "token_invalid"
 
 
 @pytest.mark.parametrize("kid", ["/dev/null", "../../etc/passwd", "' UNION SELECT 'x", "http://evil.example/jwks"])
 def test_a_key_id_chooses_no_key(tokens: Tokens, user: User, kid: str) -> None:
     good = claims_of(tokens.write("access", user, ids.new(), datetime.now(UTC)))
     for key in ("", "\0", "x" * 32):
-        head, body = segment({"alg": "HS256", "typ": "JWT", "kid": kid, "jku": kid}), segment(good)
-        mac = jwt.get_algorithm_by_name("HS256").sign(f"{head}.{body}".encode(), key.encode())
-        forged = f"{head}.{body}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
-        assert refused(tokens, forged) == "token_invalid"
+        assert refused(tokens, forged(good, key.encode(), kid=kid, jku=kid)) == "token_invalid"
 
 
 def test_one_kind_is_not_taken_for_the_other(tokens: Tokens, user: User) -> None:
@@ -119,34 +129,48 @@ def test_a_token_ends_in_time_and_begins_in_time(tokens: Tokens, user: User) -> 
     assert refused(tokens, signed(good | {"nbf": time.time() + 3600})) == "token_invalid"
 
 
+def test_the_clocks_of_two_nodes_may_differ_by_half_a_minute_and_no_more(tokens: Tokens, user: User) -> None:
+    now = datetime.now(UTC)
+    said = claims_of(tokens.write("access", user, ids.new(), now))
+    assert said["iat"] - said["nbf"] == 30
+    ahead = now + timedelta(minutes=2)
+    assert refused(tokens, tokens.write("access", user, ids.new(), ahead)) == "token_invalid"
+
+
 def test_a_token_of_another_issuer_or_secret_is_refused(tokens: Tokens, user: User) -> None:
     now = datetime.now(UTC)
     for other in (settings(JWT_ISSUER="elsewhere"), settings(JWT_SECRET=SECRET[::-1])):
         assert refused(tokens, Tokens(other).write("access", user, ids.new(), now)) == "token_invalid"
 
 
-CHANGES: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
-    lambda good: {name: value for name, value in good.items() if name != "sub"},
-    lambda good: {name: value for name, value in good.items() if name != "exp"},
-    lambda good: {name: value for name, value in good.items() if name != "typ"},
-    lambda good: {name: value for name, value in good.items() if name != "sid"},
-    lambda good: good | {"sub": 7},
-    lambda good: good | {"sub": "'; DROP TABLE users"},
-    lambda good: good | {"sid": None},
-    lambda good: good | {"jti": ["x"]},
-    lambda good: good | {"exp": "tomorrow"},
-    lambda good: good | {"exp": 10**30},
-    lambda good: good | {"iss": ["tempmail"]},
-    lambda good: good | {"typ": ["access"]},
-]
+def without(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda good: {key: value for key, value in good.items() if key != name}
 
 
-@pytest.mark.parametrize("change", range(len(CHANGES)))
-def test_claims_of_the_wrong_shape_are_refused_even_when_signed(tokens: Tokens, user: User, change: int) -> None:
+CHANGES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    **{f"no {name}": without(name) for name in ("sub", "typ", "jti", "sid", "iss", "iat", "nbf", "exp")},
+    "number for a user": lambda good: good | {"sub": 7},
+    "text for a user": lambda good: good | {"sub": "'; DROP TABLE users"},
+    "null for a session": lambda good: good | {"sid": None},
+    "text for a session": lambda good: good | {"sid": "'; DROP TABLE sessions"},
+    "list for an id": lambda good: good | {"jti": ["x"]},
+    "word for an end": lambda good: good | {"exp": "tomorrow"},
+    "end beyond all years": lambda good: good | {"exp": 10**30},
+    "list for an issuer": lambda good: good | {"iss": ["tempmail"]},
+    "list for a kind": lambda good: good | {"typ": ["access"]},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_claims_of_the_wrong_shape_are_refused_even_when_signed(tokens: Tokens, user: User, change: str) -> None:
     good = claims_of(tokens.write("access", user, ids.new(), datetime.now(UTC)))
-    head, body = segment({"alg": "HS256", "typ": "JWT"}), segment(CHANGES[change](good))
-    mac = jwt.get_algorithm_by_name("HS256").sign(f"{head}.{body}".encode(), SECRET.encode())
-    assert refused(tokens, f"{head}.{body}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}") == "token_invalid"
+    assert refused(tokens, forged(CHANGES[change](good))) == "token_invalid"
+
+
+def test_a_token_longer_than_any_is_refused_before_it_is_read(tokens: Tokens, user: User) -> None:
+    good = claims_of(tokens.write("access", user, ids.new(), datetime.now(UTC)))
+    assert tokens.read("access", forged(good | {"more": "x" * 500}))
+    assert refused(tokens, forged(good | {"more": "x" * 2_000})) == "token_invalid"
 
 
 def test_a_changed_token_is_refused(tokens: Tokens, user: User) -> None:
