@@ -89,9 +89,8 @@ def tell(sockets: SlotSockets) -> None:
 
 def main() -> int:
     settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    timing = Timing(
-        heartbeat=float(settings.pop("heartbeat", 30)), boot=float(settings.pop("boot", 60)), tick=0.1, steady=1.0
-    )
+    usual = {"heartbeat": 30.0, "boot": 60.0, "steady": 1.0, "backoff_least": 0.1, "backoff_most": 10.0}
+    timing = Timing(tick=0.1, **{name: float(settings.pop(name, value)) for name, value in usual.items()})
     log.configure("debug")
     try:
         loaded = config.load({}, settings)

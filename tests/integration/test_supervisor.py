@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,6 +104,10 @@ def pid_in(client: socket.socket) -> int:
     return int(answer.partition(b"\r\n\r\n")[2])
 
 
+def moment(line: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(line["ts"])
+
+
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -144,6 +149,59 @@ def test_a_worker_that_crashes_again_and_again_is_replaced_every_time(start: Sta
     last = server.ask()
     assert server.workers() == {last}
     assert server.process.poll() is None
+
+
+def test_deaths_in_a_row_make_the_supervisor_wait_longer_each_time(start: Start) -> None:
+    server = start(WORKERS="1", backoff_least="0.2", backoff_most="3600", steady="3600").serving()
+    for death in range(1, 5):
+        os.kill(server.ask(), signal.SIGKILL)
+        server.logged("worker died", death)
+        server.logged("worker ready", death + 1)
+    died = [moment(line) for line in server.log("worker died")]
+    started = [moment(line) for line in server.log("worker started")][1:]
+    waits = [(after - before).total_seconds() for before, after in zip(died, started, strict=True)]
+    assert all(wait >= 0.2 * 2**number - 0.01 for number, wait in enumerate(waits)), waits
+
+
+def test_deaths_are_forgiven_once_a_worker_has_been_steady(start: Start) -> None:
+    server = start(WORKERS="1", backoff_least="0.1", backoff_most="3600", steady="0").serving()
+    for death in range(1, 11):  # the tenth death of an unforgiving supervisor would cost 51 s
+        os.kill(server.ask(), signal.SIGKILL)
+        server.logged("worker died", death)
+        server.logged("worker ready", death + 1)
+
+
+def test_a_death_costs_the_supervisor_no_descriptor(start: Start) -> None:
+    server = start(WORKERS="1", steady="0").serving()
+    before = psutil.Process(server.pid).num_fds()
+    for death in range(1, 5):
+        os.kill(server.ask(), signal.SIGKILL)
+        server.logged("worker ready", death + 1)
+    assert psutil.Process(server.pid).num_fds() == before
+
+
+def test_a_pause_of_the_whole_machine_kills_no_worker(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(PATIENCE)
+        manager.bind(str(tmp_path / "notify"))
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        server = start(env, heartbeat="3").serving()
+        workers = server.workers()
+        os.killpg(server.pid, signal.SIGSTOP)
+        time.sleep(3.5)  # the pause itself: longer than a worker may be silent
+        with contextlib.suppress(BlockingIOError):
+            manager.setblocking(False)
+            while manager.recv(4096):
+                pass
+        manager.settimeout(PATIENCE)
+        server.signal(signal.SIGCONT)  # the supervisor wakes before any worker can beat
+        for _ in range(2):
+            while b"WATCHDOG=1" not in manager.recv(4096):
+                pass
+        os.killpg(server.pid, signal.SIGCONT)
+        assert server.ask() in workers
+        assert server.workers() == workers
+        assert server.log("worker died") == []
 
 
 def test_a_roll_replaces_every_worker_and_loses_no_request(start: Start) -> None:
