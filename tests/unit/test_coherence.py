@@ -1,12 +1,14 @@
 """What a change makes old: mail what is in a mailbox, a change of the mailbox itself everything known of it."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local
+from server.cache.local import Local, Ready
+from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.services.coherence import Coherence
 
@@ -61,3 +63,65 @@ def test_write_makes_old_from_its_beginning_and_nothing_read_meanwhile_is_kept()
         assert not host.local.settled(host.local.ticket(keys.record(BOX)))
     host.read()
     assert host.known() == [True, True]
+
+
+async def test_nothing_is_kept_after_a_fault_until_its_commit_can_no_longer_come() -> None:
+    host = Host()
+    ticket = host.local.ticket(keys.mailbox(BOX))
+    with pytest.raises(RuntimeError), host.coherence.writing([BOX]):
+        raise RuntimeError("anything that is no verdict of the store")
+    assert not host.local.stands(ticket)
+    assert not host.local.settled(host.local.ticket(keys.mailbox(BOX)))
+    async with asyncio.timeout(60):
+        while not host.local.settled(host.local.ticket(keys.mailbox(BOX))):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_doubted_outcome_puts_the_end_off() -> None:
+    host = Host()
+    with host.coherence.writing([BOX]) as write:
+        write.doubt()
+    assert not host.local.settled(host.local.ticket(keys.mailbox(BOX)))
+
+
+async def test_a_refusal_is_certain_and_ends_the_write() -> None:
+    host = Host()
+    with pytest.raises(Refused), host.coherence.writing([BOX]):
+        raise Refused("mailbox_not_found")
+    assert host.local.settled(host.local.ticket(keys.mailbox(BOX)))
+
+
+ANSWER = Ready(b"{}", '"1"')
+
+
+def test_an_answer_read_during_a_write_is_not_kept() -> None:
+    host = Host()
+    with host.coherence.writing([BOX]):
+        host.local.put("list", host.local.ticket(keys.mailbox(BOX)), ANSWER)
+        assert host.local.get("list") is None
+    assert host.local.get("list") is None
+
+
+def test_an_answer_is_kept_and_used_until_its_lifetime_ends() -> None:
+    host = Host()
+    ticket = host.local.ticket(keys.mailbox(BOX))
+    host.local.put("ended", ticket, ANSWER, lifetime=0)
+    host.local.put("lasting", ticket, ANSWER, lifetime=3600)
+    assert host.local.get("ended") is None
+    assert host.local.get("lasting") == ANSWER
+
+
+def test_an_answer_outlives_no_ttl() -> None:
+    host = Host()
+    host.local = Local(Generations(2), 1 << 20, 0)
+    host.local.put("list", host.local.ticket(keys.mailbox(BOX)), ANSWER)
+    assert host.local.get("list") is None
+
+
+def test_an_answer_read_before_other_hosts_fell_silent_is_not_used() -> None:
+    host = Host()
+    host.local.put("list", host.local.ticket(keys.mailbox(BOX)), ANSWER)
+    host.local.forget_older(3600)
+    assert host.local.get("list") == ANSWER
+    host.local.forget_older(0)
+    assert host.local.get("list") is None

@@ -67,6 +67,62 @@ def test_overlapping_writes_stay_unsettled_until_the_last_ends() -> None:
     assert table.settled(table.snapshot(5))
 
 
+def test_writes_within_one_tick_of_the_clock_leave_different_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 1_000_000)
+    table = Generations(2, 64)
+    writer, seen = Writer(table, 0), set()
+    for _ in range(3):
+        writer.begin([5])
+        writer.end([5])
+        seen.add(table.snapshot(5))
+    assert len(seen) == 3
+
+
+def test_the_moment_of_a_change_is_unknown_while_one_is_under_way() -> None:
+    table = Generations(2)
+    writer, other, slot = Writer(table, 0), Writer(table, 1), table.slot(b"mailbox")
+    assert table.changed(b"mailbox") == 0
+    writer.begin([slot])
+    assert table.changed(b"mailbox") is None
+    before = time.monotonic_ns()
+    writer.end([slot])
+    first = table.changed(b"mailbox")
+    assert first is not None
+    assert before - 1 <= first <= time.monotonic_ns()
+    other.begin([slot])
+    assert table.changed(b"mailbox") is None
+    other.end([slot])
+    second = table.changed(b"mailbox")
+    assert second is not None
+    assert second >= first
+
+
+def test_an_answer_is_not_carried_on_over_the_write_of_another_worker() -> None:
+    table = Generations(3, 64)
+    mine, other = Writer(table, 1), Writer(table, 2)
+
+    def write(writer: Writer) -> None:
+        writer.begin([5])
+        writer.end([5])
+
+    before = table.snapshot(5)
+    write(mine)
+    assert mine.since(5, before) == table.snapshot(5)
+    before = table.snapshot(5)
+    write(other)  # begun and ended meanwhile
+    write(mine)
+    assert mine.since(5, before) is None
+    other.begin([5])
+    before = table.snapshot(5)  # under way before and after
+    write(mine)
+    assert mine.since(5, before) is None
+    other.end([5])
+    before = table.snapshot(5)
+    other.begin([5])  # begun meanwhile
+    write(mine)
+    assert mine.since(5, before) is None
+
+
 def test_end_without_begin_is_refused() -> None:
     with pytest.raises(KeyError):
         Writer(Generations(1, 64), 0).end([1])
