@@ -116,6 +116,7 @@ def test_loopback_in_every_notation_is_refused_before_anything_is_asked(host: st
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
+        "168.63.129.16/32",
         "169.254.0.0/16",
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -161,6 +162,8 @@ def test_every_network_that_is_not_public_is_forbidden_from_end_to_end(network: 
         "11.0.0.0",
         "100.63.255.255",
         "100.128.0.0",
+        "168.63.129.15",
+        "168.63.129.17",
         "172.15.255.255",
         "172.32.0.0",
         "198.17.255.255",
@@ -213,6 +216,8 @@ def test_what_lies_beside_the_forbidden_is_public(address: str) -> None:
         "http://example.org/\u00e9",
         "http://exa mple.org/",
         "http://exam\tple.org/",
+        "http://exam\u00adple.org/",
+        "http://exam\u200bple.org/",
         "http://example..org/",
         "http://.example.org/",
         "http://-example.org/",
@@ -442,6 +447,33 @@ async def test_next_address_is_tried_where_the_first_does_not_take_connections(
     outbound = Outbound(resolver.addresses, both, timeout=5)
     names.turn("two.test", "A", ["127.0.0.3", "127.0.0.2"])
     assert (await outbound.post(url(receiver, "two.test"), b"{}", {})).success
+    await outbound.close()
+
+
+async def test_request_that_may_have_arrived_is_not_sent_to_the_next_address(
+    resolver: Resolver, receiver: Receiver, names: Zones
+) -> None:
+    async def hang_up(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    both: list[Network] = [ipaddress.ip_network("127.0.0.2/31")]
+    outbound = Outbound(resolver.addresses, both, timeout=5)
+    async with receiving("127.0.0.3", receiver.port) as second:
+        names.turn("two.test", "A", ["127.0.0.2", "127.0.0.3"])
+        receiver.answer = second.answer = hang_up
+        outcome = await outbound.post(url(receiver, "two.test"), b"{}", {})
+        assert outcome.error == "the connection was closed before an answer came"
+        assert len(receiver.requests) + len(second.requests) == 1
+    await outbound.close()
+
+
+async def test_no_more_than_three_addresses_of_a_host_are_tried(receiver: Receiver) -> None:
+    async def four(_: str) -> list[str]:
+        return [*(f"127.0.0.{n}" for n in range(5, 8)), "127.0.0.2"]
+
+    outbound = Outbound(four, [ipaddress.ip_network("127.0.0.0/29")], timeout=5)
+    assert (await outbound.post(url(receiver, "many.test"), b"{}", {})).error == "could not connect"
+    assert receiver.connections == 0
     await outbound.close()
 
 
