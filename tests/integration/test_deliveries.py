@@ -17,8 +17,8 @@ from server.model.account import QUOTAS, User
 from server.model.message import Mailbox
 from server.model.webhook import TEST, Delivery, Event, Outcome, Webhook, mail_received, payload
 from server.services.contracts import WebhookChange
-from server.services.deliverer import MAX_SENDING_EACH, Deliverer
-from server.services.outbound import Outbound
+from server.services.deliverer import LEASE, MAX_SENDING_EACH, Deliverer
+from server.services.outbound import TIMEOUT, Outbound
 from server.services.outbox import Outbox
 from server.services.webhooks import WebhookService
 from server.store import batch
@@ -382,3 +382,8 @@ async def test_payload_stays_within_its_bound_whatever_the_mail_holds(told: Told
     body = payload(Delivery(ids.new(), ids.new(), told.user.id, "mail.received", mail_received(huge), now()))
     assert len(body) <= 1_000_000
     assert msgspec.json.decode(body)["data"]["codes"] == ["123456"]
+
+
+def test_a_lease_outlasts_the_longest_attempt_and_the_writing_of_its_outcome() -> None:
+    """Else another worker sends the same delivery while the first still waits for the answer."""
+    assert LEASE >= TIMEOUT + 5

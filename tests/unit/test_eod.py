@@ -143,3 +143,14 @@ def test_an_end_that_begins_before_anything_is_thrown_away_is_still_found() -> N
     assert eod.drop(buffer) == 0
     buffer += b"\r\n"
     assert eod.find(buffer) == 0
+
+
+@pytest.mark.parametrize("rest", [b".\r\nM", b".\r\n", b".."])
+def test_a_dot_behind_thrown_away_bytes_begins_no_line(rest: bytes) -> None:
+    buffer, eod = bytearray(b"x" * 100 + rest), EndOfData()
+    assert eod.find(buffer) == -1
+    dropped = eod.drop(buffer)
+    assert (dropped, bytes(buffer)) == (96 + len(rest), (b"xxxx" + rest)[-4:])
+    assert eod.find(buffer) == -1
+    buffer += b"y\r\n.\r\n"
+    assert eod.find(buffer) == len(buffer) - 3

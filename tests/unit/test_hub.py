@@ -306,6 +306,34 @@ async def test_one_without_room_falls_behind_alone_and_catches_up(hub: Hub, stor
     assert slow.seqs(box) == [1, 2, 3, 4, 5, 6]
 
 
+async def test_one_that_is_held_is_offered_nothing_before_it_is_released(hub: Hub, store: Store) -> None:
+    box, client = ids.new(), Client(hub, room=0)
+    client.watch(box)
+    await settle(hub)
+    row = store.commit(box)
+    hub.feed([row])
+    client.room = 10  # the connection has not said so yet
+    hub.feed([row])
+    await settle(hub)
+    assert client.seqs(box) == []
+    hub.release(client.live.values())
+    await settle(hub)
+    assert client.seqs(box) == [1]
+
+
+async def test_a_crowd_is_asked_for_in_calls_of_a_bounded_size(hub: Hub, store: Store) -> None:
+    boxes, client = [ids.new() for _ in range(2 * MAILBOXES_A_CALL + 1)], Client(hub)
+    for box in boxes:
+        store.commit(box)
+        client.watch(box, after=0)
+    await settle(hub)
+    hub.on_hints([Hint(Kind.UPDATE, box) for box in boxes])
+    await settle(hub)
+    assert all(client.seqs(box) == [1] for box in boxes)
+    assert {box for call in store.counted for box in call} == set(boxes)
+    assert max(len(call) for call in [*store.fetches, *store.counted]) <= MAILBOXES_A_CALL
+
+
 async def test_mail_past_the_mailboxs_known_end_waits_for_the_right(hub: Hub, store: Store) -> None:
     box, client = ids.new(), Client(hub)
     past = (datetime.now(UTC) - timedelta(seconds=1)).timestamp()

@@ -439,6 +439,33 @@ async def test_a_token_rotated_while_it_was_looked_up_is_told_nothing(
         assert "new_mail" not in seen
 
 
+async def test_a_token_rotated_while_an_older_doubt_was_looked_up_is_told_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, authorise, looked = ids.new(), place._authorise, 0
+
+    async def rotated(mailbox_id: str, token: str) -> tuple[Mailbox, float]:
+        nonlocal looked
+        if looked:  # the second look-up is slow: whatever may be handed on before it ends, is
+            await asyncio.sleep(0.1)
+        opened = await authorise(mailbox_id, token)
+        looked += 1
+        if looked == 1:  # this look-up has seen the old token; the rotation and its hint come before it answers
+            place.token = "other"
+            place.hub.on_hints([Hint(Kind.ADDRESS, box)])
+            place.hub.feed([place.commit(box)])
+        return opened
+
+    async with place.connect() as ws:
+        await subscribe(ws, box)
+        await until(lambda: not place.only()._subscriptions[0].doubted)
+        monkeypatch.setattr(place.sessions, "_authorise", rotated)
+        place.hub.on_hints([Hint(Kind.ADDRESS, box)])
+        frame = await heard(ws)
+        assert (frame["type"], frame["error"]) == ("unsubscribed", "mailbox_not_found")
+        assert looked == 1
+
+
 async def test_trouble_with_the_database_is_said_and_the_connection_stays(place: Place) -> None:
     async with place.connect() as ws:
         place.down = True

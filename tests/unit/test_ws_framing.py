@@ -313,3 +313,13 @@ def test_what_waits_while_held_is_read_in_order_and_bounded(runner: asyncio.Runn
             assert await client.ending() == 1008
 
     runner.run(scenario())
+
+
+@pytest.mark.parametrize("reason", ["x" * 200, "ä" * 100, "x" + "☃" * 60])
+def test_a_long_reason_is_cut_between_characters_where_a_control_frame_ends(reason: str) -> None:
+    client = ClientProtocol(parse_uri("ws://x.test/"), state=OPEN)
+    client.receive_data(wire.closing(1013, reason))
+    assert client.close_rcvd is not None
+    assert client.close_rcvd.code == 1013
+    assert 120 <= len(client.close_rcvd.reason.encode()) <= 123
+    assert reason.startswith(client.close_rcvd.reason)
