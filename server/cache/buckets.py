@@ -5,10 +5,12 @@ time (TAT), the moment at which its bucket is full again. A request moves it one
 that would put it more than a whole burst ahead of now.
 Must not know: who the clients are or what they ask for.
 
-The table is 4-way set-associative: a key's hash picks a set of four entries (fingerprint, TAT), 64 bytes, and the whole
-64-bit hash is the fingerprint, so two clients do not share an entry. When a set is full the entry with the oldest TAT
-gives way: mostly one in the past, whose bucket is full again and who loses nothing; if all four are busy, the one that
-owes least is forgiven.
+The first byte of a key is its kind, and each kind has a table of its own (``SIZES``): guests whose day is spent take no
+room from logins. A table is 8-way set-associative: a key's hash picks a set of eight entries (fingerprint, TAT), 128
+bytes, and the whole 64-bit hash is the fingerprint, so two clients do not share an entry. Hashes are salted at each
+start, so that a client cannot choose its set. A set with no entry to spare is one of eight clients that all owe
+something: then the newcomer takes the place of the one that owes least and its debt too, but for one request. So
+whoever fills a table gets no budget back by it, and an honest newcomer is not refused its first request.
 
 The lock is a POSIX record lock on the set's first byte of a memfd: the kernel drops it when its owner dies, however it
 dies. It excludes processes, not threads: one thread of a process takes. A worker that is stopped while it holds the
@@ -22,8 +24,11 @@ import os
 import time
 from typing import Final, NamedTuple
 
-_WAYS: Final = 4
-_SET: Final = _WAYS * 16  # bytes: fingerprints and TATs of one set, one cache line
+SIZES: Final = {"m": 1 << 19} | dict.fromkeys("alhnpr", 1 << 17) | dict.fromkeys("kuwx", 1 << 16) | {"": 1 << 16}
+"""Entries of each kind's table, 16 bytes each; "" is for all other kinds. Only pages that are used take memory."""
+
+_WAYS: Final = 8
+_SET: Final = _WAYS * 16  # bytes: fingerprints and TATs of one set, two cache lines
 _NS: Final = 1_000_000_000
 _LOCK_PATIENCE: Final = 0.1
 _LOCK_RETRY: Final = 50e-6
@@ -40,18 +45,24 @@ class Verdict(NamedTuple):
 
 
 class Buckets:
-    """The table. Make it before the fork. ValueError if ``slots`` is not a power of two of at least 4."""
+    """The tables. Make it before the fork. ``slots``: entries of each table instead of SIZES; ValueError if that is not
+    a power of two of at least 8.
+    """
 
-    __slots__ = ("_fd", "_map", "_set_mask", "_words")
+    __slots__ = ("_fd", "_map", "_tables", "_words")
 
-    def __init__(self, slots: int = 1 << 16) -> None:
-        if slots < _WAYS or slots & (slots - 1):
+    def __init__(self, slots: int | None = None) -> None:
+        if slots is not None and (slots < _WAYS or slots & (slots - 1)):
             raise ValueError(f"{slots} slots: must be a power of two, at least {_WAYS}")
-        sets = slots // _WAYS
-        self._set_mask = sets - 1
+        end = 0
+        tables: dict[str, tuple[int, int]] = {}  # where a kind's table begins, and the mask that picks a set
+        for kind, size in SIZES.items():
+            tables[kind] = end, (slots or size) // _WAYS - 1
+            end += (slots or size) // _WAYS * _SET
+        self._tables = [tables.get(chr(kind), tables[""]) for kind in range(256)]  # by a key's first byte
         self._fd = os.memfd_create("tempmail-buckets")
-        os.ftruncate(self._fd, sets * _SET)
-        self._map = mmap.mmap(self._fd, sets * _SET)
+        os.ftruncate(self._fd, end)
+        self._map = mmap.mmap(self._fd, end)
         self._words = memoryview(self._map).cast("q")
 
     def take(self, key: bytes, *, limit: int, period: float, now: float | None = None, cost: int = 1) -> Verdict:
@@ -63,11 +74,12 @@ class Buckets:
         emission = int(period * _NS) // limit
         burst = emission * limit
         fingerprint = hash(key) or 1
-        start = (fingerprint & self._set_mask) * _SET
+        table, mask = self._tables[key[0]]
+        start = table + (fingerprint & mask) * _SET
         moment = time.monotonic_ns() if now is None else int(now * _NS)
         locked = self._lock(start)
         try:
-            tat = self._advance(start >> 3, fingerprint, moment, emission * cost, burst)
+            tat = self._advance(start >> 3, fingerprint, moment, emission * cost, burst, emission)
         finally:
             if locked:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, start)
@@ -76,8 +88,10 @@ class Buckets:
             return Verdict(False, limit, (burst - tat + moment) // emission, (tat - moment) / _NS, (debt - burst) / _NS)
         return Verdict(True, limit, (burst - debt) // emission, debt / _NS, 0.0)
 
-    def _advance(self, first: int, fingerprint: int, now: int, increment: int, burst: int) -> int:
-        """Move the client's TAT on if the take fits, and return the TAT as it was, within [now, now + burst]."""
+    def _advance(self, first: int, fingerprint: int, now: int, increment: int, burst: int, one: int) -> int:
+        """Move the client's TAT on if the take fits, and return the TAT as it was, within [now, now + burst]. ``one``
+        is the increment of a single request.
+        """
         words = self._words
         entries = words[first : first + 2 * _WAYS].tolist()
         fingerprints = entries[:_WAYS]
@@ -85,10 +99,15 @@ class Buckets:
         if known:
             way = fingerprints.index(fingerprint)
             tat = min(max(entries[_WAYS + way], now), now + burst)
+        elif increment < 0:
+            return now  # what it took has been forgotten
         else:
-            way, tat = entries.index(min(entries[_WAYS:]), _WAYS) - _WAYS, now
+            least = min(entries[_WAYS:])
+            way, tat = entries.index(least, _WAYS) - _WAYS, now
+            if least > now:  # its debt comes with its place
+                tat = max(now, min(least, now + burst - (increment or one)))
         if increment and tat + increment - now <= burst:
-            # TAT first: a death between the two leaves the evicted client, who owed least, with one request of another
+            # TAT first: a death between the two leaves the client that gives way with one request of another
             words[first + _WAYS + way] = tat + increment
             if not known:
                 words[first + way] = fingerprint

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cache.buckets import Buckets, Verdict
+from server.cache.buckets import SIZES, Buckets, Verdict
 
 fork = multiprocessing.get_context("fork")
 
@@ -48,7 +48,7 @@ def test_cost_counts_and_nothing_is_taken_by_a_look_or_by_too_much() -> None:
     st.lists(st.tuples(st.floats(0, 100.0), st.integers(0, 5)), max_size=50),
 )
 def test_never_more_than_a_burst_plus_the_refill(limit: int, period: float, requests: list[tuple[float, int]]) -> None:
-    buckets, now, taken = Buckets(4), 0.0, 0
+    buckets, now, taken = Buckets(8), 0.0, 0
     for pause, cost in requests:
         now += pause
         verdict = buckets.take(b"a", limit=limit, period=period, now=now, cost=cost)
@@ -66,23 +66,68 @@ def test_a_shortened_period_does_not_inherit_a_long_debt() -> None:
 
 
 def test_neighbours_do_not_throttle_each_other() -> None:
-    buckets = Buckets()  # 65536 entries for 10,000 clients
+    buckets = Buckets()  # 131,072 entries for 20,000 clients
     for _ in range(3):
-        for client in range(10_000):
-            assert buckets.take(b"client %d" % client, limit=3, period=60.0, now=0.0).allowed
-    refused = sum(
-        not buckets.take(b"client %d" % client, limit=3, period=60.0, now=0.0).allowed for client in range(10_000)
+        for client in range(20_000):
+            assert buckets.take(b"r%d" % client, limit=3, period=60.0, now=0.0).allowed
+    assert not any(buckets.take(b"r%d" % client, limit=3, period=60.0, now=0.0).allowed for client in range(20_000))
+
+
+def test_a_newcomer_takes_the_place_and_the_debt_of_the_one_that_owes_least() -> None:
+    buckets = Buckets(8)  # a single set
+    for client, cost in zip(b"abcdefgh", (5, 4, 2, 3, 4, 5, 5, 5), strict=True):
+        buckets.take(b"o%c" % client, limit=5, period=50.0, now=0.0, cost=cost)
+    assert buckets.take(b"onew", limit=5, period=50.0, now=0.0).remaining == 2  # c owed 2 of 5
+    left = {client: buckets.take(b"o%c" % client, limit=5, period=50.0, now=0.0, cost=0).remaining for client in b"abd"}
+    assert left == {ord("a"): 0, ord("b"): 1, ord("d"): 2}
+    assert buckets.take(b"oc", limit=5, period=50.0, now=0.0, cost=0).remaining == 2, "c has gone; the least owe 3"
+
+
+def test_in_a_table_full_of_spent_clients_a_newcomer_has_one_request_and_nobody_a_fresh_budget() -> None:
+    buckets = Buckets(8)
+    for client in range(8):
+        buckets.take(b"m%d" % client, limit=3, period=86_400.0, now=0.0, cost=3)
+    taken = [buckets.take(b"mnew", limit=3, period=86_400.0, now=0.0).allowed for _ in range(3)]
+    assert taken == [True, False, False]
+    evicted = sum(
+        buckets.take(b"m%d" % client, limit=3, period=86_400.0, now=0.0).allowed
+        for _ in range(3)
+        for client in range(8)
     )
-    assert refused > 9_900  # a full set forgives its least debtor, it never punishes a neighbour
+    assert evicted <= 24, "each return costs a place and gives one request, never three"
+    assert buckets.take(b"mhonest", limit=3, period=86_400.0, now=0.0).allowed
 
 
-def test_a_full_set_lets_the_one_go_that_owes_least() -> None:
-    buckets = Buckets(4)  # a single set
-    for client, cost in ((b"a", 5), (b"b", 4), (b"c", 1), (b"d", 3)):
-        buckets.take(client, limit=5, period=50.0, now=0.0, cost=cost)
-    assert buckets.take(b"e", limit=5, period=50.0, now=0.0, cost=5).remaining == 0  # takes c's entry
-    left = {k: buckets.take(k, limit=5, period=50.0, now=0.0, cost=0).remaining for k in (b"a", b"b", b"c", b"d")}
-    assert left == {b"a": 0, b"b": 1, b"c": 5, b"d": 2}
+@pytest.mark.parametrize("kind", [kind for kind in SIZES if kind and kind != "m"])
+def test_guests_whose_day_is_spent_weaken_no_other_limit(kind: str) -> None:
+    buckets = Buckets(1 << 10)
+    for guest in range(4 << 10):
+        buckets.take(b"m%d" % guest, limit=3, period=86_400.0, now=0.0, cost=3)
+    for account in range(100):
+        key = f"{kind}{account}".encode()
+        assert [buckets.take(key, limit=5, period=600.0, now=1.0).allowed for _ in range(6)] == [True] * 5 + [False]
+    for guest in range(4 << 10):
+        buckets.take(b"m%d" % guest, limit=3, period=86_400.0, now=1.0)
+    assert not any(
+        buckets.take(f"{kind}{account}".encode(), limit=5, period=600.0, now=1.0).allowed for account in range(100)
+    )
+
+
+def test_a_day_has_room_for_hundreds_of_thousands_of_guests() -> None:
+    buckets = Buckets()
+    for guest in range(100_000):
+        buckets.take(b"m%d" % guest, limit=3, period=86_400.0, now=0.0, cost=3)
+    again = sum(buckets.take(b"m%d" % guest, limit=3, period=86_400.0, now=0.0).allowed for guest in range(100_000))
+    assert again < 10  # a set of eight has room for its one and a half on average: nine are one in a hundred thousand
+
+
+def test_what_a_forgotten_client_gives_back_is_nobodys() -> None:
+    buckets = Buckets(8)
+    for client in range(8):
+        buckets.take(b"l%d" % client, limit=5, period=600.0, now=0.0, cost=3)
+    buckets.take(b"lgone", limit=5, period=600.0, now=0.0, cost=-1)
+    left = [buckets.take(b"l%d" % client, limit=5, period=600.0, now=0.0, cost=0).remaining for client in range(8)]
+    assert left == [2] * 8
 
 
 def test_the_limit_is_exact_across_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +166,13 @@ def held_by(buckets: Buckets, end: signal.Signals) -> multiprocessing.process.Ba
 
 
 def test_the_lock_of_a_killed_worker_is_free() -> None:
-    buckets = Buckets(4)
+    buckets = Buckets(8)
     held_by(buckets, signal.SIGKILL).join(10)
     assert buckets._lock(0)
 
 
 def test_a_stopped_worker_holding_the_lock_delays_others_only_shortly() -> None:
-    buckets = Buckets(4)
+    buckets = Buckets(8)
     child = held_by(buckets, signal.SIGSTOP)
     try:
         assert not buckets._lock(0)
@@ -140,7 +185,7 @@ def test_a_stopped_worker_holding_the_lock_delays_others_only_shortly() -> None:
         child.join(10)
 
 
-@pytest.mark.parametrize("slots", [0, 2, 5])
+@pytest.mark.parametrize("slots", [0, 4, 12])
 def test_impossible_tables_are_refused(slots: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         Buckets(slots)
