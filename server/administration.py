@@ -9,13 +9,13 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
 import typer
 from rich.console import Console
 
+from server import clock
 from server import config as configuration
 from server.config import Config, ConfigError
 from server.model.account import ROLES, Role, User
@@ -72,7 +72,7 @@ def create(
         return user
 
     with _explained():
-        user = msgspec.structs.replace(accounts.new_user(email, username, datetime.now(UTC)), role=wanted)
+        user = msgspec.structs.replace(accounts.new_user(email, username, clock.now()), role=wanted)
         password = _password(generate)
         password_hash = passwords.hashed(password)
         _run("account.create", {"role": wanted}, work)
@@ -87,7 +87,7 @@ def promote(email: Email, role: Annotated[str, _ROLE_OPTION] = "admin") -> None:
 
     async def work(store: UserStore) -> User:
         user = await _found(store, email)
-        await store.set_role(user.id, wanted, datetime.now(UTC))
+        await store.set_role(user.id, wanted, clock.now())
         return user
 
     with _explained():
@@ -101,7 +101,7 @@ def reset_password(email: Email, generate: Generate = False) -> None:
 
     async def work(store: UserStore) -> User:
         user = await _found(store, email)
-        await store.set_password(user.id, password_hash, datetime.now(UTC))
+        await store.set_password(user.id, password_hash, clock.now())
         return user
 
     with _explained():
@@ -165,7 +165,7 @@ async def _noted(config: Config, action: str, after: Mapping[str, str] | None, w
         async with pools.users.connection() as connection:
             require(await pending(connection, ["users"]))
         user = await work(UserStore(pools.users))
-        await AdministrationStore(pools).record(_OPERATOR, action, user.id, None, after, datetime.now(UTC))
+        await AdministrationStore(pools).record(_OPERATOR, action, user.id, None, after, clock.now())
         return user
     finally:
         await pools.close()

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from server import administration, log
+from server import administration, clock, log
 from server import config as configuration
 from server.administration import database
 from server.capacity.command import plan
@@ -203,7 +202,7 @@ async def _partitions(config: Config, drop: bool) -> None:
             migrations.require(await migrations.pending(connection, ["messages"]))
         keeper = Partitions(pools.messages, config.partition_interval)
         if drop:
-            now = datetime.now(UTC)
+            now = clock.now()
             await keeper.ahead(now, config.mailbox_max_ttl)
             for name in await keeper.drop_expired(now):
                 err.print(f"dropped {name}")

@@ -4,17 +4,17 @@ Lives here: how each frame is spelt, for WebSockets and event streams alike. Mus
 A frame is built once and its bytes are shared by everyone who is owed it.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from server import clock
 from server.model.message import Counts, Stored
 
 
 def _frame(kind: str, mailbox_id: str = "", **rest: Any) -> bytes:
     head = {"type": kind, "mailboxId": mailbox_id} if mailbox_id else {"type": kind}
-    return orjson.dumps({**head, **rest, "timestamp": datetime.now(UTC)}, option=orjson.OPT_UTC_Z)
+    return orjson.dumps({**head, **rest, "timestamp": clock.now()}, option=orjson.OPT_UTC_Z)
 
 
 def ping() -> bytes:

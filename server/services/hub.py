@@ -14,11 +14,11 @@ where rows that may exist are not replayed.
 
 import asyncio
 import contextlib
-import time
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
+from server import clock
 from server.metrics import Counter
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
@@ -268,7 +268,7 @@ class Hub:
     def _offer(self, row: Stored, watchers: Sequence[Subscription]) -> None:
         if not watchers:
             return
-        frame, now = frames.new_mail(row), time.time()
+        frame, now = frames.new_mail(row), clock.wall()
         for watcher in watchers:
             live = row.seq > watcher.replay_to
             if _stopped(watcher, now):
@@ -290,7 +290,7 @@ class Hub:
             FAILURES.add(("counts",))
             self._changed.update(changed)
             raise
-        now = time.time()
+        now = clock.wall()
         for mailbox, counts in known.items():
             frame = frames.mailbox_update(mailbox, counts)
             for watcher in self._watched.get(mailbox, ()):

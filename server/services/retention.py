@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from server import clock
 from server.config import Config
 from server.log import event
 from server.model.errors import Unavailable
@@ -42,16 +43,17 @@ class Retention:
         ]
 
     async def sweep(self) -> None:
-        """End every mailbox whose time is over."""
-        while await self._mailboxes.sweep(SWEEP_BATCH) == SWEEP_BATCH:
+        """End every mailbox whose time is over, where this node may judge that."""
+        while clock.agrees() and await self._mailboxes.sweep(SWEEP_BATCH) == SWEEP_BATCH:
             await asyncio.sleep(0)
 
     async def upkeep(self) -> None:
         """Partitions ahead and past, and inboxes whose mailbox never came to be."""
         now = self._clock()
         await self._partitions.ahead(now, self._config.mailbox_max_ttl)
-        await self._messages.delete_orphans(now - _ORPHAN_AGE, SWEEP_BATCH)
-        await self._partitions.drop_expired(now)
+        if clock.agrees():
+            await self._messages.delete_orphans(now - _ORPHAN_AGE, SWEEP_BATCH)
+            await self._partitions.drop_expired(now)
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -7,11 +7,11 @@ that may be asked for. So a hint that is late or lost costs a waiter time and no
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
+from server import clock
 from server.model.errors import Refused
 from server.model.message import Mailbox, Stored
 from server.services.contracts import Messages, Wanted
@@ -41,7 +41,7 @@ class Waiting:
         if found is not None or timeout <= 0:
             return found
         bell = _Bell()
-        watch = Subscription(mailbox.id, "", bell, None, _end(mailbox), time.time(), until, user_id=mailbox.user_id)
+        watch = Subscription(mailbox.id, "", bell, None, _end(mailbox), clock.wall(), until, user_id=mailbox.user_id)
         self._hub.subscribe(watch)
         watch.doubted = True  # what happened to the right since it was checked, nobody was told here
         bell.doubt(watch)

@@ -3,13 +3,13 @@
 Lives here: the contract between connections and the hub. Must not know: either of them.
 """
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 from typing import Final, Protocol
 
+from server import clock
 from server.metrics import LATENCY, Histogram
 
 RECHECK_INTERVAL: Final = 300.0
@@ -21,7 +21,7 @@ PUSH_DELAY = Histogram("tempmail_push_delay_seconds", "From a message's receipt 
 def observe_push(received_at: datetime | None) -> None:
     """A message's frame was written just now; None for a replayed one, whose delay says nothing."""
     if received_at is not None:
-        PUSH_DELAY.observe(max(0.0, time.time() - received_at.timestamp()))
+        PUSH_DELAY.observe(max(0.0, clock.wall() - received_at.timestamp()))
 
 
 class Outlet(Protocol):

@@ -7,7 +7,6 @@ imports one above it.
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from typing import Final
@@ -21,6 +20,7 @@ from server.bus.redis import RedisChannel
 from server.cache import keys
 from server.cache.generations import Writer
 from server.cache.local import Local
+from server.clock import now
 from server.config import Config
 from server.log import event
 from server.metrics import Board, exposition, snapshot
@@ -61,6 +61,7 @@ from server.services.webhooks import WebhookService
 from server.shards import roles
 from server.shards.broker import Broker
 from server.shards.context import WorkerContext
+from server.shards.timekeeper import Timekeeper
 from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
 from server.store import migrate
@@ -86,10 +87,6 @@ READY_TIMEOUT: Final = 3.0  # s a readiness check may take
 READY_KEPT: Final = 1.0  # s that its outcome answers all who ask: it is free to ask for anybody
 STALENESS: Final = 5.0  # s that another host's write may go unseen while the bus is down
 PATIENCE: Final = 45.0  # s a starting worker waits for a database that is not there (yet): it may be restarting itself
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 async def _opened(config: Config, replicas: Replicas) -> Pools:
@@ -247,6 +244,9 @@ class Shard:
         self._build_readers()
         self._build_administration()
         await self._partitions.ahead(now(), config.mailbox_max_ttl)
+        self._timekeeper = Timekeeper(self._pools, first=self._context.slot == 0)
+        self._timekeeper.start()
+        self._closing.push_async_callback(self._timekeeper.close)
         if self._does.sweeper:
             self._start_sweeping()
         self._vitals = Vitals(self._config, self._pools, first=self._context.slot == 0)
@@ -473,7 +473,7 @@ class Shard:
         found = {"database": "ok", "migrations": "ok", "bus": "ok" if self._bus.healthy else self._bus.reason}
         if self._config.replicas():
             found["replicas"] = self._replicas.standing()
-        found |= self._broker.readiness()
+        found |= {"clock": self._timekeeper.standing()} | self._broker.readiness()
         try:
             async with asyncio.timeout(READY_TIMEOUT):
                 lacking = await self._lacking()

@@ -5,10 +5,11 @@ name survives into a header.
 """
 
 import re
-import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
+
+from server import clock
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 
@@ -37,7 +38,7 @@ class Clock:
         self._second, self._text = -1, b""
 
     def ending(self) -> bytes:
-        second = int(time.time())
+        second = int(clock.wall())
         if second != self._second:
             self._second = second
             date = format_datetime(datetime.fromtimestamp(second, UTC))

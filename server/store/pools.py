@@ -9,6 +9,7 @@ connection has one too: a database that hangs is answered with Unavailable, neve
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from typing import Any, Final, Literal, Protocol
 
 import asyncpg
 
+from server import clock
 from server.config import Config
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
@@ -177,13 +179,18 @@ class Pools:
             ]
         databases = {domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}
         arrivals, *pages = [Database(lender, copies("messages")) for lender in planned_once]
-        return cls(
-            databases,
-            arrivals,
-            (*pages, databases["messages"])[0],
-            config.database_max_lifetime,
-            config.database_max_idle_time,
-        )
+        pages_or_all = (*pages, databases["messages"])[0]
+        pools = cls(databases, arrivals, pages_or_all, config.database_max_lifetime, config.database_max_idle_time)
+        await pools.tell_time()
+        return pools
+
+    async def tell_time(self) -> None:
+        """Measure the database's clock: that of the server that knows when mailboxes end. Raises Unavailable."""
+        with translated():
+            async with self.mailboxes.connection() as connection:
+                asked = time.monotonic()
+                told = await connection.fetchval(_CLOCK)
+                clock.measured(asked, told, time.monotonic())
 
     async def _renew(self, lifetime: float) -> None:
         """Once in ``lifetime`` each pool replaces its connections as they are borrowed: what a session gathers in the
@@ -229,6 +236,7 @@ def _for_pages(config: Config) -> bool:
     return config.database_max_open // config.workers >= _MANY
 
 
+_CLOCK: Final = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 _MANY: Final = 8  # connections of a worker
 _PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}
 

@@ -1,11 +1,11 @@
 """API keys as their owners see them: made, listed, looked at, revoked."""
 
-from datetime import UTC, datetime
 from typing import Self
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from server import clock
 from server.model.account import SCOPES, ApiKey, Scope
 from server.web import requests
 from server.web.description import describe
@@ -91,4 +91,4 @@ async def delete(call: Call) -> Reply:
 
 
 def _is_active(key: ApiKey) -> bool:
-    return key.expires_at is None or key.expires_at > datetime.now(UTC)
+    return key.expires_at is None or key.expires_at > clock.now()

@@ -11,7 +11,6 @@ import secrets
 import time
 import traceback
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Final, cast
@@ -20,7 +19,7 @@ from urllib.parse import unquote
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
-from server import log
+from server import clock, log
 from server.cache import keys
 from server.cache.buckets import Verdict
 from server.cache.local import Local, Ready
@@ -324,13 +323,13 @@ def limit_headers(verdict: Verdict) -> dict[str, str]:
     return {
         "X-RateLimit-Limit": str(verdict.limit),
         "X-RateLimit-Remaining": str(verdict.remaining),
-        "X-RateLimit-Reset": str(math.ceil(time.time() + verdict.reset)),
+        "X-RateLimit-Reset": str(math.ceil(clock.wall() + verdict.reset)),
     }
 
 
 def limit_lines(verdict: Verdict) -> bytes:
     """The same as the lines of a head."""
-    reset = math.ceil(time.time() + verdict.reset)
+    reset = math.ceil(clock.wall() + verdict.reset)
     return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %d\r\n" % (
         verdict.limit,
         verdict.remaining,
@@ -376,4 +375,4 @@ def _only_caching(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], 
 
 def _time_left(mailbox: Mailbox) -> float:
     """How long an answer about it may be kept. Mail of a mailbox without an end may have one, which nobody tells."""
-    return _ENDLESS if mailbox.expires_at is None else (mailbox.expires_at - datetime.now(UTC)).total_seconds()
+    return _ENDLESS if mailbox.expires_at is None else (mailbox.expires_at - clock.now()).total_seconds()

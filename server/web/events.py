@@ -10,7 +10,6 @@ off. An event's id is its sequence number, so a client that comes back with Last
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
@@ -20,6 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
+from server import clock
 from server.metrics import Counter
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox, Stored
@@ -86,7 +86,7 @@ class EventStream:
         until: float,
     ) -> None:
         self._hub, self._reopen = hub, reopen
-        right = _end(mailbox), time.time(), until, mailbox.user_id
+        right = _end(mailbox), clock.wall(), until, mailbox.user_id
         self._watch = Subscription(mailbox.id, "", self, after, *right)
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
@@ -173,12 +173,12 @@ class EventStream:
             await response.write(piece)
 
     def _is_stale(self) -> bool:
-        now = time.time()
+        now = clock.wall()
         return self._watch.over(now) or now - self._watch.checked_at >= RECHECK_INTERVAL
 
     async def _check(self) -> None:
         """Ask again whether the stream may go on. While that cannot be answered, mail after the mailbox's end waits."""
-        self._doubted, now = False, time.time()
+        self._doubted, now = False, clock.wall()
         try:
             mailbox = await self._reopen()
         except Refused as refused:

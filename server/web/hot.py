@@ -25,6 +25,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from server import clock
 from server.cache import local
 from server.cache.local import Kept, Local, Ready
 from server.metrics import Counter, Tally
@@ -156,7 +157,7 @@ class Hot:
         return kept
 
     def _set_date(self, now: float) -> None:
-        wall = time.time()
+        wall = clock.wall()
         self._until = now + 1.0 - wall % 1.0
         self._date = b"Date: %b\r\n" % formatdate(wall, usegmt=True).encode()
         self._tail = self._date + b"\r\n"

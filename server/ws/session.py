@@ -9,7 +9,6 @@ client takes nothing for WRITE_STALL seconds, or when words about subscriptions 
 """
 
 import asyncio
-import time
 import traceback
 from collections.abc import Callable
 from datetime import datetime
@@ -19,7 +18,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 from aiohttp import WSCloseCode
 
-from server import log
+from server import clock, log
 from server.metrics import Counter
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
@@ -109,7 +108,7 @@ class Session(Connection):
             return
         if ping and silence >= PING_INTERVAL / 2:
             self._write(ping)
-        wall = time.time()
+        wall = clock.wall()
         for subscription in self._subscriptions:
             if subscription.over(wall) or wall - subscription.checked_at >= RECHECK_INTERVAL:
                 self.doubt(subscription)
@@ -201,7 +200,7 @@ class Session(Connection):
             self._looking = asyncio.get_running_loop().create_task(self._look_up(said.mailbox_id, token, said.after))
 
     async def _look_up(self, mailbox_id: str, token: str, after: int | None) -> None:
-        checked_at, stands = time.time(), self._owner.standing(mailbox_id)
+        checked_at, stands = clock.wall(), self._owner.standing(mailbox_id)
         try:
             mailbox, until = await self._owner.authorise(mailbox_id, token)
         except Refused as refusal:

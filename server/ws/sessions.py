@@ -22,6 +22,7 @@ from typing import Final
 
 from aiohttp import web
 
+from server import clock
 from server.config import Config
 from server.metrics import Gauge
 from server.model.errors import Refused, Unavailable
@@ -168,7 +169,7 @@ class Sessions:
                 await self._check(subscription)
 
     async def _check(self, subscription: Subscription) -> None:
-        checked_at = time.time()
+        checked_at = clock.wall()
         try:
             mailbox, _ = await self._authorise(subscription.mailbox_id, subscription.token)
         except Refused as refusal:
@@ -183,7 +184,7 @@ class Sessions:
 
     def _revoke(self, subscription: Subscription, word: str) -> None:
         mailbox_id = subscription.mailbox_id
-        over = subscription.expires_at <= time.time()
+        over = subscription.expires_at <= clock.wall()
         subscription.outlet.tell(frames.mailbox_expired(mailbox_id) if over else frames.unsubscribed(mailbox_id, word))
         self.hub.unsubscribe(subscription)
         subscription.outlet.ended(subscription)
