@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.complete_run import CompleteRun
 from tests.running import Server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(CompleteRun(config), "complete-run")
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,9 @@ from zlib import crc32
 import aiohttp
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as bounds
+from hypothesis.strategies import one_of
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -70,6 +71,11 @@ CHECKS: Final = [
 schema: Final = schemathesis.openapi.from_dict(json.loads(json.dumps(openapi.document(ASKED))))
 schema.config.generation.update(with_security_parameters=False)
 schema.config.phases.coverage.enabled = False
+OPERATIONS: Final = {
+    f"{operation.method.upper()} {operation.path}": operation
+    for operation in (found.ok() for found in schema.get_all_operations())
+}
+"""By name, which is a test's id: cases that share one are run once, whatever their number (pytest-xdist)."""
 
 
 class Realm:
@@ -114,12 +120,6 @@ def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
     assert server.stop() == 0
 
 
-@pytest.fixture
-def subject(realm: Realm, request: pytest.FixtureRequest) -> dict[tuple[str, str], Owner]:
-    """The one that an operation's requests are about, by operation."""
-    return {}
-
-
 def presented(realm: Realm, one: Owner, credential: str) -> dict[str, str]:
     if credential == "nobody":
         return {}
@@ -133,36 +133,40 @@ def chance(case: Any) -> int:
     return crc32(repr((case.path_parameters, case.query, case.body)).encode())
 
 
-@schema.parametrize()
-@bounds(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-)
-def test_every_answer_is_one_that_is_described(
-    case: schemathesis.Case, realm: Realm, subject: dict[tuple[str, str], Owner]
-) -> None:
-    operation = case.method, case.path
-    route, number = BY_OPERATION[operation], chance(case)
-    if operation not in subject:
-        subject[operation] = asyncio.run(realm.subject(route))
-    one = subject[operation]
-    for name in list(case.path_parameters):
-        if number & 7:
-            case.path_parameters[name] = one.ids[kind(route.path, name)]
-    if route.path.endswith("/wait"):
-        case.query["timeout"] = "1s"  # it may well wait for minutes, as it is asked to
-    for credential in CREDENTIALS[route.auth]:
-        head = presented(realm, one, credential)
-        response = case.call(base_url=realm.server.http, headers=head, timeout=30)
-        realm.statuses.setdefault(operation, set()).add(response.status_code)
-        case.validate_response(response, checks=CHECKS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_answer_is_one_that_is_described(name: str, realm: Realm) -> None:
+    operation = OPERATIONS[name]
+    route = BY_OPERATION[operation.method.upper(), operation.path]
+    one = asyncio.run(realm.subject(route))
+    asked = realm.statuses.setdefault((route.method, route.path), set())
+
+    @given(case=one_of(*operation.get_strategies_from_examples(), operation.as_strategy()))
+    @bounds(
+        max_examples=12,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: schemathesis.Case) -> None:
+        number = chance(case)
+        for variable in list(case.path_parameters):
+            if number & 7:
+                case.path_parameters[variable] = one.ids[kind(route.path, variable)]
+        if route.path.endswith("/wait"):
+            case.query["timeout"] = "1s"  # it may well wait for minutes, as it is asked to
+        for credential in CREDENTIALS[route.auth]:
+            head = presented(realm, one, credential)
+            response = case.call(base_url=realm.server.http, headers=head, timeout=30)
+            asked.add(response.status_code)
+            case.validate_response(response, checks=CHECKS)
+
+    ask()
 
 
 def test_what_was_asked_was_also_answered_with_success(realm: Realm) -> None:
+    assert set(realm.statuses) == set(BY_OPERATION), "every operation is asked, in this very process"
     refused = {operation for operation, statuses in realm.statuses.items() if min(statuses) >= 300}
     assert refused <= UNREACHED
 
