@@ -62,6 +62,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     last_used_at: datetime | None = None
 
 
+KEY_PREFIX: Final = "tm_"  # what every API key begins with
 KEY_NAME_MAX: Final = 64  # characters
 
 
@@ -81,6 +82,10 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[str] = frozenset(SCOPES)
     credential: str = ""  # the login's id or the key's
     expires_at: datetime | None = None
+
+    def may_open(self) -> bool:
+        """Whether it may be given what opens a mailbox, which allows all that is done with one."""
+        return self.scopes.issuperset(SCOPES)
 
     def is_at_least(self, role: Role) -> bool:
         return ROLES.index(self.user.role) >= ROLES.index(role)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from server.model import ids
-from server.model.account import ApiKey, User, checked_key_name
+from server.model.account import KEY_PREFIX, ApiKey, User, checked_key_name
 from server.model.errors import Refused
 from server.services.coherence import Coherence, account
 from server.services.contracts import NewApiKey
@@ -21,7 +21,6 @@ from server.services.retention import every
 from server.services.tokens import digest
 from server.store.users import UserStore
 
-PREFIX: Final = "tm_"
 MAX_KEYS: Final = 50  # of one account
 FLUSH_EVERY: Final = 60.0  # s
 
@@ -37,7 +36,7 @@ class KeyService:
 
     async def create(self, user: User, name: str, scopes: frozenset[str], life: float | None) -> NewApiKey:
         """A key; ``life`` in seconds, None for one without an end. Refused field_invalid (name), quota_reached."""
-        whole, now = PREFIX + secrets.token_urlsafe(32), self._clock()
+        whole, now = KEY_PREFIX + secrets.token_urlsafe(32), self._clock()
         key = ApiKey(
             id=ids.new(),
             user_id=user.id,

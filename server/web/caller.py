@@ -88,6 +88,8 @@ class Credential(NamedTuple):
 
 
 NONE: Final = Credential("token", "")
+MISPLACED: Final = Credential("token", "-")  # of no form that could be checked
+_CREDENTIALS: Final = ("Authorization", "X-API-Key", "X-Mailbox-Token")
 
 
 def mailbox_credential(request: web.Request, headers: Mapping[str, str], query: bool) -> Credential:
@@ -113,6 +115,18 @@ def account_credential(request: web.Request, headers: Mapping[str, str]) -> Cred
         return bearer
     key = headers.get("X-API-Key")
     return _cookie(request, headers) if key is None else Credential("key", key.strip())
+
+
+def optional_credential(request: web.Request, headers: Mapping[str, str], query: bool) -> Credential:
+    """Who acts, where nobody need. Whatever else was presented counts as a credential too: one in the wrong place, of
+    the wrong kind or empty is refused, not taken for none.
+    """
+    found = account_credential(request, headers)
+    if found.secret:
+        return found
+    if any(name in headers for name in _CREDENTIALS) or (query and "token" in request.query):
+        return MISPLACED
+    return found
 
 
 def key_credential(headers: Mapping[str, str]) -> Credential:

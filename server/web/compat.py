@@ -11,8 +11,10 @@ from functools import partial
 from typing import Any, Final, Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from server.model import ids
+from server.model.account import Principal
 from server.model.errors import Refused
 from server.model.message import Mailbox, Stored
 from server.services.contracts import Content
@@ -94,9 +96,9 @@ class Email(msgspec.Struct, rename="camel"):
 
 
 class NewEmail(Email, rename="camel", kw_only=True):
-    """An address just made, with the token that opens it under ``/v1``."""
+    """An address just made, with the token that opens it under ``/v1`` unless the key lacks a scope."""
 
-    token: str
+    token: str | UnsetType = UNSET
 
 
 class EmailList(msgspec.Struct, rename="camel"):
@@ -181,7 +183,7 @@ async def generate(call: Call) -> Reply:
     wanted = await requests.body(call.request, Generation)
     life = _life(wanted.expiry_time)
     made = await call.parts.mailboxes.create(wanted.name or None, wanted.domain or None, life, call.client, call.user)
-    return bare(NewEmail.of(made.mailbox, token=made.token))
+    return bare(NewEmail.of(made.mailbox, token=made.token if _acts(call).may_open() else UNSET))
 
 
 def _life(milliseconds: float | None) -> float | None:
@@ -201,6 +203,12 @@ async def emails(call: Call) -> Reply:
     boxes, total = await call.parts.mailboxes.page(call.user, limit, after or None)
     following = boxes[-1].id if len(boxes) == limit else None
     return bare(EmailList([Email.of(box) for box in boxes], following, total))
+
+
+def _acts(call: Call) -> Principal:
+    """Who acts: here always an API key."""
+    assert call.principal is not None
+    return call.principal
 
 
 async def _opened(call: Call) -> Mailbox:
@@ -229,16 +237,17 @@ def _message_id(call: Call) -> str:
 
 @_describe(
     "Open a message, which marks it as read",
+    detail="A key without the scope mail:write leaves it unread.",
     gives=OpenedTwice,
     refuses=("mailbox_not_found", "message_not_found"),
 )
 async def letter(call: Call) -> Reply:
     mailbox = await _opened(call)
     content = await call.parts.messages.read(mailbox, _message_id(call))
-    if not content.stored.is_read:
-        await call.parts.messages.mark_read(mailbox, content.stored.id)
-    fields = _fields(content)
-    stored = msgspec.structs.replace(content.stored, is_read=True)
+    stored, fields = content.stored, _fields(content)
+    if not stored.is_read and "mail:write" in _acts(call).scopes:
+        await call.parts.messages.mark_read(mailbox, stored.id)
+        stored = msgspec.structs.replace(stored, is_read=True)
     return bare(OpenedTwice.of(stored, **fields, message=Opened.of(stored, **fields)))
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from server.cache.buckets import Verdict
 from server.model import ids
-from server.model.account import Principal, Role
+from server.model.account import KEY_PREFIX, Principal, Role
 from server.model.errors import Refused
 from server.model.message import Mailbox
 from server.services.contracts import CredentialKind
@@ -49,6 +49,8 @@ class Gate:
             return caller.NONE
         if auth == "mailbox":
             return caller.mailbox_credential(request, headers, self._query_token)
+        if auth == "optional":
+            return caller.optional_credential(request, headers, self._query_token)
         return caller.key_credential(headers) if auth == "key" else caller.account_credential(request, headers)
 
     def recall(self, credential: Credential) -> Principal | None:
@@ -72,14 +74,14 @@ class Gate:
         mailbox_not_found.
         """
         auth, secret = self._route.auth, credential.secret
-        if auth == "none" or (auth == "optional" and (not secret or credential.kind == "token")):
-            return  # a mailbox's token says nothing of an account: its holder asks for another one as a guest
+        if auth == "none" or (auth == "optional" and not secret):
+            return
         if not secret:
             raise Refused("token_required", self._wanted())
         if credential.kind != "token":
             await self._identify(call, credential)
         elif auth != "mailbox":
-            raise Refused("token_invalid", f"it is no account's: {self._wanted()}")
+            raise Refused("token_invalid", f"it is no account's: {self._wanted(secret)}")
         if auth == "mailbox":
             await self._open(call, secret)
 
@@ -88,15 +90,27 @@ class Gate:
             raise Refused("origin_not_allowed")
         principal = call.principal or await self._authenticated(call, credential)
         call.principal = principal
-        if principal.via == "key" and self._route.scope not in principal.scopes:
-            scope = self._route.scope
-            lacking = f"the key lacks the scope {scope}" if scope else "no API key may; send an access token"
-            raise Refused("permission_denied", lacking)
+        if principal.via == "key":
+            self._check_scopes(principal)
         if self._role is not None and not principal.is_at_least(self._role):
             raise Refused("permission_denied", _FOR[self._role])
 
-    def _wanted(self) -> str:
+    def _check_scopes(self, principal: Principal) -> None:
+        needed = self._route.scopes
+        lacking = [scope for scope in needed if scope not in principal.scopes]
+        if lacking:
+            why = ", since the answer holds a mailbox's token" if self._route.opens else ""
+            words = "scope" if len(lacking) == 1 else "scopes"
+            raise Refused("permission_denied", f"the key lacks the {words} {' '.join(lacking)}{why}")
+        if not needed:
+            raise Refused("permission_denied", "no API key may; send an access token")
+
+    def _wanted(self, presented: str = "") -> str:
         """What would be let through."""
+        if presented.startswith(KEY_PREFIX) and self._route.scope:
+            return "an API key is sent in X-API-Key"
+        if self._route.auth == "optional":
+            return "send an access token in Authorization: Bearer, an API key in X-API-Key, or nothing as a guest"
         auth, key = self._route.auth, ", or an API key in X-API-Key" if self._route.scope else ""
         if auth == "mailbox":
             return f"send the mailbox's token, or its account's access token, in Authorization: Bearer{key}"

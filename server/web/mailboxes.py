@@ -32,7 +32,8 @@ class ExtensionBody(msgspec.Struct, rename="camel"):
 @describe(
     "Make a mailbox",
     detail="All fields may be left out, and so may the body. The token in the answer opens the mailbox; it is shown "
-    "only this once. An account may ask for `expiresIn` `never`.",
+    "only this once, and not to an API key that lacks a scope. An account may ask for `expiresIn` `never`. Only a "
+    "request without any credential is a guest's; one with a credential that is no account's is refused.",
     gives=MailboxObject,
     status=201,
     body=NewMailboxBody,
@@ -52,7 +53,8 @@ async def create(call: Call) -> Reply:
     owner = call.principal.user if call.principal else None
     prefix, domain, ttl = wanted.prefix or None, wanted.domain or None, _life(wanted.expires_in, owner)
     made = await call.parts.mailboxes.create(prefix, domain, ttl, call.client, owner)
-    return created(call.language, MailboxObject.of(made.mailbox, 0, 0, made.token))
+    token = made.token if call.principal is None or call.principal.may_open() else UNSET
+    return created(call.language, MailboxObject.of(made.mailbox, 0, 0, token))
 
 
 def _life(text: str | None, owner: User | None) -> float | None:
@@ -111,7 +113,7 @@ async def extend(call: Call) -> Reply:
 
 @describe(
     "Give a mailbox a new token",
-    detail="The old one opens nothing from then on.",
+    detail="The old one opens nothing from then on. An API key needs every scope for this, since the token gives all.",
     gives=MailboxObject,
 )
 async def rotate(call: Call) -> Reply:

@@ -247,8 +247,8 @@ def _query_parameters(doc: Doc) -> list[dict[str, Any]]:
 
 def _security(route: Route) -> list[dict[str, list[str]]]:
     ways: list[dict[str, list[str]]] = [{name: []} for name in _KEYS[route.auth]]
-    if route.scope is not None:
-        ways.append({"apiKey": [route.scope]})
+    if route.scopes:
+        ways.append({"apiKey": list(route.scopes)})
     elif route.auth == "key":
         ways.append({"apiKey": []})
     return [{}, *ways] if route.auth == "optional" else ways

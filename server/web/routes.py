@@ -80,7 +80,7 @@ ROUTES: Final = (
     Route("GET", _BOX, mailboxes.show, "mailbox", limit=True, cache=True, scope="mailbox:read"),
     Route("PATCH", _BOX, mailboxes.extend, "mailbox", limit=True, scope="mailbox:write"),
     Route("DELETE", _BOX, mailboxes.delete, "mailbox", limit=True, scope="mailbox:write"),
-    Route("POST", _BOX + "/token", mailboxes.rotate, "mailbox", limit=True, scope="mailbox:write"),
+    Route("POST", _BOX + "/token", mailboxes.rotate, "mailbox", limit=True, scope="mailbox:write", opens=True),
     Route("POST", _DOMAINS, domains.claim, "user", limit=True),
     Route("GET", _DOMAINS, domains.own, "user", limit=True),
     Route("GET", _DOMAINS + "/{id}", domains.show, "user", limit=True),

@@ -83,8 +83,8 @@ async def test_a_bad_login_makes_no_guests_mailbox(server: Server) -> None:
     for headers in ({"Authorization": "Bearer a.b.c"}, {"X-API-Key": "tm_x"}, {"Cookie": "access_token=x"}):
         headers = headers | {"Sec-Fetch-Site": "same-origin"}
         assert (await ask(server, "POST", "/v1/mailboxes", headers=headers)).status == 401
-    made = await ask(server, "POST", "/v1/mailboxes", headers=(await server.mailbox()).auth)
-    assert made.status == 201
+    refused = await ask(server, "POST", "/v1/mailboxes", headers=(await server.mailbox()).auth)
+    assert refused.status == 401, "a mailbox's token is no account's either: a guest sends none"
 
 
 async def test_a_guests_mailbox_belongs_to_nobody(server: Server) -> None:
