@@ -21,10 +21,10 @@ from server.metrics import Counter
 from server.model import ids
 from server.model.account import QUOTAS, Principal, User
 from server.model.address import parse_path
-from server.model.errors import Refused
+from server.model.errors import Refused, Unavailable
 from server.services import passwords
 from server.services.coherence import Coherence, Write, account
-from server.services.contracts import CredentialKind, Session
+from server.services.contracts import CredentialKind, Session, Shares
 from server.services.limits import Attempt, RateLimits
 from server.services.passwords import Passwords
 from server.services.tokens import Claims, Tokens, digest
@@ -75,7 +75,7 @@ class AccountService:
         new = new_user(email, username, self._clock())
         passwords.check_length(password, self._config.password_min_length)
         self._limits.register(client)
-        await self._store.insert(new, await self._hasher.hash(password))
+        await self._store.insert(new, await self._hasher.hash(password, self._limits.shares(client)))
         REGISTERED.add()
         return await self._open(new)
 
@@ -83,7 +83,7 @@ class AccountService:
         """``name``: email or username, in any case. Refused: credentials_invalid, account_disabled, rate_limited."""
         name = _login_name(name)
         attempt = self._limits.login(client)
-        user = await self._verified(name, password, attempt)
+        user = await self._verified(name, password, attempt, self._limits.shares(client))
         if user is None:
             LOGINS.add(("refused",))
             raise Refused("credentials_invalid")
@@ -94,16 +94,21 @@ class AccountService:
         LOGINS.add(("accepted",))
         return await self._open(user)
 
-    async def _verified(self, name: str, password: str, attempt: Attempt) -> User | None:
+    async def _verified(self, name: str, password: str, attempt: Attempt, shares: Shares) -> User | None:
         """The account if the password is right. A name that nobody has costs as much as a wrong password."""
         usable = len(name) <= _NAME_MAX and "\0" not in name and _encodable(name) and _encodable(password)
         found = await self._store.by_name(name) if usable else None
         self._limits.login_as(attempt, found[0].id if found else name)
         known = found[1] if found else passwords.NOBODY
-        if not await self._hasher.verify(known, password if usable else "") or found is None:
+        try:
+            right = await self._hasher.verify(known, password if usable else "", shares)
+        except (Refused, Unavailable):
+            attempt.forgive()  # it was not looked at
+            raise
+        if not right or found is None:
             return None
         if self._hasher.outdated(known):
-            await self._store.rehash(found[0].id, known, await self._hasher.hash(password))
+            await self._store.rehash(found[0].id, known, await self._hasher.hash(password, shares))
         return found[0]
 
     async def _open(self, user: User) -> Session:

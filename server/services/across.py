@@ -7,7 +7,7 @@ from server.config import Config
 from server.model.errors import Unavailable
 from server.model.message import Stored
 from server.model.query import Query
-from server.services.contracts import Found
+from server.services.contracts import Found, Shares
 from server.services.looking import LOOKED_THROUGH, Looker
 from server.store.across import AcrossStore, Inboxes
 from server.store.tags import TagStore
@@ -19,7 +19,7 @@ class AcrossService:
     def __init__(self, config: Config, store: AcrossStore, tags: TagStore, looker: Looker) -> None:
         self._config, self._store, self._tags, self._looker = config, store, tags, looker
 
-    async def page(self, user_id: str, wanted: Query, before: str, limit: int) -> Found:
+    async def page(self, user_id: str, wanted: Query, before: str, limit: int, shares: Shares = ()) -> Found:
         """What was found when its time is up is a page too, and the next goes on from there; Unavailable when that is
         nothing at all."""
         names = wanted.tags()
@@ -29,11 +29,11 @@ class AcrossService:
             rows = await self._store.candidates(inboxes, wanted, tags, before, limit)
             found = [one.stored for one in rows]
             return Found(found, found[-1].id if len(found) == limit else "", inboxes.total)
-        found, following = await self._look(inboxes, wanted, tags, before, limit)
+        found, following = await self._look(inboxes, wanted, tags, before, limit, shares)
         return Found(found, following, inboxes.total)
 
     async def _look(
-        self, inboxes: Inboxes, wanted: Query, tags: Mapping[str, str], before: str, limit: int
+        self, inboxes: Inboxes, wanted: Query, tags: Mapping[str, str], before: str, limit: int, shares: Shares
     ) -> tuple[list[Stored], str]:
         found: list[Stored] = []
         below = before
@@ -41,7 +41,7 @@ class AcrossService:
             async with asyncio.timeout(self._config.database_statement_timeout):
                 while True:
                     page = await self._store.candidates(inboxes, wanted, tags, below, LOOKED_THROUGH)
-                    found += await self._looker.let_through(page, wanted.texts())
+                    found += await self._looker.let_through(page, wanted.texts(), shares)
                     if len(found) >= limit:
                         return found[:limit], found[limit - 1].id
                     if len(page) < LOOKED_THROUGH:

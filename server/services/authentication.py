@@ -7,8 +7,7 @@ waiting when the process ends, or finds the queue full, stays "none". Trouble is
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,13 +20,15 @@ from server.model.errors import Unavailable
 from server.model.message import Envelope, Recipient, Stored
 from server.model.spf import IP, Result, Subject
 from server.services.coherence import Coherence, mail
-from server.services.contracts import Delivery
+from server.services.contracts import Delivery, Shares
+from server.services.fair_queue import FairQueue, QueueFull, ShareUsed
 from server.services.sandbox import Sandbox, SandboxError
 from server.services.spf import Ask, Spf
 from server.store.messages import MessageStore
 
-WAITING_MAX: Final = 2_000  # messages that wait for their check; more stay unchecked
-WAITING_BYTES_MAX: Final = 64 << 20
+WAITING_BYTES_MAX: Final = 64 << 20  # of messages that wait for their check; more stay unchecked
+LEAST_WEIGHT: Final = 32 << 10  # bytes that a message counts for at least, so that 2,000 wait at most
+SHARE: Final = 4  # a client may have one in so many of what waits, and of what is checked
 CHECKS_MAX: Final = 32  # at the same time
 CHECKS_PER_SECOND: Final = 200  # begun; each takes 1 to 2 ms of the loop that SMTP lives in, and SMTP goes first
 CHECK_TIMEOUT: Final = 15.0  # s for one message, all questions together
@@ -44,12 +45,22 @@ _BEST: Final[tuple[Verdict, ...]] = ("pass", "temperror", "policy", "fail", "neu
 class Authentication:
     """Stands in front of a Delivery, whose messages it checks once they are stored. Implements contracts.Delivery."""
 
-    def __init__(self, delivery: Delivery, ask: Ask, store: MessageStore, coherence: Coherence) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        ask: Ask,
+        store: MessageStore,
+        coherence: Coherence,
+        shares: Callable[[str], Shares] = lambda _: (),
+    ) -> None:
+        """``shares``: under which keys a client's address is counted (``Limits.shares``)."""
+        self._shares = shares
         self._delivery, self._ask, self._store, self._coherence = delivery, ask, store, coherence
         self._loop = asyncio.get_running_loop()
-        self._sandbox = Sandbox(children=1, queue=CHECKS_MAX)
-        self._waiting: deque[tuple[float, Envelope, Sequence[Stored]]] = deque()
-        self._bytes = 0
+        self._sandbox = Sandbox("dkim", queue=CHECKS_MAX)
+        self._waiting: FairQueue[tuple[float, Envelope, Sequence[Stored]]] = FairQueue(
+            most=WAITING_BYTES_MAX, share=WAITING_BYTES_MAX // SHARE, at_once=CHECKS_MAX // SHARE
+        )
         self._checks: set[asyncio.Task[None]] = set()
         self._next = 0.0  # when the next check may begin
 
@@ -67,11 +78,12 @@ class Authentication:
     def _settled(self, envelope: Envelope, future: "asyncio.Future[Sequence[Stored]]") -> None:
         if future.cancelled() or future.exception() is not None or not future.result():
             return
-        if len(self._waiting) >= WAITING_MAX or self._bytes >= WAITING_BYTES_MAX:
+        weight = max(len(envelope.raw), LEAST_WEIGHT)
+        try:
+            self._waiting.put(self._shares(envelope.client), (self._loop.time(), envelope, future.result()), weight)
+        except (ShareUsed, QueueFull):
             DROPPED.add()
             return
-        self._waiting.append((self._loop.time(), envelope, future.result()))
-        self._bytes += len(envelope.raw)
         QUEUE.set(len(self._waiting))
         if len(self._checks) < CHECKS_MAX:
             task = self._loop.create_task(self._work())
@@ -89,8 +101,10 @@ class Authentication:
                     return
             else:
                 self._next = now + 1 / CHECKS_PER_SECOND
-            began, envelope, rows = self._waiting.popleft()
-            self._bytes -= len(envelope.raw)
+            taken = self._waiting.take()
+            if taken is None:  # those that wait have their share of checks; the end of one takes the next
+                return
+            clients, (began, envelope, rows), weight = taken
             QUEUE.set(len(self._waiting))
             try:
                 await self._finish(rows, await self.check(envelope))
@@ -98,6 +112,8 @@ class Authentication:
                 event("warning", "authentication not stored", reason=str(error))
             except Exception as error:  # one message's fault must not end the others' checks
                 event("error", "authentication failed", reason=type(error).__name__)
+            finally:
+                self._waiting.done(clients, weight)
             SECONDS.observe(self._loop.time() - began)
 
     async def _finish(self, rows: Sequence[Stored], results: Mapping[str, str]) -> None:
@@ -117,7 +133,7 @@ class Authentication:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 (sender, spf), proofs, author = await asyncio.gather(
-                    self._spf(envelope), self._dkim(envelope.raw, claimed), self._policy(claimed.author)
+                    self._spf(envelope), self._dkim(envelope, claimed), self._policy(claimed.author)
                 )
         except TimeoutError:
             return dict.fromkeys(("spf", "dkim", "dmarc"), "temperror")
@@ -137,13 +153,20 @@ class Authentication:
             return domain, "none"
         return domain, await Spf(self._ask, Subject(ip, local_part, domain, envelope.helo)).check()
 
-    async def _dkim(self, raw: bytes, claimed: Claims) -> list[Proof]:
+    async def _dkim(self, envelope: Envelope, claimed: Claims) -> list[Proof]:
         if not claimed.keys:
             return []
         names = list(dict.fromkeys(name for name in claimed.keys if name))
         keys = dict(zip(names, await asyncio.gather(*map(self._key, names)), strict=True))
         try:
-            return await self._sandbox.run(verify, raw, len(claimed.keys), keys, timeout=VERIFY_TIMEOUT)
+            return await self._sandbox.run(
+                verify,
+                envelope.raw,
+                len(claimed.keys),
+                keys,
+                timeout=VERIFY_TIMEOUT,
+                clients=self._shares(envelope.client),
+            )
         except SandboxError:
             return [Proof("", "temperror")]
 

@@ -5,6 +5,7 @@ Every coroutine raises Refused for what the caller did, Unavailable for trouble 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -14,12 +15,16 @@ from server.cache.buckets import Verdict
 from server.config import Config
 from server.model.account import ApiKey, Principal, Quota, User
 from server.model.administration import Act, Actor, Changes, Statistics, UserFilter
+from server.model.client import ClientNetwork
 from server.model.domain import Domain, Mode, ServedSet
 from server.model.message import Alias, Counts, Envelope, Mailbox, Recipient, Stored
 from server.model.query import Query, Term, both, parse
 from server.model.tag import Tag
 from server.model.webhook import Delivery as WebhookDelivery
 from server.model.webhook import Event, Webhook
+
+Shares = tuple[ClientNetwork, ...]
+"""Whose shares of a pool of workers a request counts for: ``Limits.shares``. None for one without limits."""
 
 
 class Delivery(Protocol):
@@ -176,13 +181,17 @@ class Messages(Protocol):
     async def since(self, mailbox: Mailbox, after: int, limit: int) -> Sequence[Stored]:
         """Messages with seq > ``after``, oldest first."""
 
-    async def read(self, mailbox: Mailbox, message_id: str, *, sanitised: bool = True) -> Content: ...
+    async def read(self, mailbox: Mailbox, message_id: str, shares: Shares = (), *, sanitised: bool = True) -> Content:
+        """Refused message_not_found, and rate_limited where the client's share of the readers is used."""
 
     async def raw(self, mailbox: Mailbox, message_id: str) -> bytes: ...
 
-    async def attachment(self, mailbox: Mailbox, message_id: str, number: str) -> File: ...
+    async def just_stored(self, mailbox: Mailbox, stored: Stored, shares: Shares = ()) -> Content:
+        """As ``read``, of a message that ``inject`` has stored. Where there is no room to read it, without its text."""
 
-    async def inject(self, mailbox: Mailbox, raw: bytes, sender: str, *, is_read: bool) -> Stored: ...
+    async def attachment(self, mailbox: Mailbox, message_id: str, number: str, shares: Shares = ()) -> File: ...
+
+    async def inject(self, mailbox: Mailbox, raw: bytes, sender: str, client: str = "", *, is_read: bool) -> Stored: ...
 
     async def mark_read(self, mailbox: Mailbox, message_id: str) -> None: ...
 
@@ -190,9 +199,11 @@ class Messages(Protocol):
 
     async def delete_all(self, mailbox: Mailbox) -> None: ...
 
-    async def search(self, mailbox: Mailbox, query: SearchQuery, user_id: str | None) -> tuple[Sequence[Stored], int]:
+    async def search(
+        self, mailbox: Mailbox, query: SearchQuery, user_id: str | None, shares: Shares = ()
+    ) -> tuple[Sequence[Stored], int]:
         """Newest first, and how many there are. Refused: field_invalid for an operator of ``q`` (model/query.py says
-        which there are), token_required for ``tag:`` where ``user_id`` is None.
+        which there are), token_required for ``tag:`` where ``user_id`` is None, rate_limited.
         """
 
 
@@ -206,7 +217,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Across(Protocol):
-    async def page(self, user_id: str, wanted: Query, before: str, limit: int) -> Found:
+    async def page(self, user_id: str, wanted: Query, before: str, limit: int, shares: Shares = ()) -> Found:
         """Messages of all of a user's mailboxes, newest first. ``before``: only ids less than this one, "" for all."""
 
 
@@ -350,10 +361,11 @@ class Limits(Protocol):
     def enter(self, user: User, client: str) -> int | None:
         """Take one of an account's concurrent requests; give it back with ``leave``. Refused rate_limited."""
 
-    def searching(self, whose: str) -> int:
-        """Take one of a mailbox's or an account's searches at a time; give it back with ``leave``. Refused
-        rate_limited.
-        """
+    def shares(self, client: str, owner: str = "") -> Shares:
+        """Under which keys a client's use of shared workers is counted, acting for a mailbox or account ``owner``."""
+
+    def searching(self, whose: str, client: str) -> AbstractContextManager[None]:
+        """Hold one of a mailbox's or an account's searches at a time, and one of the client's. Refused rate_limited."""
 
     def leave(self, place: int | None) -> None: ...
 

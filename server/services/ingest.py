@@ -27,8 +27,9 @@ from server.model.event import Step
 from server.model.message import Envelope, Recipient, Stored
 from server.model.mime import Mail, is_cheap, parse
 from server.services.coherence import Coherence, mail
+from server.services.contracts import Shares
 from server.services.routing import Routes
-from server.services.sandbox import Sandbox, SandboxError
+from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
 from server.store import batch
 from server.store.batch import Item, Rows, Shortfall
 from server.store.partitions import Partitions
@@ -39,7 +40,8 @@ MAX_BATCH_BYTES: Final = 16 << 20  # packed bytes in one transaction
 MAX_QUEUE: Final = 5_000  # messages waiting in one worker; more are answered "try again later"
 MAX_QUEUE_BYTES: Final = 128 << 20
 READ_SLICE: Final = 0.01  # s that reading messages may hold the loop; one message takes 0.02 at the very worst
-PARSE_TIMEOUT: Final = 5.0  # s for a message that is not cheap; then it is stored unread and shown raw
+PARSE_TIMEOUT: Final = 5.0  # s of the processor for a message that is not cheap; then it is stored unread, shown raw
+PARSE_WAIT: Final = 10.0  # s for a child to read it; then it is not stored, and its sender tries again
 GATHER: Final = (
     6  # turns of the loop after a batch of several in which the next one grows: half of it costs by the batch
 )
@@ -95,6 +97,7 @@ class Ingest:
         local: Local,
         coherence: Coherence,
         sandbox: Sandbox,
+        shares: Callable[[str], Shares],
         watched: Callable[[str], bool],
         committed: Committed,
         followed: Followed,
@@ -103,12 +106,14 @@ class Ingest:
     ) -> None:
         self._database, self._partitions, self._retention = database, partitions, retention
         self._routes, self._local, self._coherence = routes, local, coherence
-        self._sandbox, self._watched, self._committed, self._followed = sandbox, watched, committed, followed
+        self._sandbox, self._shares = sandbox, shares
+        self._watched, self._committed, self._followed = watched, committed, followed
         self._recorded, self._clock = recorded, clock
         self._pack = zstandard.ZstdCompressor(level=1).compress
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 asking is a system call
         self._queue: list[_Pending] = []
         self._queued_bytes = 0
+        self._reading_bytes = 0  # of messages that wait for a child, or are being read by one
         self._reading: set[asyncio.Task[None]] = set()
         self._writer: asyncio.Task[None] | None = None
         self._full: set[str] = set()
@@ -125,7 +130,7 @@ class Ingest:
         future: asyncio.Future[Sequence[Stored]] = self._loop.create_future()
         if (
             len(self._queue) + len(self._reading) + len(self._arrived) >= MAX_QUEUE
-            or self._queued_bytes >= MAX_QUEUE_BYTES
+            or self._queued_bytes + self._reading_bytes >= MAX_QUEUE_BYTES
         ):
             ERRORS.add(("overload", "ingest"))
             future.set_exception(Unavailable("ingest queue is full"))
@@ -161,13 +166,25 @@ class Ingest:
             self._loop.call_soon(self._read_arrived)
 
     async def _read_apart(self, envelope: Envelope, is_read: bool, future: "asyncio.Future[Sequence[Stored]]") -> None:
-        """Parse in a process that can be killed; whatever it cannot read in time is stored unread."""
-        started = time.perf_counter()
+        """Parse in a process that can be killed. A message that breaks a bound of reading is stored unread; one for
+        which there is no room is not stored at all, for room will come.
+        """
+        started, size = time.perf_counter(), len(envelope.raw)
+        self._reading_bytes += size
         try:
-            read = await self._sandbox.run(parse, envelope.raw, timeout=PARSE_TIMEOUT)
+            read = await self._sandbox.run(
+                parse, envelope.raw, timeout=PARSE_TIMEOUT, wait=PARSE_WAIT, clients=self._shares(envelope.client)
+            )
+        except SandboxBusy as error:
+            ERRORS.add(("overload", "ingest"))
+            if not future.done():
+                future.set_exception(Unavailable(f"no room to read a message: {error}"))
+            return
         except SandboxError as error:
-            event("warning", "message stored unread", reason=type(error).__name__, size=len(envelope.raw))
+            event("warning", "message stored unread", reason=type(error).__name__, size=size)
             read = _unread(type(error).__name__)
+        finally:
+            self._reading_bytes -= size
         PROCESSING.observe(time.perf_counter() - started)
         self._join(envelope, read, is_read, future, self._clock())
 

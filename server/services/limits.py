@@ -1,5 +1,7 @@
 """How often a client may ask, and how many mailboxes it may make: exact over all workers of the host."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -18,6 +20,7 @@ BLOCKS = Counter("tempmail_rate_limit_blocks_total", "Requests refused by a limi
 
 EXTENSIONS: Final = 10  # of one mailbox in an hour
 SEARCHES: Final = 2  # of one mailbox, or of all of an account's, at a time; a search may read all of its text
+SEARCHES_OF_CLIENT: Final = 4  # at a time, in whatever mailboxes
 _DAY: Final = 86_400.0
 _HOUR: Final = 3_600.0
 _REMEMBERED: Final = 10_000
@@ -102,6 +105,13 @@ class RateLimits:
             if verdict.remaining < own.remaining or not verdict.allowed:
                 own = verdict._replace(limit=most, remaining=min(own.remaining, verdict.remaining))
         return own
+
+    def shares(self, client: str, owner: str = "") -> tuple[ClientNetwork, ...]:
+        """Under what a client's use of shared workers is counted (services/fair_queue.py): its networks and, where
+        there is one, the mailbox or account it acts for. None for one that is exempt.
+        """
+        counted = self._counted(client)
+        return (*counted, ClientNetwork(b"owner" + owner.encode(), 1)) if counted and owner else counted
 
     def request(self, client: str) -> Verdict | None:
         """Take one request from the client's minute; None where nothing limits it."""
@@ -197,11 +207,22 @@ class RateLimits:
             BLOCKS.add(("extend",))
             raise Refused("rate_limited", f"{EXTENSIONS} extensions an hour", retry_after=verdict.retry_after)
 
-    def searching(self, whose: str) -> int:
-        """Take one of a mailbox's or an account's searches at a time; give it back with ``leave``. Refused
-        rate_limited."""
-        place = self._places.take(b"s" + whose.encode(), SEARCHES)
+    @contextmanager
+    def searching(self, whose: str, client: str) -> Iterator[None]:
+        """Hold one of a mailbox's or an account's searches at a time, and one of the client's. Refused rate_limited."""
+        held: list[int] = []
+        try:
+            self._search(held, b"s" + whose.encode(), SEARCHES)
+            for prefix, times in self._counted(client):
+                self._search(held, b"c" + prefix, SEARCHES_OF_CLIENT * times)
+            yield
+        finally:
+            for place in held:
+                self._places.give_back(place)
+
+    def _search(self, held: list[int], key: bytes, most: int) -> None:
+        place = self._places.take(key, most)
         if place is None:
             BLOCKS.add(("search",))
-            raise Refused("rate_limited", f"at most {SEARCHES} searches at once", retry_after=1.0)
-        return place
+            raise Refused("rate_limited", f"at most {most} searches at once", retry_after=1.0)
+        held.append(place)

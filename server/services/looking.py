@@ -8,30 +8,34 @@ from collections.abc import Sequence
 from typing import Final
 
 from server.model import finding
-from server.model.errors import Unavailable
+from server.model.errors import Refused, Unavailable
 from server.model.message import Stored
 from server.model.query import Term
-from server.services.sandbox import Sandbox, SandboxError
+from server.services.contracts import Shares
+from server.services.sandbox import Sandbox, SandboxError, SandboxShare
 from server.store.messages import Candidate
 
 LOOKED_THROUGH: Final = 64  # bodies a search holds at a time, 400 kB of each at most
+SEARCHES_WAITING: Final = 16  # for a child, each with so many bodies
 READ_TIMEOUT: Final = 5.0  # s for the bodies of one page
 _SMALL: Final = 32_768  # bytes of messages, unpacked, that are read within the loop: 1 ms, 16 ms if made to be slow
 
 
 class Looker:
-    """One for each worker; ``sandbox`` has the child that reads."""
+    """One for each worker; ``sandbox`` has the children that read."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
-    async def let_through(self, page: Sequence[Candidate], terms: Sequence[Term]) -> list[Stored]:
-        """Those that match, in order; ``terms`` are the query's terms on the text. Raises Unavailable."""
+    async def let_through(self, page: Sequence[Candidate], terms: Sequence[Term], shares: Shares = ()) -> list[Stored]:
+        """Those that match, in order; ``terms`` are the query's terms on the text. Raises Unavailable, or
+        Refused rate_limited where ``shares`` are used.
+        """
         asked = [(term.value, term.negated) for term in terms]
         open_ = [one for one in page if one.packed is not None]
         bodies = [(one.packed or b"", [asked[nth - 1] for nth in one.misses]) for one in open_]
         small = sum(one.stored.size for one in open_) <= _SMALL
-        answers = iter(finding.matches(bodies) if small else await self._apart(bodies))
+        answers = iter(finding.matches(bodies) if small else await self._apart(bodies, shares))
         # A body that is gone, with its reader's record of it, holds nothing.
         return [
             one.stored
@@ -39,9 +43,11 @@ class Looker:
             if (next(answers) if one.packed is not None else all(asked[nth - 1][1] for nth in one.misses))
         ]
 
-    async def _apart(self, bodies: Sequence[tuple[bytes, Sequence[tuple[str, bool]]]]) -> list[bool]:
+    async def _apart(self, bodies: Sequence[tuple[bytes, Sequence[tuple[str, bool]]]], shares: Shares) -> list[bool]:
         try:
-            found: list[bool] = await self._sandbox.run(finding.matches, bodies, timeout=READ_TIMEOUT)
+            found: list[bool] = await self._sandbox.run(finding.matches, bodies, timeout=READ_TIMEOUT, clients=shares)
             return found
+        except SandboxShare as error:
+            raise Refused("rate_limited", "too many searches from here; wait for one", retry_after=1.0) from error
         except SandboxError as error:
             raise Unavailable("the text of messages could not be searched") from error

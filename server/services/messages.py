@@ -1,37 +1,29 @@
 """Messages of one mailbox: lists, one with its body read, raw, attachments, search, injected mail, and changes.
 
-Lives here: reading a stored body within bounds and telling everyone about changes. Must not know: HTTP.
+Lives here: what is told to everyone about changes. ``services/reading.py`` reads bodies. Must not know: HTTP.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from server.config import Config
 from server.metrics import Counter
-from server.model import mime
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Envelope, Mailbox, Recipient, Stored
 from server.model.query import Query
-from server.model.sanitise import sanitise
 from server.services.coherence import Coherence
-from server.services.contracts import Content, Delivery, File, SearchQuery
+from server.services.contracts import Content, Delivery, File, SearchQuery, Shares
 from server.services.looking import LOOKED_THROUGH, Looker
-from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
+from server.services.reading import Readers
 from server.store.messages import MessageStore
 from server.store.tags import TagStore
 
-READ_TIMEOUT: Final = 5.0  # s for reading a body that is not cheap, in a process that can be killed
-SANITISE_TIMEOUT: Final = 2.0
-_CHEAP_HTML: Final = 4_096  # characters; sanitising so few takes 5 ms at worst, whatever they are
-_BUSY: Final = "too many large messages are being read"
 _LAST: Final = 1 << 62
 
 READ = Counter("tempmail_messages_read_total", "Messages read whole.")
 DELETED = Counter("tempmail_messages_deleted_total", "Messages deleted.")
-
-T = TypeVar("T")
 
 
 class MessageService:
@@ -44,11 +36,11 @@ class MessageService:
         tags: TagStore,
         delivery: Delivery,
         coherence: Coherence,
-        sandbox: Sandbox,
+        readers: Readers,
         looker: Looker,
     ) -> None:
         self._config, self._store, self._tags, self._delivery = config, store, tags, delivery
-        self._coherence, self._sandbox, self._looker = coherence, sandbox, looker
+        self._coherence, self._readers, self._looker = coherence, readers, looker
 
     def adopt(self, config: Config) -> None:
         """Settings have changed."""
@@ -60,62 +52,41 @@ class MessageService:
     async def since(self, mailbox: Mailbox, after: int, limit: int) -> Sequence[Stored]:
         return (await self._store.since([(mailbox.id, after)]))[:limit]
 
-    async def read(self, mailbox: Mailbox, message_id: str, *, sanitised: bool = True) -> Content:
+    async def read(self, mailbox: Mailbox, message_id: str, shares: Shares = (), *, sanitised: bool = True) -> Content:
         """The message with its body read; ``safe_html`` is empty unless ``sanitised``."""
         stored = await self._store.one(mailbox, message_id)
-        raw = await self._store.raw(stored)
+        return await self._content(stored, shares, sanitised)
+
+    async def _content(self, stored: Stored, shares: Shares, sanitised: bool) -> Content:
+        found = await self._readers.opened(stored.body_id, lambda: self._store.raw(stored), shares)
         READ.add()
-        mail = await self._bounded(raw, mime.parse, raw)
-        headers = await self._bounded(raw, mime.headers, raw)
-        safe = await self._safe_html(mail.html) if sanitised and mail is not None and mail.html else ""
-        return Content(
-            stored,
-            mail.text if mail else "",
-            mail.html if mail else "",
-            safe,
-            tuple(headers or ()),
-        )
+        safe = await self._readers.safe(stored.body_id, found.html, shares) if sanitised and found.html else ""
+        return Content(stored, found.text, found.html, safe, found.headers)
 
-    async def _safe_html(self, html: str) -> str:
-        if len(html) <= _CHEAP_HTML:
-            return sanitise(html)
+    async def just_stored(self, mailbox: Mailbox, stored: Stored, shares: Shares = ()) -> Content:
+        """As ``read``. Stored it is: want of room to read it must not make the client store it a second time."""
         try:
-            safe: str = await self._sandbox.run(sanitise, html, timeout=SANITISE_TIMEOUT)
-            return safe
-        except SandboxBusy as error:
-            raise Unavailable(_BUSY) from error
-        except SandboxError:
-            return ""  # the reader still has the text, and ?raw=1
-
-    async def _bounded(self, raw: bytes, read: Callable[..., T], *args: object) -> T | None:
-        """Run a reader of ``raw`` here when that is cheap, else where it can be killed; None when it could not be."""
-        if mime.is_cheap(raw):
-            return read(*args)
-        try:
-            found: T = await self._sandbox.run(read, *args, timeout=READ_TIMEOUT)
-            return found
-        except SandboxBusy as error:
-            raise Unavailable(_BUSY) from error
-        except SandboxError:
-            return None
+            return await self.read(mailbox, stored.id, shares)
+        except (Refused, Unavailable):
+            return Content(stored, "", "", "", ())
 
     async def raw(self, mailbox: Mailbox, message_id: str) -> bytes:
         return await self._store.raw(await self._store.one(mailbox, message_id))
 
-    async def attachment(self, mailbox: Mailbox, message_id: str, number: str) -> File:
+    async def attachment(self, mailbox: Mailbox, message_id: str, number: str, shares: Shares = ()) -> File:
         """Refused attachment_not_found."""
-        raw = await self._store.raw(await self._store.one(mailbox, message_id))
-        found = await self._bounded(raw, mime.attachment, raw, number)
+        stored = await self._store.one(mailbox, message_id)
+        found = await self._readers.attachment(stored.body_id, await self._store.raw(stored), number, shares)
         if found is None:
             raise Refused("attachment_not_found")
         part, content = found
         return File(part.filename, part.content_type, content)
 
-    async def inject(self, mailbox: Mailbox, raw: bytes, sender: str, *, is_read: bool) -> Stored:
+    async def inject(self, mailbox: Mailbox, raw: bytes, sender: str, client: str = "", *, is_read: bool) -> Stored:
         """Store a message as SMTP would. Refused message_too_big, mailbox_full, mailbox_not_found."""
         if len(raw) > self._config.smtp_max_message_bytes:
             raise Refused("message_too_big", f"at most {self._config.smtp_max_message_bytes} bytes")
-        envelope = Envelope(sender, [Recipient(mailbox.address, mailbox.id)], raw)
+        envelope = Envelope(sender, [Recipient(mailbox.address, mailbox.id)], raw, client=client)
         rows = await asyncio.shield(self._delivery.submit(envelope, is_read=is_read))
         return rows[0]
 
@@ -140,7 +111,9 @@ class MessageService:
     def _changed(self, mailbox: Mailbox) -> None:
         self._coherence.tell([Hint(Kind.UPDATE, mailbox.id)])
 
-    async def search(self, mailbox: Mailbox, query: SearchQuery, user_id: str | None) -> tuple[Sequence[Stored], int]:
+    async def search(
+        self, mailbox: Mailbox, query: SearchQuery, user_id: str | None, shares: Shares = ()
+    ) -> tuple[Sequence[Stored], int]:
         """Refused field_invalid for an operator of ``q``, token_required for ``tag:`` without a user to have tags."""
         wanted = query.wanted()
         names = wanted.tags()
@@ -152,18 +125,20 @@ class MessageService:
             return await self._store.search(mailbox, wanted, tags, query.page_size, skipped)
         try:
             async with asyncio.timeout(self._config.database_statement_timeout):
-                found = await self._search_text(mailbox, wanted, tags)
+                found = await self._search_text(mailbox, wanted, tags, shares)
         except TimeoutError as error:
             raise Unavailable("the search took too long") from error
         return found[skipped : skipped + query.page_size], len(found)
 
-    async def _search_text(self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str]) -> list[Stored]:
+    async def _search_text(
+        self, mailbox: Mailbox, wanted: Query, tags: Mapping[str, str], shares: Shares
+    ) -> list[Stored]:
         """What matches, newest first. Bodies are looked through a bounded number of them at a time."""
         found: list[Stored] = []
         below: int | None = None
         while True:
             page = await self._store.candidates(mailbox, wanted, tags, below, LOOKED_THROUGH)
-            found += await self._looker.let_through(page, wanted.texts())
+            found += await self._looker.let_through(page, wanted.texts(), shares)
             if len(page) < LOOKED_THROUGH:
                 return found
             below = page[-1].stored.seq

@@ -5,35 +5,47 @@ loop. A child that overruns its deadline gets SIGKILL and is replaced; its addre
 setting and no descriptor but its pipes, and it dies with its parent. It bounds CPU and memory: it is no wall against
 code execution, for its answers are unpickled.
 
-Knows nothing of mail, stores or the web. The children run this file as a program.
+A deadline is time of the child's processor, so a busy machine condemns no input. Clients share a pool in turn, and one
+client never runs in more than half of its children (``services/fair_queue.py``).
+
+Knows nothing of mail, stores or the web, nor what a child does (``services/sandbox_child.py``).
 """
 
 import asyncio
-import ctypes
-import importlib
 import os
 import pickle
-import resource
-import signal
-import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Final, TypeVar, cast
+
+from server.metrics import LATENCY, Counter, Gauge, Histogram
+from server.services import sandbox_child
+from server.services.fair_queue import Clients, FairQueue, QueueFull, ShareUsed
+from server.services.sandbox_child import LENGTH, READY, frame
 
 T = TypeVar("T")
 
 DEFAULT_CHILDREN = 2
 DEFAULT_QUEUE = 64
 DEFAULT_MEMORY = 1_073_741_824
+SHARE: Final = 8  # a client may have one in so many of a pool's callers
+STARVED: Final = 4  # times the deadline that a child may take of the clock, where the processor is busy elsewhere
 _BOOT_SECONDS = 20.0
 _REAP_SECONDS = 5.0
 _MAX_FRAME = 268_435_456
-_LENGTH = struct.Struct("!Q")
-_READY = b"ready"
-_PR_SET_PDEATHSIG = 1
+_TICKS = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).resolve().parents[2]
+
+RUNS = Counter(
+    "tempmail_child_runs_total",
+    "Calls of killable child processes: done, failed, timeout, died; share (the client has its share of the pool), "
+    "busy (no child came free).",
+    ("pool", "result"),
+)
+RUNNING = Gauge("tempmail_children_running", "Child processes at work.", ("pool",))
+WAITED = Histogram("tempmail_child_wait_seconds", "From a call to its child.", LATENCY, ("pool",))
 
 
 class SandboxError(Exception):
@@ -44,45 +56,89 @@ class SandboxTimeout(SandboxError):
     """The function overran its deadline; its child was killed."""
 
 
+class SandboxDied(SandboxError):
+    """The function's child died, and so did a second one: the first may have been killed by another hand."""
+
+
 class SandboxBusy(SandboxError):
-    """The queue is full, no child came free within the deadline, or the sandbox is closed."""
+    """Want of room, which says nothing of the input: the queue is full, no child came free or started, the machine
+    gave the child no time, or the sandbox is closed.
+    """
+
+
+class SandboxShare(SandboxBusy):
+    """The client itself has as much of the pool as one client may have."""
 
 
 class Sandbox:
     """At most `children` processes, started when first needed, and at most `queue` callers waiting for one.
 
-    `memory` caps a child's address space, in bytes. Belongs to one event loop, starts no thread.
+    `name` labels its metrics; `memory` caps a child's address space, in bytes. Belongs to one event loop, starts no
+    thread.
     """
 
     def __init__(
-        self, *, children: int = DEFAULT_CHILDREN, queue: int = DEFAULT_QUEUE, memory: int = DEFAULT_MEMORY
+        self,
+        name: str = "other",
+        *,
+        children: int = DEFAULT_CHILDREN,
+        queue: int = DEFAULT_QUEUE,
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
-        self._slots = asyncio.Semaphore(children)
-        self._limit = children + queue
+        self._name = name
+        most = children + queue
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(
+            most=most, share=max(2, most // SHARE), at_once=max(1, children // 2)
+        )
+        self._free = children
         self._memory = memory
-        self._callers = 0
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
         self._closed = False
 
-    async def run(self, function: Callable[..., T], *args: object, timeout: float = 2.0) -> T:
+    async def run(
+        self,
+        function: Callable[..., T],
+        *args: object,
+        timeout: float = 2.0,
+        wait: float | None = None,
+        clients: Clients = (),
+    ) -> T:
         """`function(*args)` computed in a child.
 
-        `timeout` in seconds bounds the wait for a child and, anew, the work; starting a child has 20 s of its own.
-        Raises SandboxBusy, SandboxTimeout or SandboxError.
+        `timeout` in seconds bounds the child's work, `wait` (by default as long) the wait for a child; starting one
+        has 20 s of its own. `clients` are the keys whose shares the call counts for, none where no limit applies.
+        Raises SandboxShare, SandboxBusy, SandboxTimeout, SandboxDied or SandboxError.
         """
-        if self._closed or self._callers >= self._limit:
-            raise SandboxBusy("closed" if self._closed else "queue full")
-        request = _frame(pickle.dumps((function.__module__, function.__qualname__, args), pickle.HIGHEST_PROTOCOL))
-        self._callers += 1
+        result = "failed"
         try:
-            await self._wait_for_slot(timeout)
-            try:
-                return cast("T", await self._work(request, timeout))
-            finally:
-                self._slots.release()
+            value = await self._run(function, args, timeout, timeout if wait is None else wait, clients)
+            result = "done"
+        except SandboxError as error:
+            result = _RESULTS.get(type(error), "failed")
+            raise
         finally:
-            self._callers -= 1
+            RUNS.add((self._name, result))
+        return cast("T", value)
+
+    async def _run(
+        self, function: Callable[..., object], args: tuple[object, ...], timeout: float, wait: float, clients: Clients
+    ) -> object:
+        if self._closed:
+            raise SandboxBusy("closed")
+        began = asyncio.get_running_loop().time()
+        await self._wait_for_child(wait, clients)
+        WAITED.observe(asyncio.get_running_loop().time() - began, (self._name,))
+        RUNNING.add((self._name,))
+        try:  # packed here, so that who waits holds no second copy
+            packed = pickle.dumps((function.__module__, function.__qualname__, args), pickle.HIGHEST_PROTOCOL)
+            try:
+                return await self._work(frame(packed), timeout)
+            except SandboxDied:
+                return await self._work(frame(packed), timeout)
+        finally:
+            RUNNING.add((self._name,), -1)
+            self._release(clients)
 
     async def close(self) -> None:
         """Kills all children and waits for them; callers still waiting get SandboxBusy or SandboxError."""
@@ -91,24 +147,55 @@ class Sandbox:
         for child in list(self._all):
             await self._kill(child)
 
-    async def _wait_for_slot(self, timeout: float) -> None:
+    async def _wait_for_child(self, wait: float, clients: Clients) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(timeout):
-                await self._slots.acquire()
-        except TimeoutError:
+            self._queue.put(clients, turn)
+        except ShareUsed:
+            raise SandboxShare("the client's share is used") from None
+        except QueueFull:
+            raise SandboxBusy("queue full") from None
+        self._dispatch()
+        try:
+            async with asyncio.timeout(wait):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # its turn came in the moment in which it gave up
+                self._release(clients)
+            else:
+                self._queue.remove(clients, turn)
+            if not isinstance(error, TimeoutError):
+                raise
+            if self._queue.at_limit(clients):
+                raise SandboxShare("the client's share is used") from None
             raise SandboxBusy("no child came free") from None
+
+    def _dispatch(self) -> None:
+        """Let those run whose turn it is."""
+        while self._free:
+            taken = self._queue.take()
+            if taken is None:
+                return
+            if taken[1].done():  # cancelled just now
+                self._queue.done(taken[0])
+                continue
+            self._free -= 1
+            taken[1].set_result(None)
+
+    def _release(self, clients: Clients) -> None:
+        self._queue.done(clients)
+        self._free += 1
+        self._dispatch()
 
     async def _work(self, request: bytes, timeout: float) -> object:
         child = await self._child()
         try:
-            async with asyncio.timeout(timeout):
-                succeeded, value = await _exchange(child, request)
-        except TimeoutError:
-            await self._kill(child)
-            raise SandboxTimeout(f"over {timeout:g} s") from None
+            succeeded, value = await _within(child, request, timeout)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             await self._kill(child)
-            raise SandboxError(f"child died: {type(error).__name__}") from error
+            if self._closed:
+                raise SandboxBusy("closed") from None
+            raise SandboxDied(f"child died: {type(error).__name__}") from error
         except BaseException:
             await self._kill(child)
             raise
@@ -129,14 +216,17 @@ class Sandbox:
             if child.returncode is None:
                 return child
             self._all.discard(child)
-        return await self._start()
+        try:
+            return await self._start()
+        except OSError as error:  # no process or memory left
+            raise SandboxBusy(f"no child: {type(error).__name__}") from error
 
     async def _start(self) -> asyncio.subprocess.Process:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             "-m",
-            __name__,
+            sandbox_child.__name__,
             str(os.getpid()),
             str(self._memory),
             stdin=asyncio.subprocess.PIPE,
@@ -148,10 +238,10 @@ class Sandbox:
         self._all.add(child)
         try:
             async with asyncio.timeout(_BOOT_SECONDS):
-                await _pipes(child)[1].readexactly(len(_READY))
+                await _pipes(child)[1].readexactly(len(READY))
         except (TimeoutError, EOFError) as error:
             await self._kill(child)
-            raise SandboxError("child did not start") from error
+            raise SandboxBusy("child did not start") from error
         except BaseException:
             await self._kill(child)
             raise
@@ -166,12 +256,11 @@ class Sandbox:
         await asyncio.shield(asyncio.wait_for(child.wait(), _REAP_SECONDS))
 
 
+_RESULTS: Final = {SandboxShare: "share", SandboxBusy: "busy", SandboxTimeout: "timeout", SandboxDied: "died"}
+
+
 def _search_path() -> str:
     return os.pathsep.join([str(_ROOT), *(entry for entry in sys.path if entry and entry != str(_ROOT))])
-
-
-def _frame(payload: bytes) -> bytes:
-    return _LENGTH.pack(len(payload)) + payload
 
 
 def _pipes(child: asyncio.subprocess.Process) -> tuple[asyncio.StreamWriter, asyncio.StreamReader]:
@@ -180,61 +269,43 @@ def _pipes(child: asyncio.subprocess.Process) -> tuple[asyncio.StreamWriter, asy
     return child.stdin, child.stdout
 
 
+async def _within(child: asyncio.subprocess.Process, request: bytes, timeout: float) -> tuple[bool, object]:
+    """The child's answer. SandboxTimeout once it has worked for ``timeout`` s, SandboxBusy where the machine lets it
+    work for less within STARVED times as long.
+    """
+    loop = asyncio.get_running_loop()
+    before, until, spare = _processor_seconds(child.pid), loop.time() + STARVED * timeout, timeout
+    exchange = asyncio.ensure_future(_exchange(child, request))
+    try:
+        while True:
+            await asyncio.wait((exchange,), timeout=spare)
+            if exchange.done():
+                return exchange.result()
+            used, left = _processor_seconds(child.pid) - before, until - loop.time()
+            if used + 2 / _TICKS >= timeout:
+                raise SandboxTimeout(f"over {timeout:g} s")
+            if left <= 0:
+                raise SandboxBusy("the machine is too busy")
+            spare = min(max(timeout - used, 0.02), left)
+    finally:
+        exchange.cancel()
+
+
+def _processor_seconds(pid: int) -> float:
+    """What a process has used of the processor, in s; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS  # utime and stime, proc_pid_stat(5)
+
+
 async def _exchange(child: asyncio.subprocess.Process, request: bytes) -> tuple[bool, object]:
     writer, reader = _pipes(child)
     writer.write(request)
     await writer.drain()
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     if length > _MAX_FRAME:
         raise EOFError("answer over the frame limit")
     succeeded, value = pickle.loads(await reader.readexactly(length))
     return bool(succeeded), value
-
-
-def _confine(parent: int, memory: int) -> None:
-    """Ties the child's life to its parent's and caps what it may take."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        # The parent was gone before it could be watched.
-        sys.exit(1)
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Sent to the whole process group; the parent decides when its children end.
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _answer(payload: bytes) -> bytes:
-    """The framed (succeeded, value) of one framed call; any exception of the function is an answer."""
-    try:
-        module, name, args = pickle.loads(payload)
-        target: object = importlib.import_module(module)
-        for part in name.split("."):
-            target = getattr(target, part)
-        value = cast("Callable[..., object]", target)(*args)
-        return _frame(pickle.dumps((True, value), pickle.HIGHEST_PROTOCOL))
-    except Exception as error:
-        return _frame(pickle.dumps((False, type(error).__name__)))
-
-
-def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    answers.write(_READY)
-    answers.flush()
-    while len(head := requests.read(_LENGTH.size)) == _LENGTH.size:
-        (length,) = _LENGTH.unpack(head)
-        answers.write(_answer(requests.read(length)))
-        answers.flush()
-
-
-def main() -> None:
-    """The child: answers calls from standard input until it ends."""
-    parent, memory = int(sys.argv[1]), int(sys.argv[2])
-    _confine(parent, memory)
-    answers = os.fdopen(os.dup(1), "wb")
-    # What a function prints must not end up among the answers.
-    os.dup2(2, 1)
-    _serve(sys.stdin.buffer, answers)
-
-
-if __name__ == "__main__":
-    main()

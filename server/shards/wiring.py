@@ -43,17 +43,18 @@ from server.services.hub import Hub
 from server.services.ingest import Ingest
 from server.services.keys import KeyService
 from server.services.limits import RateLimits
-from server.services.looking import Looker
+from server.services.looking import SEARCHES_WAITING, Looker
 from server.services.mailboxes import MailboxService
 from server.services.messages import MessageService
 from server.services.outbound import Outbound
 from server.services.outbox import Outbox
 from server.services.passwords import Passwords
 from server.services.provision import Provision
+from server.services.reading import Readers
 from server.services.resolver import Resolver
 from server.services.retention import Retention
 from server.services.routing import Routes
-from server.services.sandbox import Sandbox
+from server.services.sandbox import DEFAULT_QUEUE, Sandbox
 from server.services.settings import Settings
 from server.services.tags import TagService
 from server.services.waiting import Waiting
@@ -130,8 +131,8 @@ class Shard:
         asyncio.get_running_loop().call_later(uncertain, writer.heal)
         self._coherence = coherence = Coherence(context.generations, writer, self._tell, uncertain)
         self._build_stores(pools)
-        self._sandbox = sandbox = Sandbox()
-        self._closing.push_async_callback(sandbox.close)
+        self._limits = RateLimits(config, context.buckets, context.places)
+        parsers = self._children("ingest")
         await self._build_domains()
         self._build_webhooks()
         self._administration_store = AdministrationStore(pools)
@@ -145,7 +146,8 @@ class Shard:
             routes,
             local,
             coherence,
-            sandbox,
+            parsers,
+            self._limits.shares,
             self._watched,
             self._committed,
             self._followed,
@@ -164,6 +166,12 @@ class Shard:
         self._closing.push_async_callback(self._bus.close)
         await self._start_services()
         await self._listen()
+
+    def _children(self, name: str, queue: int = DEFAULT_QUEUE) -> Sandbox:
+        """A pool of killable processes of its own, so that no other kind of work can fill it."""
+        pool = Sandbox(name, queue=queue)
+        self._closing.push_async_callback(pool.close)
+        return pool
 
     def _changed(self, key: str) -> int | None:
         return self._context.generations.changed(key.encode())
@@ -225,7 +233,6 @@ class Shard:
 
     async def _start_services(self) -> None:
         config = self._config
-        self._limits = RateLimits(config, self._context.buckets, self._context.places)
         self._build_accounts()
         self._mailboxes = MailboxService(
             config,
@@ -265,12 +272,9 @@ class Shard:
     def _build_readers(self) -> None:
         """What an open mailbox is for: its messages, its further addresses, its owner's tags."""
         config, coherence, tags = self._config, self._coherence, TagStore(self._pools.users)
-        finder = Sandbox(children=1)
-        self._closing.push_async_callback(finder.close)
-        looker = Looker(finder)
-        self._messages = MessageService(
-            config, self._message_store, tags, self._ingest, coherence, self._sandbox, looker
-        )
+        looker = Looker(self._children("search", SEARCHES_WAITING))
+        readers = Readers(self._children("read"), config.cache_ttl)
+        self._messages = MessageService(config, self._message_store, tags, self._ingest, coherence, readers, looker)
         self._across = AcrossService(config, AcrossStore(self._pools.messages, now), tags, looker)
         self._aliases = AliasService(config, self._mailbox_store, self._mailboxes, coherence, now)
         self._tags = TagService(tags, self._message_store, coherence, self._outbox, now)
@@ -367,7 +371,7 @@ class Shard:
         if not self._config.mail_authentication:
             return self._ingest
         asking = self._resolver.records
-        authentication = Authentication(self._ingest, asking, self._message_store, self._coherence)
+        authentication = Authentication(self._ingest, asking, self._message_store, self._coherence, self._limits.shares)
         self._closing.push_async_callback(authentication.close)
         return authentication
 

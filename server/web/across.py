@@ -1,5 +1,6 @@
 """Messages of all of a user's mailboxes in one list."""
 
+from contextlib import nullcontext
 from typing import Final
 
 import msgspec
@@ -38,11 +39,9 @@ async def page(call: Call) -> Reply:
     asked, limit, before = searching.asked(call), _LIMIT.of(call), _CURSOR.of(call)
     wanted = asked.wanted()
     is_search = wanted != Query()
-    place = call.parts.limits.searching(call.user.id) if is_search else None
-    try:
-        found = await call.parts.across.page(call.user.id, wanted, before, limit)
-    finally:
-        call.parts.limits.leave(place)
+    shares = call.parts.limits.shares(call.client, call.user.id)
+    with call.parts.limits.searching(call.user.id, call.client) if is_search else nullcontext():
+        found = await call.parts.across.page(call.user.id, wanted, before, limit, shares)
     items = [Summary.of(one) for one in found.messages]
     count = UNSET if is_search else found.total
     return ok(call.language, MessagesAcross(items, count, found.following or UNSET))

@@ -243,7 +243,8 @@ def _message_id(call: Call) -> str:
 )
 async def letter(call: Call) -> Reply:
     mailbox = await _opened(call)
-    content = await call.parts.messages.read(mailbox, _message_id(call))
+    shares = call.parts.limits.shares(call.client, call.user.id)
+    content = await call.parts.messages.read(mailbox, _message_id(call), shares)
     stored, fields = content.stored, _fields(content)
     if not stored.is_read and "mail:write" in _acts(call).scopes:
         await call.parts.messages.mark_read(mailbox, stored.id)

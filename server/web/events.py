@@ -284,7 +284,8 @@ async def wait(call: Call) -> Reply:
         stored = await _while_there(call.request, coming)
     if stored is None:
         return NO_CONTENT
-    found = WaitResult(Message.opened(await call.parts.messages.read(call.mailbox, stored.id), untouched=False))
+    content = await call.parts.messages.read(call.mailbox, stored.id, call.shares)
+    found = WaitResult(Message.opened(content, untouched=False))
     if wanted.extract is not None:
         setattr(found, wanted.extract, wanted.extracted(stored))
     return ok(call.language, found)

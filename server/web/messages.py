@@ -63,11 +63,8 @@ async def page(call: Call) -> Reply:
 async def search(call: Call) -> Reply:
     query = searching.asked(call, _PAGE.of(call), _PAGE_SIZE.of(call))
     user_id = call.principal.user.id if call.principal else None
-    place = call.parts.limits.searching(call.mailbox.id)
-    try:
-        found, total = await call.parts.messages.search(call.mailbox, query, user_id)
-    finally:
-        call.parts.limits.leave(place)
+    with call.parts.limits.searching(call.mailbox.id, call.client):
+        found, total = await call.parts.messages.search(call.mailbox, query, user_id, call.shares)
     pages = -(-total // query.page_size)
     result = SearchResult([Summary.of(one) for one in found], total, query.page, query.page_size, pages)
     reply = ok(call.language, result)
@@ -91,8 +88,8 @@ async def inject(call: Call) -> Reply:
     check_size(injection, call.parts.settings.current.smtp_max_message_bytes)
     composing = partial(compose, injection, call.mailbox.address, call.parts.config.smtp_domain)
     raw = await asyncio.to_thread(composing) if is_large(injection) else composing()
-    stored = await call.parts.messages.inject(call.mailbox, raw, sender, is_read=injection.is_read)
-    content = await call.parts.messages.read(call.mailbox, stored.id)
+    stored = await call.parts.messages.inject(call.mailbox, raw, sender, call.client, is_read=injection.is_read)
+    content = await call.parts.messages.just_stored(call.mailbox, stored, call.shares)
     return created(call.language, Message.opened(content, untouched=False))
 
 
@@ -106,7 +103,7 @@ async def inject(call: Call) -> Reply:
 async def show(call: Call) -> Reply:
     """One message; ``?raw=1`` leaves its HTML as it came, for whoever shows it behind a boundary of their own."""
     untouched = _RAW.of(call) or False
-    content = await call.parts.messages.read(call.mailbox, _message_id(call), sanitised=not untouched)
+    content = await call.parts.messages.read(call.mailbox, _message_id(call), call.shares, sanitised=not untouched)
     return ok(call.language, Message.opened(content, untouched=untouched))
 
 
@@ -146,7 +143,7 @@ async def attachment(call: Call) -> Reply:
     message_id, number = _message_id(call), call.segments[2]
     if not _PART.fullmatch(number):
         raise Refused("attachment_not_found")
-    file = await call.parts.messages.attachment(call.mailbox, message_id, number)
+    file = await call.parts.messages.attachment(call.mailbox, message_id, number, call.shares)
     return _download(file.content, safe_content_type(file.content_type), file.filename)
 
 

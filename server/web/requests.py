@@ -23,6 +23,7 @@ from server.model import dates
 from server.model.account import Principal, User
 from server.model.errors import Refused
 from server.model.message import Mailbox
+from server.services.contracts import Shares
 from server.web.parts import WebParts
 from server.web.phrases import Language
 
@@ -105,6 +106,12 @@ class Call:
         if self.staying is None:
             raise LookupError("this route's answer does not stay open")
         return self.staying
+
+    @property
+    def shares(self) -> Shares:
+        """The keys whose shares of shared workers this request uses: its client's, and the mailbox's or its owner's."""
+        mailbox = self.mailbox
+        return self.parts.limits.shares(self.client, mailbox.user_id or mailbox.id)
 
     @property
     def user(self) -> User:

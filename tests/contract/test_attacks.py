@@ -42,6 +42,37 @@ async def test_text_of_line_ends_alone_is_too_big_before_it_is_composed(server: 
     assert (answer.status, answer.error) == (413, "message_too_big")
 
 
+async def test_html_is_sanitised_once_however_its_message_is_asked_for(own_server: Callable[..., Server]) -> None:
+    server = own_server(WORKERS="1", TRUSTED_PROXIES="127.0.0.0/8")
+    box = await server.mailbox()
+    path = f"/v1/mailboxes/{box.id}/messages"
+    sent = {"from": "a@b.c", "html": "<i onclick=x>&lt;</i>" * 5000}
+    message = (await ask(server, "POST", path, box, json=sent)).json["data"]
+    before = await _runs(server, "read")
+    for n in range(30):
+        client = {"X-Forwarded-For": f"198.51.100.{n % 7}"}
+        shown = await ask(server, "GET", f"{path}/{message['id']}?n={n}", box, headers=client)
+        assert shown.json["data"]["html"].strip() == "<i>&lt;</i>" * 5000
+    assert await _runs(server, "read") == before
+
+
+async def test_mail_is_read_in_children_that_no_reader_can_take(own_server: Callable[..., Server]) -> None:
+    server = own_server(WORKERS="1")
+    box = await server.mailbox()
+    path = f"/v1/mailboxes/{box.id}/messages"
+    sent = {"raw": "Subject: s\r\nContent-Type: application/pdf\r\n\r\n" + "x" * 1_100_000}
+    assert (await ask(server, "POST", path, box, json=sent)).status == 201
+    assert await _runs(server, "ingest") == 1
+    assert await _runs(server, "read") == 1
+
+
+async def _runs(server: Server, pool: str) -> float:
+    """How often children of one kind have worked."""
+    text = (await ask(server, "GET", "/metrics")).body.decode()
+    rows = [line for line in text.splitlines() if line.startswith("tempmail_child_runs_total") and f'"{pool}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in rows)
+
+
 async def test_claims_at_once_stay_within_the_quota(server: Server) -> None:
     async with aiohttp.ClientSession() as client:
         registered = {"email": f"claims{id(client)}@example.org", "password": PASSWORD}

@@ -22,7 +22,7 @@ from server.model.event import Hint
 from server.services import passwords
 from server.services.accounts import MAX_SESSIONS, AccountService, new_user
 from server.services.coherence import Coherence
-from server.services.contracts import Session
+from server.services.contracts import Session, Shares
 from server.services.keys import MAX_KEYS, KeyService
 from server.services.limits import RateLimits
 from server.services.passwords import Passwords
@@ -39,9 +39,9 @@ class Counting(Passwords):
 
     checked = 0
 
-    async def verify(self, known: str, password: str) -> bool:
+    async def verify(self, known: str, password: str, shares: Shares = ()) -> bool:
         self.checked += 1
-        return await super().verify(known, password)
+        return await super().verify(known, password, shares)
 
 
 class Worker:

@@ -1,6 +1,7 @@
 """Group commit: each message of a batch learns its own fate, whatever its neighbours are."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
@@ -13,6 +14,8 @@ from server.model.domain import Rules, Target
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint
 from server.model.message import Envelope, Mailbox, Recipient, Stored
+from server.services import ingest
+from server.services.authentication import CHECKS, CHECKS_MAX, DROPPED, Authentication
 from server.services.coherence import Coherence
 from server.services.domains import ServedDomains
 from server.services.ingest import Ingest
@@ -24,6 +27,7 @@ from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import Pools
+from tests.clients import of
 from tests.integration.mail import now, settled
 
 
@@ -51,6 +55,7 @@ class Bench:
             self.local,
             self.coherence,
             self.sandbox,
+            lambda client: of(client) if client else (),
             lambda mailbox: True,
             self.committed.extend,
             lambda steps: None,
@@ -235,3 +240,121 @@ async def test_ids_of_queued_mail_are_forgotten_after_a_day_and_not_before(bench
     assert await arrivals.forget(database, now()) == 0
     again = await asyncio.gather(*(bench.ingest.submit(queued(box, mail_id=mail_id)) for mail_id in made_ids))
     assert [len(rows) for rows in again] == [0, 0, 0, 1]
+
+
+BIG = b"Subject: big\r\nContent-Type: application/pdf\r\n\r\n" + b"text " * 250_000
+
+
+async def occupied(bench: Bench, *clients: tuple[str, ...]) -> list["asyncio.Task[None]"]:
+    """Children of the pool at work for these clients until the tasks are cancelled."""
+    tasks = [asyncio.create_task(bench.sandbox.run(time.sleep, 3600, wait=60, clients=of(*keys))) for keys in clients]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def ended(tasks: list["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_mail_that_finds_no_room_to_be_read_is_not_stored_and_read_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "PARSE_WAIT", 0.1)
+    box = await settled(bench.store)
+    working = await occupied(bench, (), ())
+    envelope = Envelope("a@b.c", [Recipient(box.address, box.id)], BIG, client="192.0.2.1")
+    assert await outcomes([bench.ingest.submit(envelope)]) == ["Unavailable"]
+    assert await bench.subjects(box) == []
+    await ended(working)
+    monkeypatch.setattr(ingest, "PARSE_WAIT", 60)
+    rows = await bench.ingest.submit(envelope)
+    assert (rows[0].subject, rows[0].details.defect) == ("big", None)
+
+
+async def test_sender_with_its_share_of_readers_harms_no_other_sender(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "PARSE_WAIT", 60)
+    box = await settled(bench.store)
+    working = await occupied(bench, *[("192.0.2.1",)] * 8)
+    refused = bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], BIG, client="192.0.2.1"))
+    taken = bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], BIG, client="192.0.2.2"))
+    assert await outcomes([refused, taken]) == ["Unavailable", "stored"]
+    assert (await taken)[0].details.defect is None
+    await ended(working)
+
+
+async def test_mail_whose_own_reading_breaks_a_bound_is_stored_with_a_defect(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "PARSE_TIMEOUT", 0.05)
+    monkeypatch.setattr(ingest, "parse", _endless)
+    box = await settled(bench.store)
+    rows = await bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], BIG))
+    assert rows[0].details.defect == "SandboxTimeout"
+
+
+def _endless(raw: bytes) -> bytes:
+    while raw:
+        pass
+    return raw
+
+
+async def test_mail_waiting_to_be_read_is_bounded_in_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_QUEUE_BYTES", len(BIG))
+    monkeypatch.setattr(ingest, "PARSE_WAIT", 60)
+    box = await settled(bench.store)
+    working = await occupied(bench, (), ())
+    first = bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], BIG))
+    await asyncio.sleep(0)
+    second = bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], BIG))
+    await ended(working)
+    assert await outcomes([first, second]) == ["stored", "Unavailable"]
+
+
+async def test_client_whose_names_answer_slowly_leaves_checks_for_others(bench: Bench) -> None:
+    box = await settled(bench.store)
+    slow = asyncio.Event()
+
+    async def ask(name: str, kind: str) -> Sequence[str]:
+        if name.endswith("slow.example"):
+            await slow.wait()
+        return []
+
+    checking = Authentication(bench.ingest, ask, bench.store, bench.coherence, of)
+    try:
+        before = dict(CHECKS.values)
+        for n in range(CHECKS_MAX + 8):
+            raw = f"From: a@{n}.slow.example\r\n\r\n".encode()
+            await checking.submit(Envelope("", [Recipient(box.address, box.id)], raw, client="192.0.2.1"))
+        raw = b"From: a@fast.example\r\n\r\n"
+        await checking.submit(Envelope("", [Recipient(box.address, box.id)], raw, client="192.0.2.2"))
+        async with asyncio.timeout(10):
+            while CHECKS.values.get(("none",), 0) == before.get(("none",), 0):
+                await asyncio.sleep(0.01)
+    finally:
+        slow.set()
+        await checking.close()
+
+
+async def test_client_that_fills_the_queue_of_checks_leaves_a_part_of_it(bench: Bench) -> None:
+    box = await settled(bench.store)
+    checking = Authentication(bench.ingest, _never, bench.store, bench.coherence, of)
+    raw = b"From: a@b.example\r\nContent-Type: application/pdf\r\n\r\n" + b"x" * 900_000
+    try:
+        before = DROPPED.values[()]
+        for _ in range(30):  # of 900 kB each, where one client may have 16 MiB
+            await checking.submit(Envelope("", [Recipient(box.address, box.id)], raw, client="192.0.2.1"))
+        mine = DROPPED.values[()] - before
+        await checking.submit(Envelope("", [Recipient(box.address, box.id)], raw, client="192.0.2.2"))
+        assert (mine, DROPPED.values[()] - before) == (mine, mine)
+        assert mine > 0
+    finally:
+        await checking.close()
+
+
+async def _never(name: str, kind: str) -> Sequence[str]:
+    await asyncio.Event().wait()
+    return []

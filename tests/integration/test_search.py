@@ -12,9 +12,10 @@ from server.model.errors import Unavailable
 from server.model.message import Envelope, Mailbox, Recipient, Stored
 from server.model.query import Term, parse
 from server.services.across import AcrossService
-from server.services.contracts import SearchQuery
+from server.services.contracts import SearchQuery, Shares
 from server.services.looking import LOOKED_THROUGH, Looker
 from server.services.messages import MessageService
+from server.services.reading import Readers
 from server.services.sandbox import Sandbox
 from server.store.across import AcrossStore
 from server.store.messages import Candidate
@@ -26,10 +27,10 @@ from tests.integration.test_ingest import Bench
 
 class Finding(Bench):
     def serve(self, config: Config) -> None:
-        self.finder = Sandbox(children=1)
+        self.finder = Sandbox("search")
         tags = TagStore(self.pools.users)
         self.messages = MessageService(
-            config, self.store, tags, self.ingest, self.coherence, self.sandbox, Looker(self.finder)
+            config, self.store, tags, self.ingest, self.coherence, Readers(self.sandbox, 60), Looker(self.finder)
         )
 
     async def put(self, box: Mailbox, subject: str, text: str, kind: str = "text/plain") -> None:
@@ -127,11 +128,13 @@ async def test_a_search_across_mailboxes_goes_on_where_its_time_was_up(finding: 
             super().__init__(finding.finder)
             self.left = page
 
-        async def let_through(self, page: Sequence[Candidate], terms: Sequence[Term]) -> list[Stored]:
+        async def let_through(
+            self, page: Sequence[Candidate], terms: Sequence[Term], shares: Shares = ()
+        ) -> list[Stored]:
             self.left -= 1
             if not self.left:
                 raise TimeoutError
-            return await super().let_through(page, terms)
+            return await super().let_through(page, terms, shares)
 
     def service(interrupted: int) -> AcrossService:
         store, tags = AcrossStore(finding.pools.messages, now), TagStore(finding.pools.users)
