@@ -8,7 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.web.caller import Addresses
+from server.web.caller import Addresses, forged
 
 TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
 
@@ -58,3 +58,34 @@ def test_the_rightmost_address_that_is_no_proxy_of_ours(peer: str, forwarded: tu
 @given(st.text(st.characters(codec="ascii"), max_size=2000))
 def test_any_header_leads_to_an_address(forwarded: str) -> None:
     ipaddress.ip_address(Addresses(TRUSTED).client(request("10.0.0.1", forwarded)))
+
+
+OWN = {"Host": "mail.test", "Origin": "https://mail.test"}
+FOREIGN = {"Host": "mail.test", "Origin": "https://evil.test"}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"])
+@pytest.mark.parametrize(
+    ("headers", "is_forged"),
+    [
+        (OWN, False),
+        (FOREIGN, True),
+        ({"Host": "mail.test"}, True),
+        ({"Host": "mail.test", "Origin": "null"}, True),
+        ({"Host": "mail.test", "Origin": "https://mail.test.evil.test"}, True),
+        ({"Host": "mail.test", "Origin": "https://mail.test:8443"}, True),
+        (OWN | {"Sec-Fetch-Site": "same-origin"}, False),
+        (OWN | {"Sec-Fetch-Site": "same-site"}, True),
+        (OWN | {"Sec-Fetch-Site": "cross-site"}, True),
+        (OWN | {"Sec-Fetch-Site": "none"}, True),
+    ],
+)
+def test_a_change_with_a_cookie_is_believed_from_our_own_pages_alone(
+    method: str, headers: dict[str, str], is_forged: bool
+) -> None:
+    assert forged(make_mocked_request(method, "/v1/tags", headers=headers)) is is_forged
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_reading_is_no_forgery(method: str) -> None:
+    assert not forged(make_mocked_request(method, "/v1/tags", headers=FOREIGN))

@@ -227,22 +227,22 @@ async def test_answers_made_anew_are_waited_for_at_the_end_and_no_new_ones_begun
 
 async def test_who_has_just_come_is_heard_out_while_we_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a roll of the workers loses the request of a client whose connection was accepted a moment before."""
-    monkeypatch.setattr(hot, "FIRST_REQUEST", 60.0)
+    monkeypatch.setattr(hot, "FIRST_REQUEST", 3600.0)
     line = Line()
     draining = asyncio.create_task(line.hot.drain(10))
     await asyncio.sleep(0.1)
     assert not draining.done()
     line.front.data_received(head("a"))
-    await draining
+    await asyncio.wait_for(draining, 30)
     assert line.inner.got == head("a")
 
 
 @pytest.mark.parametrize("gone", [False, True])
 async def test_who_never_says_anything_does_not_keep_us(monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
-    monkeypatch.setattr(hot, "FIRST_REQUEST", 60.0 if gone else 0.1)
+    monkeypatch.setattr(hot, "FIRST_REQUEST", 3600.0 if gone else 0.1)
     line = Line()
     draining = asyncio.create_task(line.hot.drain(10))
     await asyncio.sleep(0)
     if gone:
         line.front.connection_lost(None)
-    await draining
+    await asyncio.wait_for(draining, 30)
