@@ -81,6 +81,50 @@ async def test_contending_batches_number_without_holes_or_repeats(
         assert (counts.total, counts.unread, counts.next_seq) == (len(seqs), len(seqs), len(seqs) + 1)
 
 
+async def test_inboxes_are_locked_in_the_order_of_their_ids(
+    pools: Pools, store: MessageStore, partitions: Partitions
+) -> None:
+    """Whatever order a batch names them in, and whatever order they were made in: else two batches deadlock."""
+    low, middle, high = sorted((mailbox() for _ in range(3)), key=lambda box: box.id)
+    for box in (high, low, middle):
+        await store.create_inbox(box, 0)
+    lock = "SELECT mailbox_id FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[]) FOR UPDATE"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with pools.messages.connection() as holder, pools.messages.connection() as looker:
+        async with holder.transaction():
+            await holder.execute(lock, [middle.id])
+            delivery = asyncio.create_task(write(pools, partitions, [item(high), item(middle), item(low)]))
+            while not await looker.fetchval(waiting):
+                assert not delivery.done()
+                await asyncio.sleep(0.01)
+            free = await looker.fetch(f"{lock} SKIP LOCKED", [low.id, middle.id, high.id])
+            assert [str(row["mailbox_id"]) for row in free] == [high.id]
+        await delivery
+
+
+async def test_mail_that_came_read_is_not_counted_as_unread(
+    pools: Pools, store: MessageStore, partitions: Partitions
+) -> None:
+    box = await settled(store)
+    read = item(box)
+    read.is_read = True
+    await write(pools, partitions, [read, item(box), item(box)])
+    counts = await store.counts(box.id)
+    assert (counts.total, counts.unread) == (3, 2)
+    assert [row.is_read for row in await listed(store, box)] == [False, False, True]
+
+
+async def test_mailbox_that_has_ended_takes_no_mail_though_its_partition_is_there(
+    pools: Pools, store: MessageStore, partitions: Partitions
+) -> None:
+    over = await settled(store, timedelta(seconds=-1))
+    await partitions.ensure(await batch.partitions_wanted(pools.messages, 0, [item(over)], now()))
+    with pytest.raises(Shortfall) as short:
+        await write(pools, partitions, [item(over)])
+    assert short.value.room == {over.id: None}
+    assert await pools.messages.fetch("SELECT 1 FROM messages.messages") == []
+
+
 async def test_full_mailbox_stops_the_batch_before_anything_is_written(
     pools: Pools, store: MessageStore, partitions: Partitions
 ) -> None:
