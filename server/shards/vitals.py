@@ -3,7 +3,6 @@ change.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from typing import Final
@@ -36,7 +35,6 @@ _USERS: Final = "SELECT coalesce(sum(accounts), 0)::bigint AS n FROM users.count
 _ONLINE: Final = (
     "SELECT count(DISTINCT user_id) AS n FROM users.sessions WHERE expires_at > now() + $1::float8 * interval '1 s'"
 )
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CONNECTIONS: Final = (shared.ACTIVE, sessions.ACTIVE, streams.ACTIVE)
 
 
@@ -57,10 +55,8 @@ class Vitals:
 
     def look(self) -> None:
         """Once a second."""
-        self._leftovers.look(sum(gauge.values[()] for gauge in _CONNECTIONS))
+        MEMORY.set(self._leftovers.look(sum(gauge.values[()] for gauge in _CONNECTIONS)))
         now, cpu = time.monotonic(), time.process_time()
-        with open("/proc/self/statm", "rb") as file:
-            MEMORY.set(int(file.read().split()[1]) * _PAGE)
         CPU.set(round(100 * (cpu - self._cpu) / max(now - self._looked, 0.001), 1))
         self._looked, self._cpu = now, cpu
         if self._first:

@@ -28,9 +28,10 @@ from server.model.account import Principal
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
 from server.web import caller
+from server.web.answers import Answer, Open, Whole
 from server.web.caller import Credential
 from server.web.gate import Gate
-from server.web.hot import BURST_BYTES, Answer, Front, Hot, Known, Whole, front_of
+from server.web.hot import BURST_BYTES, Front, Hot, Known, front_of
 from server.web.parts import WebParts
 from server.web.phrases import Language, language
 from server.web.requests import Call, Staying, Target
@@ -185,7 +186,7 @@ class Endpoint:
 
     async def _begun(self, call: Call, extra: Iterable[tuple[str, str]]) -> web.StreamResponse:
         """The head of an answer that stays open."""
-        response = web.StreamResponse(headers=_BODILESS)
+        response = Open(front_of(call.request), _BODILESS)
         self._finish(call.request, response.headers, extra, call.verdict)
         await response.prepare(call.request)
         return response
@@ -228,8 +229,7 @@ class Endpoint:
             limits = limit_lines(verdict) if verdict is not None else b""
             head = _head(status, tongue if body else None, tag, len(body))
             return Whole(front, status, head + self._hot.tail(time.monotonic(), limits) + body)
-        response = Answer(body=body or None, status=status, headers=_WITH_BODY[tongue] if body else _BODILESS)
-        response.front = front
+        response = Answer(front, request, status, body, _WITH_BODY[tongue] if body else _BODILESS)
         if tag:
             response.headers["ETag"] = tag
         self._finish(request, response.headers, extra, verdict)

@@ -142,6 +142,7 @@ class EventStream:
             transport.abort()
         finally:
             self._hub.unsubscribe(self._watch)
+            del self._watch  # it leads back here, and this stream to its whole request
 
     async def _turn(self, response: web.StreamResponse) -> None:
         if not self._ended and (self._doubted or self._is_stale()):

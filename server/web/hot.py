@@ -10,8 +10,9 @@ any request, and until then what follows on its connection waits.
 Lives here: those two. Must not know: how a request is answered otherwise, or what the answers are. Nothing is kept
 twice: the bytes and their validity are the local cache's, and every hit is counted and limited as any request is.
 
-Only public parts of aiohttp are used: its protocol's callbacks, ``transport`` and ``set_parser``, and a response's
-``prepare`` and ``write_eof``, which says when a request is over.
+Only public parts of aiohttp are used: its protocol's callbacks, ``transport`` and ``set_parser``. Its protocol is not
+told that the client takes no more: it would wait in a future whose exception keeps the frames that wait for it, and
+with them the whole answer, until the collector comes. Answers (``web/answers.py``) wait by ``Front.drained``.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ REMADE: Final = Counter("tempmail_hot_remade_total", "Unparsed requests whose ke
 HEADS_MAX: Final = 50_000  # remembered by a worker; at 1,100 bytes each with the head it is answered with, 55 MB
 HEAD_BYTES: Final = 2_048  # longer ones are not remembered
 PASS_EVERY: Final = 30.0  # s; then one request goes to aiohttp, whose keep-alive clock would otherwise run out
-BURST_BYTES: Final = 1 << 16  # of answers to heads that came at once; then aiohttp's back-pressure holds
+BURST_BYTES: Final = 1 << 16  # of answers to heads that came at once; the rest waits for the client
 HELD_BYTES: Final = 1 << 16  # of what came while an answer is made anew; then nothing more is read
 FIRST_REQUEST: Final = 1.0  # s that a connection which has just come has for its first request while we stop
 _LOOK: Final = 0.01  # s
@@ -197,6 +198,7 @@ class Front(asyncio.Protocol):
         "_passed",
         "_passing",
         "_paused",
+        "_resumed",
         "_transport",
         "_until",
         "_write",
@@ -210,6 +212,7 @@ class Front(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._write: Callable[[bytes], None]
         self._begun = self._passing = self._paused = False
+        self._resumed: asyncio.Future[None] | None = None  # done once the client takes again or is gone
         self._passed = 0.0  # time.monotonic when something went to aiohttp
         self._until = 0.0  # until when heads are answered here
         self._held: bytearray | None = None  # what came while an answer is being made anew; None: none is
@@ -294,8 +297,17 @@ class Front(asyncio.Protocol):
 
     @property
     def takes(self) -> bool:
-        """Whether the client reads its answers. To one that does not, aiohttp's are written, which wait for it."""
+        """Whether the client reads its answers. For one that does not, they wait: see ``drained``."""
         return not self._paused
+
+    async def drained(self) -> None:
+        """Wait until the client has taken enough of what was written. ConnectionError when it has gone."""
+        if self._paused:
+            if self._resumed is None or self._resumed.done():
+                self._resumed = asyncio.get_running_loop().create_future()
+            await self._resumed
+        if self._transport.is_closing():
+            raise ConnectionResetError
 
     def write(self, answer: bytes) -> None:
         """Write what a handler made. ConnectionError when the client has gone."""
@@ -327,8 +339,8 @@ class Front(asyncio.Protocol):
         """Give the connection away for good, from a request to upgrade it: its transport, and what came behind the
         request. None when it is gone.
 
-        aiohttp is told that the connection is lost and forgets it; the handler answers with ``Taken``. Until whoever
-        takes the transport has set a protocol of its own on it, nothing may be awaited.
+        aiohttp is told that the connection is lost and forgets it; the handler answers with ``answers.Taken``.
+        Until the taker of the transport has set a protocol of its own on it, nothing may be awaited.
         """
         transport, self._inner.transport = self._inner.transport, None  # aiohttp would close it
         if transport is None:
@@ -347,18 +359,23 @@ class Front(asyncio.Protocol):
         self._give_up()
         self._hot.silent.discard(self)
         self._inner.connection_lost(exc)
+        self._go_on()
 
     def _give_up(self) -> None:
         self._passing, self._until, self.heads = True, 0.0, []
 
     def pause_writing(self) -> None:
-        self._paused, self._until = True, 0.0  # a client that takes no answers gets aiohttp's back-pressure
-        self._inner.pause_writing()
+        self._paused, self._until = True, 0.0
 
     def resume_writing(self) -> None:
-        self._paused = False
-        self._inner.resume_writing()
+        self._go_on()
         self._reconsider()
+
+    def _go_on(self) -> None:
+        """The client takes again, or never will. In neither case an exception: the future would keep it."""
+        self._paused = False
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
 
 
 def _heads_in(data: bytes) -> Sequence[bytes]:
@@ -381,48 +398,6 @@ class _Behind:
 
     def feed_eof(self) -> None:
         """The connection is lost to aiohttp; there is nothing to do."""
-
-
-class Taken(web.StreamResponse):
-    """The answer to a request whose connection was handed over: nothing more is written for it."""
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
-
-
-class Whole(web.StreamResponse):
-    """An answer that is bytes from its status line to its end, on a connection that stays open: one write, where
-    aiohttp would put a head together. Made for requests of HTTP/1.1 that a ``front`` brought.
-    """
-
-    def __init__(self, front: Front, status: int, wire: bytes) -> None:
-        super().__init__(status=status)
-        self._front, self._wire = front, wire
-
-    @property
-    def keep_alive(self) -> bool:
-        return True
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Nothing is left to prepare."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        self._front.write(self._wire)
-        self._front.finished()
-
-
-class Answer(web.Response):
-    """A response that tells the connection's ``front``, where it has one, when it has been written."""
-
-    front: Front | None = None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        await super().write_eof(data)
-        if self.front is not None:
-            self.front.finished()
 
 
 def front_of(request: web.BaseRequest) -> Front | None:

@@ -121,7 +121,7 @@ class Call:
         return self.principal.user
 
 
-async def read(request: web.Request, limit: int) -> bytes:
+async def read(request: web.Request, limit: int) -> bytes | bytearray:
     """The request's body. Refused message_too_big once it is known to be longer than ``limit`` bytes."""
     if (request.content_length or 0) > limit:
         raise Refused("message_too_big", f"at most {limit} bytes")
@@ -130,16 +130,16 @@ async def read(request: web.Request, limit: int) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 section 10.1.1
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # what counts from here is the answer
-    pieces, size = [], 0
+    whole = bytearray()
     try:
         async for piece in request.content.iter_any():
-            size += len(piece)
-            if size > limit:
+            if len(whole) + len(piece) > limit:
                 raise Refused("message_too_big", f"at most {limit} bytes")
-            pieces.append(piece)
+            whole += piece
     except (web.RequestPayloadError, ConnectionError) as error:
-        raise Refused("body_invalid", "the body broke off") from error
-    return b"".join(pieces)
+        error.__traceback__ = None  # the stream keeps its error, and through these frames itself and all that came
+        raise Refused("body_invalid", "the body broke off") from None
+    return whole
 
 
 async def body(request: web.Request, kind: type[Body], *, limit: int = BODY_MAX, empty: bool = False) -> Body:
@@ -153,7 +153,7 @@ _PLACE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING: Final = re.compile(r"missing required field `([^`]*)`")
 
 
-def decode(text: bytes, kind: type[Body]) -> Body:
+def decode(text: bytes | bytearray, kind: type[Body]) -> Body:
     """``text`` as JSON of ``kind``. Refused body_invalid (not JSON), field_invalid (naming field and expected type)."""
     try:
         return msgspec.json.decode(text, type=kind)

@@ -14,8 +14,9 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from server.model.errors import Refused
+from server.web.answers import Taken
 from server.web.description import describe
-from server.web.hot import Taken, front_of
+from server.web.hot import front_of
 from server.web.requests import Call
 from server.web.responses import Reply, refusal
 

@@ -248,6 +248,8 @@ class Counted:
         await self._listen(shard._pools.users.lender)
         await self._listen(shard._pools.arrivals.lender)
         await self._listen(shard._pools.pages.lender)
+        assert sockets.smtp is not None
+        self.smtp: tuple[str, int] = sockets.smtp.getsockname()[:2]
         return f"http://127.0.0.1:{sockets.http.getsockname()[1]}"
 
     async def _listen(self, lender: Lender) -> None:

@@ -1,0 +1,93 @@
+"""Answers on their way to a client: written at once, or in pieces that wait until it has taken the ones before.
+
+Lives here: the kinds of response that the dispatcher and handlers give to aiohttp. Must not know: what they say.
+
+None of them waits inside aiohttp. A client that goes in the middle of an answer must leave nothing behind: a future
+that ends with an exception keeps the frames which wait for it, and those keep the answer.
+"""
+
+from typing import Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from server.web.hot import Front
+
+PIECE: Final = 1 << 16  # bytes of a body that are handed to the transport at once
+
+
+class Taken(web.StreamResponse):
+    """The answer to a request whose connection was handed over: nothing more is written for it."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+class Whole(web.StreamResponse):
+    """An answer that is bytes from its status line to its end, on a connection that stays open: one write, where
+    aiohttp would put a head together. Made for requests of HTTP/1.1 that a ``front`` brought.
+    """
+
+    def __init__(self, front: Front, status: int, wire: bytes) -> None:
+        super().__init__(status=status)
+        self._front, self._wire = front, wire
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing is left to prepare."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        self._front.write(self._wire)
+        self._front.finished()
+
+
+class Answer(web.Response):
+    """A response to ``request`` with a body of any size, on the connection of ``front``, which is told when it is
+    written. Without a ``front`` the client has gone already.
+    """
+
+    def __init__(
+        self, front: Front | None, request: web.BaseRequest, status: int, body: bytes, headers: CIMultiDict[str]
+    ) -> None:
+        super().__init__(body=body or None, status=status, headers=headers)
+        self._front, self._to = front, request.writer
+        self._in_pieces = len(body) > PIECE and request.method != "HEAD"
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """ConnectionError when the client has gone."""
+        front, body = self._front, self.body
+        if front is None:
+            raise ConnectionResetError
+        await front.drained()
+        if self._in_pieces and isinstance(body, bytes):
+            await self._write_pieces(front, memoryview(body))
+            await web.StreamResponse.write_eof(self)
+        else:
+            await super().write_eof(data)
+        front.finished()
+
+    async def _write_pieces(self, front: Front, body: memoryview) -> None:
+        for start in range(0, len(body), PIECE):
+            await self._to.write(body[start : start + PIECE])
+            await front.drained()
+
+
+class Open(web.StreamResponse):
+    """An answer that stays open: its handler writes it, piece by piece."""
+
+    def __init__(self, front: Front | None, headers: CIMultiDict[str]) -> None:
+        super().__init__(headers=headers)
+        self._front = front
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write a piece and wait until the client takes more. ConnectionError when it has gone."""
+        await super().write(data)
+        if self._front is None:
+            raise ConnectionResetError
+        await self._front.drained()
