@@ -64,7 +64,7 @@ class Departures:
         while boxes := await self._store.mailboxes(user_id, BATCH):
             addresses = [address for held in boxes.values() for address in held]
             with self._coherence.writing(addresses=addresses, records=boxes):
-                await self._store.end(list(boxes), self._clock())
+                await self._store.end(list(boxes))
             self._coherence.tell([Hint(Kind.EXPIRED, mailbox_id) for mailbox_id in boxes])
         await self._store.silence(user_id)
         with self._coherence.writing(domains=True):

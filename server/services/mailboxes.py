@@ -64,8 +64,10 @@ class MailboxService:
         coherence: Coherence,
         outbox: Outbox,
         clock: Callable[[], datetime],
+        deleted: Callable[[], None] = lambda: None,
     ) -> None:
-        self._config, self._mailboxes, self._messages = config, mailboxes, messages
+        """``deleted`` is called when a mailbox was deleted, whose mail has then to go."""
+        self._config, self._mailboxes, self._messages, self._deleted = config, mailboxes, messages, deleted
         self._partitions, self._limits, self._domains, self._local = partitions, limits, domains, local
         self._coherence, self._outbox, self._clock = coherence, outbox, clock
         self._records: OrderedDict[str, tuple[Ticket, Mailbox]] = OrderedDict()
@@ -229,13 +231,17 @@ class MailboxService:
         return known if known is not None and not known.expired(self._clock()) else None
 
     async def delete(self, mailbox: Mailbox) -> None:
-        """Its mail can be reached no more, and is off the disk within one partition interval."""
+        """Its mail can be reached no more, and is deleted within a minute (FLOW.md, "Data").
+
+        The mail first: whoever repeats a deletion that failed between the two still finds the record.
+        """
         addresses = await self._mailboxes.addresses(mailbox.id)
         with self._coherence.writing(addresses=[mailbox.address, *addresses], records=[mailbox.id]):
+            await self._messages.end({mailbox.id: mailbox.address}, "deleted")
             if await self._mailboxes.delete(mailbox.id):
                 DELETED.add()
-            await self._messages.end({mailbox.id: mailbox.address}, "deleted")
         self._coherence.tell([Hint(Kind.EXPIRED, mailbox.id)])
+        self._deleted()
 
     async def extend(self, mailbox: Mailbox, ttl: float) -> Mailbox:
         """Let it live ``ttl`` seconds from now, its mail moving along; never shorter than before. Refused

@@ -39,6 +39,7 @@ from server.services.contracts import Delivery
 from server.services.deliverer import Deliverer
 from server.services.departures import Departures
 from server.services.domains import ServedDomains
+from server.services.eraser import Eraser
 from server.services.hub import Hub
 from server.services.ingest import Ingest
 from server.services.keys import KeyService
@@ -71,6 +72,7 @@ from server.store.administration import AdministrationStore
 from server.store.deliveries import DeliveryStore
 from server.store.departures import DepartureStore
 from server.store.domains import DomainStore
+from server.store.erasures import ErasureStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
@@ -234,6 +236,7 @@ class Shard:
     async def _start_services(self) -> None:
         config = self._config
         self._build_accounts()
+        self._eraser = Eraser(ErasureStore(self._pools.messages))
         self._mailboxes = MailboxService(
             config,
             self._mailbox_store,
@@ -245,6 +248,7 @@ class Shard:
             self._coherence,
             self._outbox,
             now,
+            self._eraser.hurry,
         )
         owner = UserStore(self._pools.users).by_id
         self._provision = Provision(config, self._mailboxes, DomainStore(self._pools.mailboxes), owner)
@@ -264,10 +268,9 @@ class Shard:
 
     def _start_sweeping(self) -> None:
         retention = Retention(self._config, self._mailboxes, self._message_store, self._partitions, now)
-        self._domains.start()
-        retention.start()
-        self._closing.push_async_callback(self._domains.close)
-        self._closing.push_async_callback(retention.close)
+        for clockwork in (self._domains, retention, self._eraser):
+            clockwork.start()
+            self._closing.push_async_callback(clockwork.close)
 
     def _build_readers(self) -> None:
         """What an open mailbox is for: its messages, its further addresses, its owner's tags."""

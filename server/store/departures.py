@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from server.store.messages import end_inboxes
 from server.store.pools import Pools, affected
 from server.store.sql import SQL
 
@@ -30,10 +29,10 @@ class DepartureStore:
             found.setdefault(str(row["mailbox_id"]), []).append(f"{row['local_part']}@{row['domain']}")
         return found
 
-    async def end(self, mailbox_ids: Sequence[str], now: datetime) -> None:
+    async def end(self, mailbox_ids: Sequence[str]) -> None:
+        """Their mail first: a mailbox whose record has gone would not be found by the next round."""
+        await self._pools.messages.execute(SQL.inbox_delete, list(mailbox_ids), True)
         await self._pools.mailboxes.execute(SQL.mailboxes_delete, list(mailbox_ids))
-        async with self._pools.messages.transaction() as connection:
-            await end_inboxes(connection, mailbox_ids, now)
 
     async def silence(self, user_id: str) -> None:
         """No webhook of the account is told anything any more."""

@@ -5,9 +5,10 @@ extension by another process may have moved it since the record was read: each s
 drop_after along, and when the two differ it is asked once more with the right span.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import asyncpg
 import msgspec
@@ -19,12 +20,13 @@ from server.model.message import FOREVER, Counts, Mailbox, Stored
 from server.model.query import Query, Term
 from server.model.webhook import written
 from server.store import deliveries, rows
-from server.store.pools import Connection, Database, affected
+from server.store.pools import Connection, Database, affected, column
 from server.store.sql import SQL
 from server.store.together import Together
 
 Span = tuple[datetime, datetime]
 
+BATCH: Final = 500  # messages that one transaction deletes
 _LAST = 1 << 62
 _MAX_BODY = 256 << 20  # bytes a stored body may unpack to; far above any accepted message
 PLANNED_ONCE_MAX = 200  # partitions that a list's statement may lock
@@ -210,23 +212,30 @@ class MessageStore:
 
     async def delete(self, mailbox: Mailbox, message_id: str) -> None:
         """Refused message_not_found."""
-        if not await self._delete(mailbox, SQL.message_delete, SQL.message_tags_delete, *_which(message_id)):
+        if not (await self._delete(mailbox, SQL.message_delete, *_which(message_id)))[0]:
             raise Refused("message_not_found")
 
     async def delete_all(self, mailbox: Mailbox) -> int:
-        return await self._delete(mailbox, SQL.message_delete_all, SQL.message_tags_delete_all)
+        """As many as there are now, BATCH in a transaction, the oldest first."""
+        gone, left = await self._delete(mailbox, SQL.message_delete_some, BATCH)
+        count = gone
+        while gone and left:
+            gone, _ = await self._delete(mailbox, SQL.message_delete_some, min(BATCH, left))
+            count, left = count + gone, left - gone
+        return count
 
-    async def _delete(self, mailbox: Mailbox, statement: str, tags: str, *which: object) -> int:
+    async def _delete(self, mailbox: Mailbox, statement: str, *which: object) -> tuple[int, int]:
+        """How many went, and how many are left."""
         now = self._clock()
         async with self._database.transaction() as connection:
-            where = await _lock(connection, mailbox.id, now)
+            inbox = await _locked(connection, mailbox.id)
+            where = span(rows.moment(inbox["drop_after"]), now)
             gone = await connection.fetch(statement, mailbox.id, *where, *which)
             if gone:
-                await connection.execute(tags, mailbox.id, *where, *which[:1])
-                await _release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in gone])
+                await release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in gone])
                 unread = sum(not row["is_read"] for row in gone)
                 await connection.execute(SQL.inbox_subtract, mailbox.id, len(gone), unread, now)
-        return len(gone)
+        return len(gone), inbox["total"] - len(gone)
 
     async def tag(self, mailbox: Mailbox, message_id: str, tag_id: str) -> None:
         """Again is no error. Refused message_not_found."""
@@ -286,12 +295,12 @@ class MessageStore:
         await self._database.execute(SQL.inbox_insert, mailbox.id, drop_after, capacity, mailbox.user_id)
 
     async def delete_inboxes(self, mailbox_ids: Sequence[str]) -> None:
-        await self._database.execute(SQL.inbox_delete, list(mailbox_ids))
+        await self._database.execute(SQL.inbox_delete, list(mailbox_ids), True)
 
     async def end(self, addresses: Mapping[str, str], reason: Literal["deleted", "expired"]) -> None:
         """Delete the inboxes of mailboxes that are no more (id → address), telling their users' webhooks."""
         async with self._database.transaction() as connection:
-            for row in await end_inboxes(connection, list(addresses), self._clock()):
+            for row in await connection.fetch(SQL.inbox_delete, list(addresses), reason == "deleted"):
                 if row["user_id"] is not None:
                     mailbox_id = str(row["mailbox_id"])
                     gone = {"mailboxId": mailbox_id, "address": addresses[mailbox_id], "reason": reason}
@@ -315,7 +324,7 @@ class MessageStore:
             await connection.execute(SQL.bodies_copy, mailbox_id, *where, drop_after)
             await connection.execute(SQL.messages_move, mailbox_id, *where, drop_after)
             await connection.execute(SQL.message_tags_move, mailbox_id, *where, drop_after)
-            await _release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in held])
+            await release(connection, [(row["body_id"], rows.moment(row["body_drop_after"])) for row in held])
             await connection.execute(SQL.inbox_move, mailbox_id, drop_after)
 
 
@@ -329,18 +338,6 @@ def _which(message_id: str) -> tuple[int, str]:
     if not ids.valid(message_id):
         raise Refused("message_not_found")
     return ids.seq_of(message_id), message_id
-
-
-async def end_inboxes(connection: Connection, mailbox_ids: Sequence[str], now: datetime) -> list[asyncpg.Record]:
-    """Delete the inboxes, and the mail of those without an end, whose partition would keep it; the inboxes' rows."""
-    ended = await connection.fetch(SQL.inbox_delete, mailbox_ids)
-    for row in ended:
-        if row["endless"]:
-            where = span(None, now)
-            gone = await connection.fetch(SQL.message_delete_all, row["mailbox_id"], *where)
-            await connection.execute(SQL.message_tags_delete_all, row["mailbox_id"], *where)
-            await _release(connection, [(one["body_id"], rows.moment(one["body_drop_after"])) for one in gone])
-    return ended
 
 
 def candidate(row: asyncpg.Record) -> Candidate:
@@ -374,13 +371,21 @@ def _counts(row: asyncpg.Record) -> Counts:
 
 
 async def _lock(connection: Connection, mailbox_id: str, now: datetime) -> Span:
+    return span(rows.moment((await _locked(connection, mailbox_id))["drop_after"]), now)
+
+
+async def _locked(connection: Connection, mailbox_id: str) -> asyncpg.Record:
     row = await connection.fetchrow(SQL.inbox_lock, mailbox_id)
     if row is None:
         raise Refused("mailbox_not_found")
-    return span(rows.moment(row["drop_after"]), now)
+    return row
 
 
-async def _release(connection: Connection, held: Sequence[tuple[object, datetime]]) -> None:
-    bodies, dropped = [h[0] for h in held], [h[1] for h in held]
-    await connection.execute(SQL.bodies_release, bodies, dropped)
-    await connection.execute(SQL.bodies_sweep, bodies, dropped)
+async def release(connection: Connection, held: Sequence[tuple[object, datetime]]) -> list[str]:
+    """Give references to bodies (id, drop_after) back; the partitions from which the last reference took bodies."""
+    if not held:
+        return []
+    dropped, counted = [at for _, at in held], Counter(body for body, _ in held)
+    least, most = min(dropped), max(dropped)
+    gone = await connection.fetch(SQL.bodies_release, list(counted), list(counted.values()), least, most)
+    return column(gone, "leaf")

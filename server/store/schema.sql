@@ -270,6 +270,16 @@ CREATE FUNCTION messages.without_quotes(data json) RETURNS json LANGUAGE sql IMM
 CREATE INDEX deliveries_webhook_id ON messages.deliveries (webhook_id, id);
 CREATE INDEX deliveries_due_at ON messages.deliveries (due_at) WHERE due_at IS NOT NULL;
 
+-- Mailboxes that were deleted before their time: their mail has still to leave the disk. Whoever takes one moves due_at on, so
+-- what a dead worker had taken is due again by itself.
+CREATE TABLE messages.erasures (
+    mailbox_id uuid PRIMARY KEY,
+    drop_after timestamptz NOT NULL, -- the inbox's
+    ended_at   timestamptz NOT NULL DEFAULT now(),
+    due_at     timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX erasures_due_at ON messages.erasures (due_at);
+
 -- What administrators did: written in the transaction of the act wherever the act is in this domain. It outlives the people
 -- in it, so names stand here as they were.
 CREATE TABLE users.audit (

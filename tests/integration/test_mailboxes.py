@@ -18,6 +18,7 @@ from server.model.message import FOREVER
 from server.services import mailboxes as mailboxes_module
 from server.services.coherence import Coherence
 from server.services.domains import ServedDomains
+from server.services.eraser import Eraser
 from server.services.limits import RateLimits
 from server.services.mailboxes import REFUSAL_BEAT, MailboxService
 from server.services.outbox import Outbox
@@ -25,6 +26,7 @@ from server.services.retention import Retention
 from server.store import batch
 from server.store.deliveries import DeliveryStore
 from server.store.domains import DomainStore
+from server.store.erasures import ErasureStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
@@ -205,6 +207,7 @@ async def test_mail_of_a_mailbox_without_an_end_is_off_the_disk_with_it(host: Ho
     await host.partitions.ensure([(FOREVER, now())])
     await batch.write(host.pools.messages, 0, [item(made.mailbox, other.mailbox), item(made.mailbox)], now())
     await host.services[0].delete(made.mailbox)
+    await Eraser(ErasureStore(host.pools.messages)).round()
     assert len(await host.pools.messages.fetch("SELECT 1 FROM messages.messages")) == 1
     assert [row["refs"] for row in await host.pools.messages.fetch("SELECT refs FROM messages.bodies")] == [1]
 

@@ -13,17 +13,25 @@ SELECT mailbox_id, total, unread, next_seq, last_activity FROM messages.inboxes 
 SELECT mailbox_id, drop_after FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
 
 -- name: inbox_delete
--- Its messages and bodies stay in their partition until that goes: they cannot be reached without this row. The partition
--- of mail without an end never goes, so the caller deletes what such an inbox held. The log of webhooks forgets what it quotes
--- of them; what is still to be delivered forgets it when it is over.
+-- Its messages and bodies cannot be reached without this row. Where the time of the mailbox is over they stay in their
+-- partition until that goes; $2 says that it was deleted, and then they go soon, as does mail whose partition never goes. The
+-- log of webhooks forgets what it quotes of them. What is still to be delivered forgets it when it is over, or, of a deleted
+-- mailbox, soon (deliveries_unquote).
 WITH gone AS (
     DELETE FROM messages.inboxes WHERE mailbox_id = ANY($1::uuid[])
-    RETURNING mailbox_id, user_id, drop_after = 'infinity' AS endless
+    RETURNING mailbox_id, user_id, drop_after, total
+), erased AS (
+    INSERT INTO messages.erasures (mailbox_id, drop_after)
+    SELECT mailbox_id, drop_after FROM gone WHERE total > 0 AND ($2 OR drop_after = 'infinity')
+    ON CONFLICT DO NOTHING
 ), forgotten AS (
     UPDATE messages.deliveries d SET mailbox_id = NULL, response = NULL, data = messages.without_quotes(d.data)
     FROM gone WHERE d.mailbox_id = gone.mailbox_id AND gone.user_id IS NOT NULL AND d.due_at IS NULL
+), marked AS (
+    UPDATE messages.deliveries d SET mailbox_id = '00000000-0000-0000-0000-000000000000'
+    FROM gone WHERE d.mailbox_id = gone.mailbox_id AND gone.user_id IS NOT NULL AND d.due_at IS NOT NULL AND $2
 )
-SELECT mailbox_id, user_id, endless FROM gone
+SELECT mailbox_id, user_id FROM gone
 
 -- name: inboxes_expired
 -- Orphans only (a mailbox that was never finished): a deleted or swept mailbox takes its inbox along.

@@ -64,23 +64,62 @@ FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS stored (mailbox_id, seq, id
 WHERE m.mailbox_id = stored.mailbox_id AND m.seq = stored.seq AND m.id = stored.id AND m.drop_after BETWEEN $4 AND $5
 
 -- name: message_delete
-DELETE FROM messages.messages
-WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq = $4 AND id = $5
-RETURNING body_id, body_drop_after, is_read
+-- Its tags go along, and the log of webhooks forgets what it quotes of it; what is still to be delivered is marked, and
+-- forgets it soon (deliveries_unquote). The body is released by the caller.
+WITH gone AS (
+    DELETE FROM messages.messages
+    WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq = $4 AND id = $5
+    RETURNING seq, id, body_id, body_drop_after, is_read, tableoid::regclass::text AS leaf
+), untagged AS (
+    DELETE FROM messages.message_tags t
+    WHERE t.mailbox_id = $1 AND t.drop_after BETWEEN $2 AND $3 AND t.seq IN (SELECT seq FROM gone)
+), forgotten AS (
+    UPDATE messages.deliveries d
+    SET mailbox_id = CASE WHEN d.due_at IS NOT NULL THEN '00000000-0000-0000-0000-000000000000'::uuid END,
+        response = CASE WHEN d.due_at IS NOT NULL THEN d.response END,
+        data = CASE WHEN d.due_at IS NOT NULL THEN d.data ELSE messages.without_quotes(d.data) END
+    FROM gone WHERE d.mailbox_id = $1 AND d.data ->> 'messageId' = gone.id::text
+)
+SELECT body_id, body_drop_after, is_read, leaf FROM gone
 
--- name: message_delete_all
-DELETE FROM messages.messages WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
-RETURNING body_id, body_drop_after, is_read
+-- name: message_delete_some
+-- The same for the oldest $4.
+WITH gone AS (
+    DELETE FROM messages.messages
+    WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq IN (
+        SELECT seq FROM messages.messages WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
+    )
+    RETURNING seq, id, body_id, body_drop_after, is_read, tableoid::regclass::text AS leaf
+), untagged AS (
+    DELETE FROM messages.message_tags t
+    WHERE t.mailbox_id = $1 AND t.drop_after BETWEEN $2 AND $3 AND t.seq IN (SELECT seq FROM gone)
+), forgotten AS (
+    UPDATE messages.deliveries d
+    SET mailbox_id = CASE WHEN d.due_at IS NOT NULL THEN '00000000-0000-0000-0000-000000000000'::uuid END,
+        response = CASE WHEN d.due_at IS NOT NULL THEN d.response END,
+        data = CASE WHEN d.due_at IS NOT NULL THEN d.data ELSE messages.without_quotes(d.data) END
+    FROM gone WHERE d.mailbox_id = $1 AND d.data ->> 'messageId' = gone.id::text
+)
+SELECT body_id, body_drop_after, is_read, leaf FROM gone
 
 -- name: bodies_release
--- One reference less for each; the last one takes the body along. Two statements, since one cannot touch a row twice.
-UPDATE messages.bodies b SET refs = b.refs - 1
-FROM unnest($1::uuid[], $2::timestamptz[]) AS held (id, drop_after)
-WHERE b.id = held.id AND b.drop_after = held.drop_after
-
--- name: bodies_sweep
-DELETE FROM messages.bodies b USING unnest($1::uuid[], $2::timestamptz[]) AS held (id, drop_after)
-WHERE b.id = held.id AND b.drop_after = held.drop_after AND b.refs <= 0
+-- So many references less for each; the last one takes the body along. Locked in one order first, so that two mailboxes that
+-- share bodies cannot deadlock. $3 and $4 are the first and the last drop_after among them: partitions are pruned by
+-- parameters only. Answers the partitions that bodies went from.
+WITH held AS MATERIALIZED (
+    SELECT b.id, b.drop_after, b.refs - held.n AS left
+    FROM messages.bodies b JOIN unnest($1::uuid[], $2::int[]) AS held (id, n) ON held.id = b.id
+    WHERE b.drop_after BETWEEN $3 AND $4
+    ORDER BY b.id FOR UPDATE OF b
+), gone AS (
+    DELETE FROM messages.bodies b USING held
+    WHERE b.id = held.id AND b.drop_after = held.drop_after AND b.drop_after BETWEEN $3 AND $4 AND held.left <= 0
+    RETURNING b.tableoid::regclass::text AS leaf
+), kept AS (
+    UPDATE messages.bodies b SET refs = held.left FROM held
+    WHERE b.id = held.id AND b.drop_after = held.drop_after AND b.drop_after BETWEEN $3 AND $4 AND held.left > 0
+)
+SELECT DISTINCT leaf FROM gone
 
 -- name: bodies_copy
 -- An extended mailbox takes its own copy of each body to its new partition, under the message's id (unique there), and lets

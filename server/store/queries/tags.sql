@@ -79,13 +79,6 @@ WHERE i.mailbox_id = $1
 DELETE FROM messages.message_tags
 WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq = $4 AND message_id = $5 AND tag_id = $6
 
--- name: message_tags_delete
--- With their message, under the same lock.
-DELETE FROM messages.message_tags WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3 AND seq = $4
-
--- name: message_tags_delete_all
-DELETE FROM messages.message_tags WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
-
 -- name: message_tags_move
 -- With their messages when a mailbox lives longer.
 UPDATE messages.message_tags SET drop_after = $4 WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
