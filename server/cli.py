@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, partitions, check-config, admin.
+"""The command line: serve, migrate, partitions, check-config, admin, trace.
 
 Lives here: what an operator types and reads. Must not know: how anything below it works.
 """
@@ -33,6 +33,7 @@ from server.store.embedded import EmbeddedError, EmbeddedPostgres
 from server.store.partitions import Partitions, attached
 from server.store.pools import DOMAINS, Domain, Pools
 from server.supervisor import SPARE_COLUMNS, Supervisor
+from server.trace_cli import trace
 
 app = typer.Typer(
     name="tempmail",
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(administration.app)
 app.command()(plan)
+app.command()(trace)
 err: Final = Console(stderr=True, highlight=False)
 _PATIENCE: Final = 30.0  # s that a database may take to start
 

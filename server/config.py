@@ -105,6 +105,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     rate_exempt: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
     log_level: str
+    smtp_log: str
+    smtp_log_addresses: str
+    trace_retention: float
+    trace_rate: int
     database_dsn: str
     database_users_dsn: str
     database_mailboxes_dsn: str
@@ -336,6 +340,34 @@ SETTINGS: Final = (
     Setting("TRUSTED_PROXIES", "trusted_proxies", networks, "", "whose X-Forwarded-For and PROXY header are believed"),
     Setting(
         "LOG_LEVEL", "log_level", one_of("debug", "info", "warning", "error"), "info", "least level that is logged"
+    ),
+    Setting(
+        "SMTP_LOG",
+        "smtp_log",
+        one_of("off", "refused", "all"),
+        "off",
+        "a line of log for each SMTP decision, or for those that refuse mail; LOG_LEVEL=debug logs all",
+    ),
+    Setting(
+        "SMTP_LOG_ADDRESSES",
+        "smtp_log_addresses",
+        one_of("hashed", "plain"),
+        "hashed",
+        "how addresses stand in those lines: the part before the @ as a keyed hash, or as it is",
+    ),
+    Setting(
+        "TRACE_RETENTION",
+        "trace_retention",
+        duration,
+        "24h",
+        "how long it is known what became of each mail (`tempmail trace`); 0 = nothing is recorded",
+    ),
+    Setting(
+        "TRACE_RATE",
+        "trace_rate",
+        positive,
+        "100",
+        "decisions of one kind that a worker records each second, ten times as many at once; more are only counted",
     ),
     Setting(
         "DATABASE_DSN",

@@ -41,6 +41,11 @@ def configure(level: str) -> None:
         root.addHandler(_Libraries())
 
 
+def wants(level: str) -> bool:
+    """Whether a line of ``level`` would be written, for callers to whom its fields are dear."""
+    return LEVELS.get(level, LEVELS["error"]) >= _threshold
+
+
 class _Libraries(logging.Handler):
     """What libraries warn of by the standard library's logging, as lines of ours: without the arguments, which may be
     anybody's words, and of an exception its kind alone.

@@ -7,6 +7,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from server.notation import duration
+
 EXAMPLE: Final = "a date such as 2024-05-01 or 2024-05-01T12:00:00Z"
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -32,3 +34,11 @@ def _parsed(text: str, end: bool) -> datetime:
     seconds, fraction, offset = clock[:8], clock[8:-6], clock[-6:]
     whole = f"{date}T{seconds}{fraction[:7]:0<7}{offset}" if fraction else f"{date}T{clock}"
     return datetime.fromisoformat(whole).astimezone(UTC)
+
+
+_AGO: Final = re.compile(r"[0-9]{1,6}(ms|s|m|h|d)")
+
+
+def ago(text: str, now: datetime) -> datetime:
+    """A moment as ``parse`` reads it, or how long before ``now`` it was (``90s``, ``2h``). ValueError."""
+    return now - timedelta(seconds=duration(text)) if _AGO.fullmatch(text) else parse(text)

@@ -56,6 +56,7 @@ class Envelope(msgspec.Struct):
 
     ``id`` and ``received_at`` are set of mail that comes through the queue: it was answered 250 then, is stored once
     for its id, and a mailbox that has filled up meanwhile is dropped from it as one that has gone is.
+    ``dropped``: the recipients that it lost that way, and whether their mailbox was full.
     """
 
     sender: str
@@ -67,6 +68,7 @@ class Envelope(msgspec.Struct):
     id: str = ""
     received_at: datetime | None = None
     crlf: bool = False
+    dropped: list[tuple[Recipient, bool]] = []
 
 
 class Stored(msgspec.Struct, frozen=True):

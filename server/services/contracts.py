@@ -20,6 +20,7 @@ from server.model.domain import Domain, Mode, ServedSet
 from server.model.message import Alias, Counts, Envelope, Mailbox, Recipient, Stored
 from server.model.query import Query, Term, both, parse
 from server.model.tag import Tag
+from server.model.trace import Page, Question
 from server.model.webhook import Delivery as WebhookDelivery
 from server.model.webhook import Event, Webhook
 
@@ -232,6 +233,16 @@ class Wanted(msgspec.Struct, frozen=True):
         """The first code or link of a message, "" where it has none or none is wanted."""
         found = {"code": stored.details.codes, "link": stored.details.links, None: ()}[self.extract]
         return found[0] if found else ""
+
+
+class Trace(Protocol):
+    """What was decided about mail, newest first."""
+
+    async def page(self, question: Question) -> Page:
+        """Of the installation, or about one address."""
+
+    async def of_mailbox(self, mailbox: Mailbox, aliases: Sequence[Alias], question: Question) -> Page:
+        """About a mailbox's own addresses, each since it was its own."""
 
 
 class Waiting(Protocol):

@@ -20,7 +20,7 @@ import zstandard
 
 from server.cache import keys
 from server.cache.local import Local
-from server.log import event
+from server.log import event, wants
 from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.errors import Refused, Unavailable, Unstorable
 from server.model.event import Step
@@ -238,6 +238,8 @@ class Ingest:
         settled: list[tuple[_Pending, Rows]] = []
         with self._coherence.writing(mailboxes) as write:
             await self._store(pending, settled)
+            if wants("debug"):
+                event("debug", "batch committed", messages=len(settled), of=len(pending), mailboxes=len(mailboxes))
             if any(one.lost for one in pending):
                 write.doubt()
         while self._full:
@@ -303,6 +305,7 @@ class Ingest:
             if envelope.id:  # there is nobody left to try again later
                 gone += [r for r in envelope.recipients if room.get(r.mailbox_id) == 0]
             if gone:
+                envelope.dropped += [(r, room.get(r.mailbox_id) == 0) for r in gone]
                 envelope.recipients = [r for r in envelope.recipients if r not in gone]
             full = [r.mailbox_id for r in envelope.recipients if room.get(r.mailbox_id) == 0]
             if not envelope.recipients:

@@ -18,8 +18,10 @@ from server.log import event
 from server.metrics import Counter
 from server.model import queued
 from server.model.errors import Refused, Unstorable
-from server.model.message import Envelope, Stored
+from server.model.message import Envelope, Recipient, Stored
+from server.model.trace import DEAD, FULL, GONE
 from server.services.contracts import Delivery
+from server.services.decisions import Decisions
 from server.services.retention import every
 
 RETRY: Final = (0.1, 5.0)  # s between attempts to store: at first, at most
@@ -53,7 +55,9 @@ class Intake:
         memory: timedelta,
         forget: Callable[[], Awaitable[object]],
         clock: Callable[[], datetime],
+        decisions: Decisions | None = None,
     ) -> None:
+        self._decisions = decisions or Decisions(on=False)
         self._ingest, self._memory, self._forget, self._clock = ingest, memory, forget, clock
         self._loop = asyncio.get_running_loop()
         self._forgetting: asyncio.Task[None] | None = None
@@ -95,17 +99,29 @@ class Intake:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
             TAKEN.add(("stored" if future.result() else "duplicate",))
+            self._note_dropped(envelope)
             handed.accept()
         elif isinstance(error, Refused):
             TAKEN.add(("dropped",))
             self._tell("queued message dropped", error.word)
+            self._note_dropped(envelope)
             handed.accept()
         elif isinstance(error, Unstorable):
+            self._note(envelope, envelope.recipients, DEAD)
             self._bury(handed, str(error))
         else:
             self._tell("queued message waits", type(error).__name__)
             apart = delay * random.uniform(0.5, 1.5)  # so that one which fails its batch meets others each time
             self._loop.call_later(apart, self._submit, envelope, handed, min(2 * delay, RETRY[1]))
+
+    def _note_dropped(self, envelope: Envelope) -> None:
+        """Its sender has heard 250: why it is not in these mailboxes only the trace can say."""
+        for recipient, full in envelope.dropped:
+            self._note(envelope, [recipient], FULL if full else GONE)
+
+    def _note(self, envelope: Envelope, recipients: Sequence[Recipient], why: str) -> None:
+        client, helo, sender = envelope.client, envelope.helo, envelope.sender
+        self._decisions.note("data", client, helo, sender, recipients, why.encode())
 
     def _bury(self, handed: Handed, reason: str) -> None:
         TAKEN.add(("dead",))

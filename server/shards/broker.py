@@ -13,6 +13,7 @@ from server.bus.rabbit import BODY_MAX, Consumer, Publisher
 from server.config import Config
 from server.model.errors import Unavailable
 from server.services.contracts import Delivery
+from server.services.decisions import Decisions
 from server.services.intake import Intake
 from server.services.relay import Relay
 from server.shards.roles import Parts
@@ -35,12 +36,13 @@ class Broker:
         drained: Callable[[], Awaitable[None]],
         database: Database,
         clock: Callable[[], datetime],
+        decisions: Decisions,
     ) -> None:
         self._drained, self._database, self._clock = drained, database, clock
         self._publisher = Publisher(config, measures=first and not does.consume) if does.relay else None
         self._consumer = Consumer(config, self._storable, measures=first) if does.consume else None
         self.delivery: Delivery = Relay(storing, self._publisher.publish, BODY_MAX) if self._publisher else storing
-        self._intake = Intake(storing, arrivals.MEMORY, self._forget, clock)
+        self._intake = Intake(storing, arrivals.MEMORY, self._forget, clock, decisions)
 
     async def _storable(self) -> None:
         """Messages are taken only when they can be stored: each time one is handed out in vain counts against it."""

@@ -5,6 +5,7 @@ imports one above it.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -22,7 +23,7 @@ from server.cache.generations import Writer
 from server.cache.local import Local
 from server.clock import now
 from server.config import Config
-from server.log import event
+from server.log import event, wants
 from server.metrics import Board, exposition, snapshot
 from server.model.domain import Rules, Target
 from server.model.errors import Unavailable
@@ -36,6 +37,7 @@ from server.services.authentication import Authentication
 from server.services.claims import DomainClaims
 from server.services.coherence import Coherence
 from server.services.contracts import Delivery
+from server.services.decisions import Decisions
 from server.services.deliverer import Deliverer
 from server.services.departures import Departures
 from server.services.domains import ServedDomains
@@ -45,6 +47,7 @@ from server.services.ingest import Ingest
 from server.services.keys import KeyService
 from server.services.limits import RateLimits
 from server.services.looking import SEARCHES_WAITING, Looker
+from server.services.mail_trace import MailTrace
 from server.services.mailboxes import MailboxService
 from server.services.messages import MessageService
 from server.services.outbound import Outbound
@@ -79,6 +82,7 @@ from server.store.partitions import Partitions
 from server.store.pools import DOMAINS, Database, Pools, translated
 from server.store.replicas import Replicas
 from server.store.tags import TagStore
+from server.store.trace import TraceStore
 from server.store.users import UserStore
 from server.store.webhooks import WebhookStore
 from server.web import app
@@ -139,7 +143,8 @@ class Shard:
         self._build_webhooks()
         self._administration_store = AdministrationStore(pools)
         self._settings = Settings(config, self._administration_store, self._public, local, coherence, now)
-        rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
+        self._rules = rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
+        self._build_trace()
         routes = Routes(self._mailbox_store, local, self._served, rules, self._provide, self._recall, now)
         self._ingest = Ingest(
             pools.arrivals,
@@ -282,6 +287,20 @@ class Shard:
         self._aliases = AliasService(config, self._mailbox_store, self._mailboxes, coherence, now)
         self._tags = TagService(tags, self._message_store, coherence, self._outbox, now)
 
+    def _build_trace(self) -> None:
+        config, node = self._config, f"{socket.gethostname()}/{self._context.slot}"
+        self._decisions = Decisions(on=config.trace_retention > 0 or config.smtp_log != "off" or wants("debug"))
+        store = TraceStore(self._pools.messages, config.trace_retention, node, config.administrator)
+        self._trace = MailTrace(config, self._decisions, store, self._meant)
+        self._trace.start()
+        self._closing.push_async_callback(self._trace.close)
+
+    def _meant(self, address: str) -> str:
+        """The address of the mailbox that a recipient means, as far as memory knows."""
+        served = self._served.known()
+        target = self._rules.target(address, served) if served is not None else None
+        return address if target is None else target.address
+
     async def _public(self) -> Sequence[str]:
         return (await self._served.current()).public
 
@@ -337,6 +356,7 @@ class Shard:
             across=self._across,
             aliases=self._aliases,
             tags=self._tags,
+            trace=self._trace,
             webhooks=self._webhooks,
             waiting=Waiting(self._hub, self._messages),
             hub=self._hub,
@@ -358,14 +378,15 @@ class Shard:
         if sockets.smtp is None:
             return []
         delivery = self._broker.delivery
-        listeners = [Listener(self._config, delivery, sockets.smtp)]
+        listeners = [Listener(self._config, delivery, sockets.smtp, decisions=self._decisions)]
         if sockets.lmtp is not None:
-            listeners.append(Listener(self._config, delivery, sockets.lmtp, lmtp=True))
+            listeners.append(Listener(self._config, delivery, sockets.lmtp, lmtp=True, decisions=self._decisions))
         return listeners
 
     def _connect_queue(self) -> Broker:
         first, messages = self._context.slot == 0, self._pools.messages
-        broker = Broker(self._config, self._does, first, self._arriving(), self._ingest.drain, messages, now)
+        arriving, drained, decisions = self._arriving(), self._ingest.drain, self._decisions
+        broker = Broker(self._config, self._does, first, arriving, drained, messages, now, decisions)
         self._closing.push_async_callback(broker.close)
         return broker
 

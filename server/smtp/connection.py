@@ -11,6 +11,7 @@ is copied nowhere.
 import asyncio
 from typing import Final, Protocol, cast
 
+from server import log
 from server.smtp import replies
 from server.smtp.base import Base
 from server.smtp.eod import CRLF
@@ -120,12 +121,18 @@ class Connection(Base):
         self._sessions.add(self)
         if self._seat is None:
             CONNECTIONS.add(("refused",))
-            self._finish(replies.TOO_MANY_CONNECTIONS)
+            self._turn_away(replies.TOO_MANY_CONNECTIONS)
         elif self._shared.draining:
-            self._finish(replies.CLOSING_DOWN)
+            self._turn_away(replies.CLOSING_DOWN)
         else:
             CONNECTIONS.add(("accepted",))
+            if log.wants("debug"):
+                log.event("debug", "smtp connection", client=peer)
             wire.write(self._shared.greeting)
+
+    def _turn_away(self, reply: bytes) -> None:
+        self._shared.decisions.note("connect", self.peer, "", "", "", reply)
+        self._finish(reply)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Gone, by FIN, RST or us. A message already submitted is none of this connection's business any more."""
@@ -134,6 +141,8 @@ class Connection(Base):
         self._rest = b""
         self._out.clear()
         self._sessions.discard(self)
+        if log.wants("debug"):
+            log.event("debug", "smtp connection over", client=self.peer, error=type(error).__name__ if error else None)
         if not self._sessions:
             self._shared.empty.set()
         if self._seat is not None:

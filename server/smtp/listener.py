@@ -13,6 +13,7 @@ from typing import Final
 from server.config import Config
 from server.model.client import parse
 from server.services.contracts import Delivery
+from server.services.decisions import Decisions
 from server.smtp import certificate
 from server.smtp.base import configured
 from server.smtp.connection import Member
@@ -26,13 +27,22 @@ _SWEEP: Final = 1.0  # seconds between looks at every session's times
 
 
 class Listener:
-    """Serve SMTP, or LMTP, on ``sock`` (bound; owned by the listener from here on) and give what comes to ``delivery``.
+    """Serve SMTP, or LMTP, on ``sock`` (bound; owned by the listener from here on) and give what comes to ``delivery``;
+    what is decided about it goes to ``decisions``.
 
     Construct inside the worker, after the fork. Raises ConfigError when the TLS certificate cannot be used.
     """
 
-    def __init__(self, config: Config, delivery: Delivery, sock: socket.socket, *, lmtp: bool = False) -> None:
-        self._lmtp = lmtp
+    def __init__(
+        self,
+        config: Config,
+        delivery: Delivery,
+        sock: socket.socket,
+        *,
+        lmtp: bool = False,
+        decisions: Decisions | None = None,
+    ) -> None:
+        self._lmtp, self._decisions = lmtp, decisions
         self._config, self._delivery, self._sock = config, delivery, sock
         self._tls = certificate.context(config)
         self._sessions: set[Member] = set()
@@ -49,7 +59,7 @@ class Listener:
     async def start(self) -> None:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
-        self._shared = Shared(self._config, self._delivery, loop, self._tls, lmtp=self._lmtp)
+        self._shared = Shared(self._config, self._delivery, loop, self._tls, lmtp=self._lmtp, decisions=self._decisions)
         protocol = self._protocol(self._shared, loop)
         if self._sock.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(protocol, sock=self._sock, backlog=_BACKLOG)

@@ -36,11 +36,14 @@ class LocalSession(Session):
 
     def _accept(self, recipient: Recipient) -> bytes:
         if len(self._order) >= self._shared.recipients_max:  # the same one again, too: each is owed an answer
+            self._note("rcpt", recipient.address, replies.TOO_MANY_RECIPIENTS)
             return replies.TOO_MANY_RECIPIENTS
         self._order.append(recipient.mailbox_id)
         return super()._accept(recipient)
 
     def _conclude(self, reply: bytes, transaction: Transaction) -> None:
+        if transaction.recipients:
+            self._note_data(transaction, reply)
         self._say(reply * max(len(self._order), 1))
 
     def _hand_over(self, envelope: Envelope) -> "asyncio.Future[Any]":
@@ -55,6 +58,7 @@ class LocalSession(Session):
             self._shared.spawn(self._each_alone(envelope))
             return
         reply = self._outcome(future)
+        self._note_outcome(future, reply)
         there = {row.mailbox_id for row in future.result()} if reply[0] == _SUCCESS else set()
         self._resume(
             b"".join(replies.MAILBOX_NOT_FOUND if there and box not in there else reply for box in self._order)
@@ -62,6 +66,7 @@ class LocalSession(Session):
 
     async def _each_alone(self, envelope: Envelope) -> None:
         """One mailbox refused the message, which was stored in none: offer it to each by itself."""
+        sent, self._sent = self._sent, None
         outcomes = {}
         for recipient in {box.mailbox_id: box for box in envelope.recipients}.values():
             try:
@@ -70,6 +75,9 @@ class LocalSession(Session):
                 outcomes[recipient.mailbox_id] = self._outcome(future)
             except Exception as error:
                 outcomes[recipient.mailbox_id] = self._explain(error, "message")
+            if sent is not None:
+                stored = future.result() if outcomes[recipient.mailbox_id][0] == _SUCCESS else None
+                self._note_data(sent, outcomes[recipient.mailbox_id], stored, [recipient])
         self._resume(b"".join(outcomes.get(box, replies.MAILBOX_NOT_FOUND) for box in self._order))
 
 

@@ -12,6 +12,7 @@ from server.model.errors import Refused
 from server.smtp import replies
 
 _REMEMBERED: Final = 4096  # arguments of each verb; the least recently used go
+_SHOWN: Final = 320  # characters
 
 
 class Declined(Exception):
@@ -73,3 +74,12 @@ def recipient(argument: bytes, utf8: bool, default_domain: str) -> str:
     if path is None:
         raise Refused("address_invalid")
     return path.canonical if path.domain else f"{path.canonical}@{default_domain}"
+
+
+def shown(argument: bytes) -> str:
+    """The address in an argument that was refused, as it was written; for people to read."""
+    text = argument[: 2 * _SHOWN].decode("utf-8", "replace").partition(":")[2] or argument[:_SHOWN].decode(
+        "utf-8", "replace"
+    )
+    inner = text.partition("<")[2].rpartition(">")[0] or text
+    return inner.strip()[:_SHOWN]

@@ -7,13 +7,15 @@ found or a message stored (``Delivery``), how bytes become lines (``Connection``
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from time import time
 from typing import Any, ClassVar, Final
 
 from server import log
 from server.model import ids
 from server.model.errors import Refused
-from server.model.message import Envelope, Recipient
+from server.model.message import Envelope, Recipient, Stored
+from server.model.trace import ABANDONED, Stage
 from server.smtp import paths, replies, trace
 from server.smtp.connection import BUSY, CLOSING, Connection, Member
 from server.smtp.incoming import Chunked, Dotted, Incoming
@@ -30,19 +32,22 @@ Command = Callable[[Any, bytes], bytes]
 
 
 class Transaction:
-    """A mail between MAIL and its end. Recipients by mailbox: two addresses of one are one delivery."""
+    """A mail between MAIL and its end. Recipients by mailbox: two addresses of one are one delivery. ``rcpt_at``: when
+    the last of them was accepted. ``noted``: the trace has them."""
 
-    __slots__ = ("recipients", "sender")
+    __slots__ = ("noted", "rcpt_at", "recipients", "sender")
 
     def __init__(self, sender: Sender) -> None:
         self.sender = sender
         self.recipients: dict[str, Recipient] = {}
+        self.rcpt_at = 0.0
+        self.noted = False
 
 
 class Session(Connection):
     """An SMTP session. ``COMMANDS`` are its verbs; ``PROMPT`` has those of each mail as a line begins with them."""
 
-    __slots__ = ("_extended", "_helo", "_mail_id", "_origin", "_transaction")
+    __slots__ = ("_extended", "_helo", "_mail_id", "_origin", "_sent", "_transaction")
 
     COMMANDS: ClassVar[Mapping[bytes, Command]]
     PROMPT: ClassVar[Mapping[bytes, Command]]
@@ -51,6 +56,7 @@ class Session(Connection):
     def __init__(self, shared: Shared, sessions: set[Member]) -> None:
         super().__init__(shared, sessions)
         self._transaction: Transaction | None = None
+        self._sent: Transaction | None = None  # the one whose commit is waited for
         self._helo, self._extended = "", False
         self._origin = self._mail_id = b""  # no origin: EHLO is due
 
@@ -58,9 +64,56 @@ class Session(Connection):
         return self._transaction is not None
 
     def _forget(self) -> None:
-        self._transaction = None
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None and transaction.recipients and not transaction.noted:
+            self._note_abandoned(transaction)
         if self._body is not None:
             super()._forget()
+
+    # The trace
+
+    def _note(self, stage: Stage, recipients: Sequence[Recipient] | str, reply: bytes, sender: str = "") -> None:
+        transaction = self._transaction
+        sender = sender if transaction is None else transaction.sender.address
+        self._shared.decisions.note(stage, self.peer, self._helo, sender, recipients, reply)
+
+    def _note_refused(self, line: bytes, reply: bytes) -> None:
+        """A MAIL or RCPT was refused for what it says."""
+        verb, address = line[:4].upper(), paths.shown(line[5:])
+        if verb == b"MAIL":
+            self._note("mail", "", reply, address)
+        elif verb == b"RCPT":
+            self._note("rcpt", address, reply)
+
+    def _note_data(
+        self,
+        transaction: Transaction,
+        reply: bytes,
+        stored: Sequence[Stored] | None = None,
+        recipients: Sequence[Recipient] | None = None,
+    ) -> None:
+        """The end of a message: of all its ``recipients``, or of some."""
+        transaction.noted = True
+        its = list(transaction.recipients.values()) if recipients is None else recipients
+        sender = transaction.sender.address
+        self._shared.decisions.note("data", self.peer, self._helo, sender, its, reply, transaction.rcpt_at, stored)
+
+    def _note_abandoned(self, transaction: Transaction) -> None:
+        """A mail ended before its message did."""
+        body = self._body
+        if body is not None:
+            self._note_data(transaction, body.refusal or ABANDONED)
+            return
+        its, sender = list(transaction.recipients.values()), transaction.sender.address
+        self._shared.decisions.note("rcpt", self.peer, self._helo, sender, its, replies.RECIPIENT_OK)
+
+    def _drop(self, reason: str, reply: bytes) -> None:
+        transaction = self._transaction
+        if transaction is not None and transaction.recipients:
+            self._note_data(transaction, reply)
+        else:
+            self._note("mail" if self._origin else "connect", "", reply)
+        super()._drop(reason, reply)
 
     def _answer(self, line: bytes) -> bytes:
         command = self.PROMPT.get(line[:5])
@@ -74,11 +127,13 @@ class Session(Connection):
         try:
             return command(self, argument)
         except Declined as declined:
-            return declined.reply
+            reply = declined.reply
         except Exception as error:
+            reply = self._explain(error, "command")
             if not isinstance(error, Refused):
                 self._forget()
-            return self._explain(error, "command")
+        self._note_refused(line, reply)
+        return reply
 
     def _explain(self, error: BaseException, stage: str) -> bytes:
         """The reply to what a command ended in; the text of trouble is for the log alone."""
@@ -125,6 +180,7 @@ class Session(Connection):
             return b""
         sender = paths.sender(argument)
         if sender.size > self._shared.size:
+            self._note("mail", "", replies.TOO_BIG, sender.address)
             return replies.TOO_BIG
         self._transaction = Transaction(sender)
         return replies.SENDER_OK
@@ -136,6 +192,7 @@ class Session(Connection):
         if self._body is not None:
             return replies.CHUNKS_BEGUN
         if len(transaction.recipients) >= shared.recipients_max:
+            self._note("rcpt", paths.shown(argument), replies.TOO_MANY_RECIPIENTS)
             return replies.TOO_MANY_RECIPIENTS
         address = paths.recipient(argument, transaction.sender.utf8, shared.default_domain)
         recipient = shared.delivery.route(address)
@@ -146,8 +203,13 @@ class Session(Connection):
         return b""
 
     def _accept(self, recipient: Recipient) -> bytes:
-        if self._transaction is not None:
-            self._transaction.recipients[recipient.mailbox_id] = recipient
+        transaction = self._transaction
+        if transaction is not None:
+            earlier = transaction.recipients.get(recipient.mailbox_id)
+            if earlier is not None and earlier.address != recipient.address:
+                self._note("rcpt", [earlier], replies.RECIPIENT_OK)
+            transaction.recipients[recipient.mailbox_id] = recipient
+            transaction.rcpt_at = time()
         RCPT_TAKEN.n += 1
         return replies.RECIPIENT_OK
 
@@ -158,6 +220,7 @@ class Session(Connection):
         except Exception as error:
             reply = self._explain(error, "recipient")
             RECIPIENTS.add((reply[:1].decode(),))
+            self._note("rcpt", address, reply)
         self._resume(reply)
 
     def _rset(self, argument: bytes) -> bytes:
@@ -185,6 +248,7 @@ class Session(Connection):
         if argument.strip(b" "):
             return replies.BAD_ARGUMENT
         if not transaction.recipients:
+            self._note("data", "", self._shared.no_recipients)
             return self._shared.no_recipients
         self._body, self._reading = Dotted(self._shared), True
         return replies.GO_AHEAD
@@ -214,7 +278,10 @@ class Session(Connection):
     def _refuse_chunk(self) -> bytes:
         if self._transaction is None:
             return self._out_of_order()
-        return b"" if self._transaction.recipients else self._shared.no_recipients
+        if self._transaction.recipients:
+            return b""
+        self._note("data", "", self._shared.no_recipients)
+        return self._shared.no_recipients
 
     def _finish_body(self, body: Incoming) -> None:
         transaction = self._transaction
@@ -236,6 +303,8 @@ class Session(Connection):
 
     def _conclude(self, reply: bytes, transaction: Transaction) -> None:
         """Answer the end of a message that was not handed over."""
+        if transaction.recipients:
+            self._note_data(transaction, reply)
         self._say(reply)
 
     def _submit(self, transaction: Transaction, body: Incoming) -> None:
@@ -255,6 +324,7 @@ class Session(Connection):
             self._conclude(body.refusal, transaction)
             return
         recipients = list(transaction.recipients.values())
+        self._sent, transaction.noted = transaction, True
         future = self._hand_over(Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo, crlf=True))
         BYTES_TAKEN.n += len(raw)
         self._hold |= BUSY
@@ -265,7 +335,14 @@ class Session(Connection):
 
     def _committed(self, future: "asyncio.Future[Any]") -> None:
         """Runs though the client be gone: nobody else looks at the future, and what it says is counted."""
-        self._resume(self._outcome(future))
+        reply = self._outcome(future)
+        self._note_outcome(future, reply)
+        self._resume(reply)
+
+    def _note_outcome(self, future: "asyncio.Future[Any]", reply: bytes) -> None:
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            self._note_data(sent, reply, future.result() if reply[:1] == b"2" else None)
 
     def _outcome(self, future: "asyncio.Future[Any]") -> bytes:
         """Count what became of a message; its reply."""

@@ -15,6 +15,7 @@ from server.metrics import Counter, Gauge, Tally
 from server.model.client import Holdings, parse
 from server.notation import Network
 from server.services.contracts import Delivery
+from server.services.decisions import Decisions
 from server.smtp import replies
 from server.smtp.trace import Clock
 
@@ -64,7 +65,9 @@ class Shared:
         tls: ssl.SSLContext | None,
         *,
         lmtp: bool = False,
+        decisions: Decisions | None = None,
     ) -> None:
+        self.decisions = decisions or Decisions(on=False)
         self.delivery, self.loop, self.tls = delivery, loop, tls
         self.now = loop.time
         self.name = config.smtp_domain

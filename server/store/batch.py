@@ -64,6 +64,11 @@ class Rows(Sequence[Stored]):
         """(mailbox id, seq) of each."""
         return [(mailbox, self._granted[mailbox][0] + place) for mailbox, place, _ in self._rows]
 
+    def ids(self) -> dict[str, str]:
+        """Mailbox id → the id of its message."""
+        granted = self._granted
+        return {mailbox: ids.with_seq(head, granted[mailbox][0] + place) for mailbox, place, head in self._rows}
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -423,3 +423,24 @@ CREATE TYPE messages.letter AS (
     recipient     text,
     raw           bytea
 );
+
+-- Decisions about mail: what became of each connection, sender, recipient and message, for the hours that TRACE_RETENTION says.
+-- Hours are dropped whole. The id only orders decisions of one moment.
+CREATE TABLE messages.trace (
+    at         timestamptz NOT NULL, -- by the database's clock
+    id         bigint NOT NULL,
+    rcpt_at    timestamptz,          -- when the recipient was accepted, on the row of its message's end
+    address    text NOT NULL,        -- the mailbox the recipient means; the sender where there is no recipient
+    stage      text NOT NULL,
+    client     text NOT NULL,
+    helo       text NOT NULL,
+    sender     text NOT NULL,
+    recipient  text NOT NULL,
+    mailbox_id uuid,                 -- the mailbox that it led to then: a later one of the same address does not see it
+    message_id uuid,
+    reply      text NOT NULL,
+    node       text NOT NULL,
+    unrecorded integer               -- this row stands for so many decisions that were only counted
+) PARTITION BY RANGE (at);
+CREATE INDEX trace_address ON messages.trace (address, at);
+CREATE INDEX trace_at ON messages.trace (at);

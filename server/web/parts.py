@@ -23,6 +23,7 @@ from server.services.contracts import (
     Messages,
     Settings,
     Tags,
+    Trace,
     Waiting,
     Webhooks,
 )
@@ -52,6 +53,7 @@ class WebParts:
     across: Across
     aliases: Aliases
     tags: Tags
+    trace: Trace
     waiting: Waiting
     hub: Watching
     streams: Streams

@@ -4,19 +4,23 @@ Lives here: one class for each kind of value. A handler's module holds its param
 them with ``NAME.of(call)`` and names them in ``describe``. Must not know: what the values are for.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from server import notation
-from server.model import ids
+from server.model import dates, ids
+from server.model.domain import to_ascii
 from server.model.errors import Refused
 from server.web import requests
 from server.web.requests import TEXT_MAX, Call
 
 _SEQ_MAX: Final = 999_999_999
 _DURATION_MAX: Final = 32  # characters
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT_CURSOR: Final = re.compile(r"([0-9]{1,16})-([0-9]{1,18})").fullmatch
 
 
 class Parameter(Protocol):
@@ -89,6 +93,64 @@ class Moment:
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """A date, a time, or how long ago (``90s``, ``2h``), None where absent."""
+
+    name: str
+    says: str
+
+    def of(self, call: Call) -> datetime | None:
+        text = requests.text(call.asked, self.name)
+        try:
+            return dates.ago(text, datetime.now(UTC)) if text else None
+        except ValueError as error:
+            raise Refused("field_invalid", f"{dates.EXAMPLE}, or how long ago, such as 2h", field=self.name) from error
+
+    def schema(self) -> dict[str, Any]:
+        ago = {"pattern": r"^[0-9]{1,6}(ms|s|m|h|d)$"}
+        return {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}, ago]}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address as mail is sent to it, "" where absent."""
+
+    name: str
+    says: str
+
+    def of(self, call: Call) -> str:
+        local, at, domain = requests.text(call.asked, self.name).rpartition("@")
+        return f"{local.lower()}{at}{to_ascii(domain)}"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": TEXT_MAX}
+
+
+@dataclass(frozen=True, slots=True)
+class MomentCursor:
+    """The place in a list by time that an earlier page named: a moment and a number within it, None where absent."""
+
+    name: str
+    says: str
+
+    def of(self, call: Call) -> tuple[datetime, int] | None:
+        text = requests.text(call.asked, self.name)
+        if not text:
+            return None
+        found = _MOMENT_CURSOR(text)
+        if found is None:
+            raise Refused("field_invalid", "the nextCursor of an earlier page", field=self.name)
+        return _EPOCH + timedelta(microseconds=int(found[1])), int(found[2])
+
+    @staticmethod
+    def write(place: tuple[datetime, int]) -> str:
+        return f"{(place[0] - _EPOCH) // timedelta(microseconds=1)}-{place[1]}"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": "^[0-9]{1,16}-[0-9]{1,18}$"}
 
 
 @dataclass(frozen=True, slots=True)

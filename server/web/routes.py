@@ -25,6 +25,7 @@ from server.web import (
     pages,
     public,
     tags,
+    trace,
     upgrade,
     webhooks,
 )
@@ -95,6 +96,7 @@ ROUTES: Final = (
     Route("GET", _ADMIN + "/users/{id}/quota", admin.quota, "admin", limit=True),
     Route("PUT", _ADMIN + "/users/{id}/quota", admin.set_quota, "admin", limit=True),
     Route("GET", _ADMIN + "/statistics", admin.statistics, "admin", limit=True),
+    Route("GET", _ADMIN + "/trace", trace.every, "admin", limit=True),
     Route("GET", _ADMIN + "/audit", admin.audit, "admin", limit=True),
     Route("GET", _ADMIN + "/config", admin_config.show, "admin", limit=True),
     Route("PUT", _ADMIN + "/config", admin_config.change, "super", limit=True),
@@ -108,6 +110,7 @@ ROUTES: Final = (
     Route("GET", _SYSTEM + "/{id}/instructions", admin_domains.instructions, "admin", limit=True),
     Route("PATCH", _SYSTEM + "/{id}/toggle", admin_domains.toggle, "admin", limit=True),
     Route("POST", _SYSTEM + "/{id}/set-default", admin_domains.set_default, "super", limit=True),
+    Route("GET", _BOX + "/trace", trace.own, "mailbox", limit=True, scope="mail:read"),
     Route("POST", _BOX + "/aliases", aliases.create, "mailbox", limit=True, scope="mailbox:write"),
     Route("GET", _BOX + "/aliases", aliases.own, "mailbox", limit=True, cache=True, scope="mailbox:read"),
     Route("GET", _BOX + "/aliases/{aid}", aliases.show, "mailbox", limit=True, cache=True, scope="mailbox:read"),

@@ -10,6 +10,7 @@ from typing import Any
 from server import config
 from server.model.errors import Refused
 from server.model.message import Envelope, Recipient
+from server.services.decisions import Decisions
 from server.smtp.listener import Listener
 
 ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<s@example.com>\r\nRCPT TO:<known@temp.mail>\r\n"
@@ -58,8 +59,9 @@ class Commanded:
 class Listening:
     """The listener, its delivery, and clients."""
 
-    def __init__(self, listener: Listener, delivery: Commanded, address: tuple[str, int]) -> None:
+    def __init__(self, listener: Listener, delivery: Commanded, address: tuple[str, int], decisions: Decisions) -> None:
         self.listener, self.delivery, self.address = listener, delivery, address
+        self.decisions = decisions
 
     async def client(self, **options: Any) -> "Client":
         reader, writer = await asyncio.open_connection(*self.address, **options)
@@ -108,13 +110,13 @@ async def listening(folder: Path, *, lmtp: bool = False, **settings: str) -> Asy
     defaults = {"DATA_DIR": str(folder), "WORKERS": "1", "MAILBOX_ALLOWED_DOMAINS": "temp.mail"}
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    delivery = Commanded()
-    listener = Listener(config.load({}, defaults | settings), delivery, sock, lmtp=lmtp)
+    delivery, decisions = Commanded(), Decisions()
+    listener = Listener(config.load({}, defaults | settings), delivery, sock, lmtp=lmtp, decisions=decisions)
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     await listener.start()
     try:
-        yield Listening(listener, delivery, sock.getsockname())
+        yield Listening(listener, delivery, sock.getsockname(), decisions)
     finally:
         listener.close()
     for _ in range(3):  # connections tell the loop that they are lost

@@ -125,6 +125,7 @@ CASES: Final = (
     Case(f"POST {MESSAGE}/read", "token"),
     Case(f"GET {MESSAGE}/tags"),
     Case(f"POST {MESSAGE}/tags", body=lambda one: {"tagId": one.ids["tag"]}),
+    Case(f"GET {BOX}/trace", "token"),
     Case(f"GET {BOX}/wait", "token", query="?timeout=1"),
     Case("GET /v1/ws"),
     Case(f"GET {BOX}/aliases", "token"),
@@ -196,6 +197,7 @@ ADMINISTRATION: Final = (
     Case("PUT /v1/admin/config", body=lambda _: {"mailbox": {"maxAliases": 7}}),
     Case("POST /v1/admin/config/reset"),
     Case("GET /v1/admin/audit"),
+    Case("GET /v1/admin/trace"),
 )
 ADMINISTRATIVE_ENDINGS: Final = (Case(f"DELETE {SYSTEM}/{{id}}"), Case("DELETE /v1/admin/users/{id}"))
 UNASKED: Final = (
