@@ -1,6 +1,6 @@
 """Settings: every knob's name, unit, default and reason, read once at start from a TOML file and the environment.
 
-Lives here: the frozen structs that the parts are handed, and how their fields are named and parsed.
+Lives here: how settings are named, parsed and checked; config_model.py has the struct that parts are handed.
 Must not know: what the parts do with them; nothing here opens a file other than the TOML one, or a socket.
 
 The environment wins over the file. A variable is ``TEMPMAIL_`` + the name shown by ``tempmail check-config``; the file
@@ -8,18 +8,17 @@ holds the same names in lower case (``smtp_domain = "temp.mail"``).
 """
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from server.config_model import Config
+from server.config_sources import PREFIX, ConfigError, environment, gather
 from server.notation import (
     Address,
-    Network,
     address,
     boolean,
     count,
@@ -46,146 +45,24 @@ from server.notation import (
     text,
 )
 
-PREFIX: Final = "TEMPMAIL_"
+__all__ = [
+    "MAILBOX_MIN_TTL",
+    "PREFIX",
+    "ROLES",
+    "SETTINGS",
+    "Config",
+    "ConfigError",
+    "environment",
+    "everything",
+    "load",
+    "shown",
+]
+
 MAILBOX_MIN_TTL: Final = 60.0  # s: the shortest life of a mailbox
 
-_FOLLOW: Final = 60.0  # s
 ROLES: Final = ("smtp", "web", "push", "webhooks", "sweeper", "ingest")
 """What a node may do: take mail; answer requests; hold WebSockets, event streams and waits; deliver to webhooks; end
 mailboxes and drop partitions; store what SMTP nodes queued. ``shards/roles.py`` says which parts that starts."""
-
-
-class ConfigError(ValueError):
-    """A setting is unknown, malformed or contradicts another; the text names it and says what would be right."""
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings of one installation. Times are seconds, sizes are bytes."""
-
-    http: Address
-    smtp: Address
-    smtp_domain: str
-    smtp_proxy_protocol: bool
-    lmtp: Address | None
-    smtp_max_connections: int
-    smtp_max_connections_per_ip: int
-    smtp_max_recipients: int
-    smtp_max_message_bytes: int
-    smtp_read_timeout: float
-    smtp_write_timeout: float
-    smtp_session_timeout: float
-    smtp_min_rate: int
-    smtp_bare_newlines: str
-    smtp_tls_cert: str
-    smtp_tls_key: str
-    domains: tuple[str, ...]
-    admin_mailbox: str
-    plus_addressing: bool
-    subdomain_mailboxes: bool
-    dns_servers: tuple[str, ...]
-    mail_authentication: bool
-    webhook_allowed_networks: tuple[Network, ...]
-    webhook_retry_delays: tuple[float, ...]
-    webhook_retention: float
-    mailbox_default_ttl: float
-    mailbox_max_ttl: float
-    mailbox_user_max_ttl: float
-    mailbox_max_per_ip: int
-    mailbox_require_verification: bool
-    mailbox_max_messages: int
-    mailbox_max_aliases: int
-    retention: float
-    partition_interval: float
-    cors_origins: tuple[str, ...]
-    query_token: bool
-    rate_enabled: bool
-    rate_requests_per_minute: int
-    rate_burst: int
-    rate_create_mailbox: int
-    rate_exempt: tuple[Network, ...]
-    trusted_proxies: tuple[Network, ...]
-    log_level: str
-    smtp_log: str
-    smtp_log_addresses: str
-    trace_retention: float
-    trace_rate: int
-    database_dsn: str
-    database_users_dsn: str
-    database_mailboxes_dsn: str
-    database_messages_dsn: str
-    database_replica_dsns: tuple[str, ...]
-    database_users_replica_dsns: tuple[str, ...]
-    database_mailboxes_replica_dsns: tuple[str, ...]
-    database_messages_replica_dsns: tuple[str, ...]
-    database_max_open: int
-    database_max_idle: int
-    database_max_lifetime: float
-    database_max_idle_time: float
-    database_statement_timeout: float
-    redis_url: str
-    redis_address: str
-    redis_password: str
-    redis_db: int
-    redis_cluster_nodes: tuple[str, ...]
-    cache_bytes: int
-    cache_ttl: float
-    websocket_max: int
-    streams_max: int
-    jwt_secret: str
-    jwt_issuer: str
-    jwt_access_expiry: float
-    jwt_refresh_expiry: float
-    password_min_length: int
-    login_max_attempts: int
-    workers: int
-    roles: tuple[str, ...]
-    ingest_mode: str
-    rabbitmq_url: str
-    rabbitmq_queue: str
-    rabbitmq_max_messages: int
-    rabbitmq_max_bytes: int
-    drain_deadline: float
-    data_dir: Path
-
-    @property
-    def embedded(self) -> bool:
-        """No DSN was given: this installation brings its own PostgreSQL."""
-        return not self.database_dsn
-
-    @property
-    def administrator(self) -> str:
-        """The address of the mailbox that postmaster@ and abuse@ of every domain reach."""
-        return self.admin_mailbox or f"postmaster@{self.domains[0]}"
-
-    def dsn(self, domain: str) -> str:
-        """The primary DSN of the data domain ``users``, ``mailboxes`` or ``messages``."""
-        own: str = getattr(self, f"database_{domain}_dsn")
-        return own or self.database_dsn
-
-    def redis_nodes(self) -> tuple[str, ...]:
-        """URLs of the Redis servers that carry events: none, one, or the nodes of a cluster."""
-        password = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
-        if self.redis_cluster_nodes:
-            return tuple(f"redis://{password}{node}/0" for node in self.redis_cluster_nodes)
-        if self.redis_address:
-            return (f"redis://{password}{self.redis_address}/{self.redis_db}",)
-        return (self.redis_url,) if self.redis_url else ()
-
-    def replica_dsns(self, domain: str) -> tuple[str, ...]:
-        """The replicas of that primary: the domain's own, else those of the server that it shares."""
-        own: tuple[str, ...] = getattr(self, f"database_{domain}_replica_dsns")
-        return own or (self.database_replica_dsns if self.dsn(domain) == self.database_dsn else ())
-
-    @property
-    def follow_ttl(self) -> float:
-        """Seconds after which accounts, domains and settings are read again: they may be changed by `tempmail admin`,
-        which is no worker and moves no generation."""
-        return min(self.cache_ttl, _FOLLOW)
-
-    def replicas(self) -> tuple[tuple[str, str], ...]:
-        """(primary, replica) of every replica there is; its place here is its number."""
-        domains = ("users", "mailboxes", "messages")
-        return tuple(dict.fromkeys((self.dsn(domain), own) for domain in domains for own in self.replica_dsns(domain)))
 
 
 def _roles(value: str) -> tuple[str, ...]:
@@ -507,32 +384,6 @@ SETTINGS: Final = (
 )
 
 
-def _read_file(path: str) -> dict[str, str]:
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"configuration file {path}: {error}") from error
-    values: dict[str, str] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            raise ConfigError(f"configuration file {path}: {key} is a table; settings stand at the top level")
-        values[key.upper()] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return values
-
-
-def _gather(env: Mapping[str, str], file: str | None) -> dict[str, str]:
-    """Every given value by public name: file, environment over it, aliases folded in; unknown names are errors."""
-    given = _read_file(file) if file else {}
-    given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
-    canonical = {alias: s.name for s in SETTINGS for alias in (s.name, *s.aliases)}
-    unknown = sorted(set(given) - set(canonical))
-    if unknown:
-        near = "".join(f"; {PREFIX}{name} is one" for name in get_close_matches(unknown[0], canonical, n=1))
-        raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}{near}; `tempmail check-config` lists those there are")
-    return {canonical[name]: value for name, value in given.items()}
-
-
 def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | None = None) -> Config:
     """Read the settings of this process: defaults, the TOML file named by TEMPMAIL_CONFIG, the environment,
     ``overrides``.
@@ -540,7 +391,8 @@ def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | No
     ``overrides`` are public names with text values (command-line flags). Raises ConfigError.
     """
     env = os.environ if env is None else env
-    given = _gather(env, env.get(PREFIX + "CONFIG")) | dict(overrides or {})
+    canonical = {alias: setting.name for setting in SETTINGS for alias in (setting.name, *setting.aliases)}
+    given = gather(env, env.get(PREFIX + "CONFIG"), canonical) | dict(overrides or {})
     embedded = not given.get("DATABASE_DSN")
     values: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -647,11 +499,6 @@ def _check_replicas(config: Config) -> None:
             raise ConfigError(f"{name}: give the primary as {PREFIX}DATABASE_DSN")
         if config.dsn(domain) in config.replica_dsns(domain):
             raise ConfigError(f"{name}: holds the DSN of the primary itself")
-
-
-def environment() -> dict[str, str]:
-    """This process's environment, for a child that is to be configured as it is."""
-    return dict(os.environ)
 
 
 def shown(config: Config) -> list[tuple[str, str, str]]:

@@ -1,0 +1,49 @@
+"""Where settings come from: the TOML file and the environment, as text by public name.
+
+Must not know: which settings there are, or what they mean.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Final
+
+PREFIX: Final = "TEMPMAIL_"
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, malformed or contradicts another; the text names it and says what would be right."""
+
+
+def _read_file(path: str) -> dict[str, str]:
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"configuration file {path}: {error}") from error
+    values: dict[str, str] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            raise ConfigError(f"configuration file {path}: {key} is a table; settings stand at the top level")
+        values[key.upper()] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return values
+
+
+def gather(env: Mapping[str, str], file: str | None, canonical: Mapping[str, str]) -> dict[str, str]:
+    """Every given value by public name: file, environment over it, aliases folded in; unknown names are errors.
+
+    ``canonical``: each name that may be given → the public one.
+    """
+    given = _read_file(file) if file else {}
+    given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
+    unknown = sorted(set(given) - set(canonical))
+    if unknown:
+        near = "".join(f"; {PREFIX}{name} is one" for name in get_close_matches(unknown[0], canonical, n=1))
+        raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}{near}; `tempmail check-config` lists those there are")
+    return {canonical[name]: value for name, value in given.items()}
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, for a child that is to be configured as it is."""
+    return dict(os.environ)
