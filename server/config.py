@@ -123,7 +123,7 @@ SETTINGS: Final = (
     Setting("SMTP_WRITE_TIMEOUT", "smtp_write_timeout", span, "30s", "how long a sender may not read our replies"),
     Setting("SMTP_SESSION_TIMEOUT", "smtp_session_timeout", span, "15m", "a session's whole life"),
     Setting(
-        "SMTP_MIN_RATE", "smtp_min_rate", count, "500", "bytes/s a DATA must average after 30 s; slower is dropped"
+        "SMTP_MIN_RATE", "smtp_min_rate", count, "500", "bytes/s a mail must bring over any 30 s; slower is dropped"
     ),
     Setting(
         "SMTP_BARE_NEWLINES",

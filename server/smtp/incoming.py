@@ -7,7 +7,7 @@ from typing import Final
 
 from server.smtp import replies
 from server.smtp.eod import CRLF, EndOfData, has_bare_newline, normalise, unstuff
-from server.smtp.shared import IN_FLIGHT_MAX, RATE_GRACE, Shared
+from server.smtp.shared import IN_FLIGHT_MAX, RATE_STEP, RATE_WINDOW, Shared
 
 _END_SLACK: Final = 4  # the part of CR LF . CR LF that may stand in the buffer before the end is certain
 
@@ -15,14 +15,16 @@ _END_SLACK: Final = 4  # the part of CR LF . CR LF that may stand in the buffer 
 class Incoming:
     """A message whose bytes come; ``last`` once they are ``complete`` means that all of it is there.
 
-    ``refusal`` is set as soon as the message cannot be taken; the rest is then thrown away as it comes, up to another
-    message's size (``exhausted``), so that a sender hears why before it is dropped.
+    ``client`` is whose bytes they are, as a seat is taken. ``refusal`` is set as soon as the message cannot be taken;
+    the rest is then thrown away as it comes, up to another message's size (``exhausted``), so that a sender hears why
+    before it is dropped.
     """
 
-    __slots__ = ("_buffer", "_dropped", "_held", "_shared", "_since", "complete", "last", "refusal")
+    __slots__ = ("_buffer", "_client", "_dropped", "_held", "_notes", "_shared", "complete", "last", "refusal")
 
-    def __init__(self, shared: Shared, refusal: bytes = b"") -> None:
-        self._shared, self._since = shared, shared.now()
+    def __init__(self, shared: Shared, client: str, refusal: bytes = b"") -> None:
+        self._shared, self._client = shared, client
+        self._notes = [(shared.now(), 0)]  # when, and how much had come: the first is a window old, once there is one
         self._buffer: bytes | bytearray = b""  # one packet as it came, or several one after another
         self._held = self._dropped = 0
         self.complete, self.last = False, True
@@ -48,10 +50,19 @@ class Incoming:
 
     def _account(self) -> bytes:
         """Count what is held; the refusal of more, or nothing."""
-        size = len(self._buffer)
-        self._shared.in_flight += size - self._held
-        self._held = size
-        return replies.NO_ROOM if self._shared.in_flight > IN_FLIGHT_MAX else b""
+        self._hold_bytes(len(self._buffer))
+        shared = self._shared
+        if not shared.held.fits(self._client, 0):
+            return replies.CLIENT_NO_ROOM
+        return replies.NO_ROOM if shared.in_flight > IN_FLIGHT_MAX else b""
+
+    def _hold_bytes(self, size: int) -> None:
+        grown, self._held = size - self._held, size
+        self._shared.in_flight += grown
+        if grown > 0:
+            self._shared.held.take(self._client, grown)
+        elif grown:
+            self._shared.held.give_back(self._client, -grown)
 
     @property
     def exhausted(self) -> bool:
@@ -59,13 +70,20 @@ class Incoming:
         return self._dropped > 2 * self._shared.size
 
     def too_slow(self, now: float) -> bool:
-        elapsed = now - self._since
-        return elapsed > RATE_GRACE and self._dropped + len(self._buffer) < elapsed * self._shared.min_rate
+        """Whether too little came within the last RATE_WINDOW. Called each second."""
+        notes, came = self._notes, self._dropped + len(self._buffer)
+        while len(notes) > 1 and notes[1][0] <= now - RATE_WINDOW:
+            del notes[0]
+        since, before = notes[0]
+        if now - notes[-1][0] >= RATE_STEP:
+            notes.append((now, came))
+        elapsed = now - since
+        return elapsed > RATE_WINDOW and came - before < elapsed * self._shared.min_rate
 
     def release(self) -> None:
         """The message is put together, or nobody waits for it."""
-        self._shared.in_flight -= self._held
-        self._held, self._buffer = 0, b""
+        self._hold_bytes(0)
+        self._buffer = b""
 
     def _composed(self, head: tuple[bytes, ...], *, stuffed: bool) -> bytes:
         """``head`` and the buffer; in one copy unless it must be rewritten."""
@@ -91,8 +109,8 @@ class Dotted(Incoming):
 
     __slots__ = ("_eod",)
 
-    def __init__(self, shared: Shared) -> None:
-        super().__init__(shared)
+    def __init__(self, shared: Shared, client: str) -> None:
+        super().__init__(shared, client)
         self._eod = EndOfData()
 
     def take(self, data: bytes, at: int) -> int:
@@ -131,8 +149,8 @@ class Chunked(Incoming):
 
     __slots__ = ("_left", "size")
 
-    def __init__(self, shared: Shared, refusal: bytes = b"") -> None:
-        super().__init__(shared, refusal)
+    def __init__(self, shared: Shared, client: str, refusal: bytes = b"") -> None:
+        super().__init__(shared, client, refusal)
         self._left = self.size = 0
 
     def expect(self, size: int, *, last: bool) -> None:

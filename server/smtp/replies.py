@@ -28,6 +28,7 @@ NOT_HTTP: Final = b"421 4.7.0 This is SMTP\r\n"
 
 TROUBLE: Final = b"451 4.3.0 Trouble here, try again later\r\n"
 NO_ROOM: Final = b"452 4.3.1 Too much mail in flight, try again later\r\n"
+CLIENT_NO_ROOM: Final = b"451 4.7.0 Too much unfinished mail from your address, try again later\r\n"
 TOO_MANY_RECIPIENTS: Final = b"452 4.5.3 Too many recipients\r\n"
 MAILBOX_FULL: Final = b"452 4.2.2 Mailbox full\r\n"
 RATE_LIMITED: Final = b"450 4.7.1 Too fast, try again later\r\n"

@@ -250,7 +250,7 @@ class Session(Connection):
         if not transaction.recipients:
             self._note("data", "", self._shared.no_recipients)
             return self._shared.no_recipients
-        self._body, self._reading = Dotted(self._shared), True
+        self._body, self._reading = Dotted(self._shared, self._seat or ""), True
         return replies.GO_AHEAD
 
     def _bdat(self, argument: bytes) -> bytes:
@@ -266,7 +266,7 @@ class Session(Connection):
             return b""
         body = self._body
         if body is None:
-            body = self._body = Chunked(self._shared, self._refuse_chunk())
+            body = self._body = Chunked(self._shared, self._seat or "", self._refuse_chunk())
         assert isinstance(body, Chunked)
         body.expect(size, last=last)
         if body.complete:

@@ -33,7 +33,10 @@ BYTES_TAKEN: Final = Tally(lambda n: BYTES.add(n=n))
 ACCEPTED: Final = Tally(lambda n: MESSAGES.add(("accepted",), n))
 
 IN_FLIGHT_MAX: Final = 256 * 1024 * 1024
-"""Bytes of unfinished DATA that one worker holds; whoever would grow past it is answered 452 4.3.1."""
+"""Bytes of unfinished mail that one worker holds; what would grow past it is answered 452 4.3.1."""
+
+CLIENT_SHARE: Final = 8
+"""A client may hold one in so many of those bytes, or two messages; over it that client is answered 451 4.7.0."""
 
 LINE_MAX: Final = 1024
 """A command line's octets: 512 (RFC 5321 section 4.5.3.1.4) and what SIZE, BODY, SMTPUTF8 and UTF-8 paths add."""
@@ -44,8 +47,11 @@ LINE_END_MAX: Final = 4 * LINE_MAX
 INPUT_MAX: Final = 64 * 1024
 """Pipelined input kept while a session waits for us or for the client to read; beyond it we stop reading."""
 
-RATE_GRACE: Final = 30.0
-"""Seconds of a DATA before its rate is judged."""
+RATE_WINDOW: Final = 30.0
+"""Seconds over which the rate of an unfinished mail is judged, again and again."""
+
+RATE_STEP: Final = 5.0
+"""Seconds between two notes of how much has come."""
 
 LINGER: Final = 10.0
 """Seconds a closed session's last reply has to leave before the connection is aborted."""
@@ -88,6 +94,7 @@ class Shared:
         self.draining = False
         self.empty = asyncio.Event()  # set whenever the last session has gone
         self.in_flight = 0
+        self.held = Holdings(max(IN_FLIGHT_MAX // CLIENT_SHARE, 2 * config.smtp_max_message_bytes), IN_FLIGHT_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, float] = {}
 

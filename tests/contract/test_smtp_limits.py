@@ -5,7 +5,9 @@ import ipaddress
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiosmtpd
 import pytest
@@ -13,6 +15,8 @@ import uvloop
 
 from server.model.errors import Refused, Unavailable
 from server.smtp import base
+from server.smtp.connection import Connection
+from server.smtp.incoming import Incoming
 from server.smtp.shared import INPUT_MAX, Seats
 from tests.contract.listening import ENVELOPE, MAIL, Client, Listening, listening
 
@@ -25,9 +29,9 @@ def event_loop_policy() -> uvloop.EventLoopPolicy:
     return uvloop.EventLoopPolicy()
 
 
-async def begun(place: Listening, said: bytes = ENVELOPE, replies: int = 4) -> Client:
+async def begun(place: Listening, said: bytes = ENVELOPE, replies: int = 4, **options: Any) -> Client:
     """A client that has said ``said`` and heard the greeting and the replies to it."""
-    client = await place.client()
+    client = await place.client(**options)
     client.write(said)
     heard = await client.replies(replies)
     assert all(reply.startswith("2") for reply in heard), heard
@@ -350,6 +354,79 @@ async def test_mail_in_flight_is_bounded_over_all_sessions(tmp_path: Path, monke
         assert (await first.reply()).startswith("250")
         second.write(ENVELOPE + MAIL)
         assert (await second.replies(5))[-1].startswith("250")
+
+
+def of_chunk(size: int, more: int = 1) -> bytes:
+    """The beginning of a chunk of which ``more`` bytes are not sent."""
+    return b"BDAT %d\r\n" % (size + more) + b"x" * size
+
+
+def of_data(size: int, _: int = 1) -> bytes:
+    return b"DATA\r\n" + b"x" * size
+
+
+def bodies(place: Listening) -> list[Incoming]:
+    """The mail under way, and what was held of it and thrown away."""
+    sessions = [session for session in place.listener._sessions if isinstance(session, Connection)]
+    return [session._body for session in sessions if session._body is not None]
+
+
+@pytest.mark.parametrize("begin", [of_data, of_chunk])
+async def test_one_client_cannot_hold_the_room_for_everybodys_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[..., bytes]
+) -> None:
+    """The attack: many connections of one address each begin a large mail and never end it."""
+    monkeypatch.setattr("server.smtp.incoming.IN_FLIGHT_MAX", 800_000)
+    monkeypatch.setattr("server.smtp.shared.IN_FLIGHT_MAX", 800_000)
+    async with listening(tmp_path, SMTP_MAX_MESSAGE_BYTES="50000", RATE_LIMIT_EXEMPT="") as place:
+        shared = place.listener._shared
+        assert shared is not None
+        holding = [await begun(place, local_addr=("127.0.0.9", 0)) for _ in range(27)]
+        for client in holding:
+            client.write(begin(40_000))
+        while sum(body._dropped + len(body._buffer) for body in bodies(place)) < 27 * 40_000:
+            await asyncio.sleep(0.01)
+        assert shared.in_flight <= 100_000, "an eighth, or two messages"
+        other = await begun(place, local_addr=("127.0.0.77", 0))
+        other.write(begin(40_000))
+        if begin is of_data:
+            await other.reply()
+        while shared.held.held("127.0.0.77") < 40_000:
+            await asyncio.sleep(0.01)
+        other.write(b"\r\n.\r\n" if begin is of_data else b"yBDAT 0 LAST\r\n")
+        assert (await other.replies(1 if begin is of_data else 2))[-1].startswith("250 2.0.0 OK stored")
+        last = holding[-1]
+        last.write(b"\r\n.\r\n" if begin is of_data else b"y")
+        refused = (await last.replies(2 if begin is of_data else 1))[-1]
+        assert refused.startswith("451 4.7.0 Too much unfinished mail")
+        for client in holding:
+            client.writer.transport.abort()
+        while shared.in_flight:
+            await asyncio.sleep(0.01)
+        assert not shared.held
+        again = await begun(place, local_addr=("127.0.0.9", 0))
+        again.write(MAIL)
+        assert (await again.replies(2))[-1].startswith("250")
+
+
+@pytest.mark.parametrize("begin", [of_data, of_chunk])
+async def test_a_mail_that_began_fast_is_cut_once_it_trickles(tmp_path: Path, begin: Callable[..., bytes]) -> None:
+    async with listening(tmp_path, SMTP_READ_TIMEOUT="2h", SMTP_SESSION_TIMEOUT="3h", SMTP_MIN_RATE="500") as place:
+        shared = place.listener._shared
+        assert shared is not None
+        trickling, steady = await begun(place), await begun(place)
+        for client in (trickling, steady):
+            client.write(begin(1_000_000, 900_000))
+        for second in range(1, 61):
+            if second % 20 == 0:  # as the attack: a byte now and then, against 500 in each second
+                steady.write(b"y" * 20_000)
+                trickling.write(b"y")
+            while shared.in_flight < {1: 2_000_000, 20: 2_020_001, 40: 1_040_000}.get(second, 0):
+                await asyncio.sleep(0.01)
+            place.later(second)
+        heard = await trickling.rest()
+        assert heard[-1].startswith("421 4.4.2 Data too slow")
+        assert len(place.listener._sessions) == 1, "one that keeps the rate up goes on"
 
 
 async def test_connections_are_capped_per_address_and_in_all(tmp_path: Path) -> None:
