@@ -32,6 +32,7 @@ from server.cache.generations import Generations
 from server.cache.places import Places
 from server.config import Config
 from server.notify import Notifier
+from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import SlotSockets, bind_slots
 from server.store.standings import Standings
@@ -50,6 +51,7 @@ class Timing:
     """The supervisor's patience, in seconds."""
 
     heartbeat: float = 30.0  # silence of a ready worker's loop after which it is killed
+    silence: float = 5.0  # after which the worker's slot counts as not served
     boot: float = 60.0  # from fork to ready
     backoff_least: float = 0.1  # before a dead worker is replaced; doubles with each death in a row
     backoff_most: float = 5.0
@@ -125,6 +127,7 @@ class Supervisor:
         self._places = Places()
         self._standings = Standings(len(config.replicas()))
         self._lines = Lines(columns)
+        self._condition = Condition(config.workers, columns)
         self._beats = memoryview(mmap.mmap(-1, columns * 8)).cast("d")
         # last in, first out: a replacement takes a dead worker's column over and heals what that left unfinished
         self._free_columns = list(reversed(range(columns)))
@@ -166,6 +169,7 @@ class Supervisor:
             self._fill_slots(now)
             self._advance_roll(now)
             self._announce()
+        self._look_at_slots(now)
         self._keep_companions()
         self._notifier.alive()
         self._wait(now)
@@ -222,6 +226,13 @@ class Supervisor:
         self._announced = True
         self._notifier.ready(self._summary())
         self._on_ready(self._slots[0].sockets)
+
+    def _look_at_slots(self, now: float) -> None:
+        """Tell the workers which slots are served, for a worker cannot see the others."""
+        for number in range(len(self._slots)):
+            serving = [worker for worker in self._workers.values() if worker.slot == number and worker.ready]
+            beats = [max(self._beats[worker.column], self._awake_since) for worker in serving]
+            self._condition.serve(number, any(now - beat < self._timing.silence for beat in beats), now)
 
     def _bind(self, config: Config) -> list[SlotSockets]:
         """Every slot's sockets, those among them that the service manager kept; from now on it keeps all of them."""
@@ -323,7 +334,7 @@ class Supervisor:
             os.write(pipe, _READY)
 
         sockets = self._slots[number].sockets
-        shared = self._generations, self._buckets, self._places, self._standings, self._lines
+        shared = self._generations, self._buckets, self._places, self._standings, self._lines, self._condition
         return WorkerContext(number, column, sockets, *shared, ready, heartbeat)
 
     # -- workers: death --

@@ -119,7 +119,7 @@ class Channel(ABC):
         if self.healthy:
             event("warning", "bus lost; readers poll until it is back", reason=repr(error))
         self.alone = False
-        self.healthy, self.reason = False, f"{type(error).__name__}: {error}"
+        self.healthy, self.reason = False, type(error).__name__  # its text, in the log, names hosts
 
     async def _keep_listening(self) -> None:
         while True:

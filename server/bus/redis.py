@@ -9,6 +9,7 @@ on, but there is one channel: all of it would go through one shard, and nowhere 
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import redis.asyncio as redis
@@ -47,6 +48,7 @@ class RedisChannel(Channel):
                     await self._clients[self._at].publish(CHANNEL, payload)
                 return
             except (RedisError, OSError, TimeoutError):
+                await self._drop_idle(self._clients[self._at])
                 self._at = (self._at + 1) % len(self._clients)
                 if tried == len(self._clients):
                     raise
@@ -54,6 +56,18 @@ class RedisChannel(Channel):
     async def _listen(self) -> None:
         client = self._clients[self._ear]
         self._ear = (self._ear + 1) % len(self._clients)  # the next, once this one is lost
+        try:
+            await self._hear(client)
+        finally:
+            await self._drop_idle(client)
+
+    @staticmethod
+    async def _drop_idle(client: "redis.Redis") -> None:
+        """A node that has failed may come back by restarting: its pool would hand out each dead connection once."""
+        with suppress(RedisError, OSError, TimeoutError):
+            await client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _hear(self, client: "redis.Redis") -> None:
         async with client.pubsub() as pubsub:
             await pubsub.subscribe(CHANNEL)
             silent = False

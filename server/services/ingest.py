@@ -33,7 +33,7 @@ from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
 from server.store import batch
 from server.store.batch import Item, Rows, Shortfall
 from server.store.partitions import Partitions
-from server.store.pools import ERRORS, TROUBLE, Database
+from server.store.pools import ERRORS, TROUBLE, Database, spoken
 
 MAX_BATCH: Final = 500  # messages in one transaction
 MAX_BATCH_BYTES: Final = 16 << 20  # packed bytes in one transaction
@@ -60,6 +60,9 @@ WAITING = Gauge("tempmail_ingest_queue", "Messages waiting for the open batch.")
 
 Committed = Callable[[Sequence[Stored]], None]
 """Called with rows just committed of watched mailboxes, before the loop's next turn answers their senders."""
+
+Outcome = Callable[[str], None]
+"""Called after each commit, with "" or what may be shown of its failure. What one message holds is no failure."""
 
 Followed = Callable[[Sequence[Step]], None]
 """The same for mailboxes of which answers are kept that can be brought up to date."""
@@ -102,13 +105,14 @@ class Ingest:
         committed: Committed,
         followed: Followed,
         recorded: Callable[[], None],
+        outcome: Outcome,
         clock: Callable[[], datetime],
     ) -> None:
         self._database, self._partitions, self._retention = database, partitions, retention
         self._routes, self._local, self._coherence = routes, local, coherence
         self._sandbox, self._shares = sandbox, shares
         self._watched, self._committed, self._followed = watched, committed, followed
-        self._recorded, self._clock = recorded, clock
+        self._recorded, self._outcome, self._clock = recorded, outcome, clock
         self._pack = zstandard.ZstdCompressor(level=1).compress
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 asking is a system call
         self._queue: list[_Pending] = []
@@ -218,6 +222,7 @@ class Ingest:
             except Exception as error:  # the loop must outlive any fault: nobody would take mail otherwise
                 ERRORS.add((type(error).__name__, "ingest"))
                 event("error", "batch failed", reason=_kind(error))
+                self._outcome(spoken(error))
                 for one in pending:
                     one.refuse(Unavailable("batch failed"))
 
@@ -274,6 +279,7 @@ class Ingest:
             try:
                 written = await batch.write(self._database, self._retention, items, self._clock(), self._recorded)
                 COMMIT.observe(time.perf_counter() - started)
+                self._outcome("")
                 settled += zip(pending, written, strict=True)
                 return
             except Shortfall as short:
@@ -347,6 +353,7 @@ class Ingest:
             return
         ERRORS.add((type(error).__name__, "ingest"))
         event("error", "commit failed", reason=_kind(error), messages=len(pending))
+        self._outcome(spoken(error))
         for one in pending:
             one.lost = True
             one.refuse(Unavailable(f"commit failed: {type(error).__name__}"))

@@ -10,6 +10,7 @@ from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.places import Places
+from server.shards.condition import Condition
 from server.shards.sockets import SlotSockets
 from server.store.standings import Standings
 
@@ -18,12 +19,12 @@ from server.store.standings import Standings
 class WorkerContext:
     """Handed to ``run_worker`` in the forked process, which ends when that returns (0) or raises (reason logged, 1).
 
-    The worker owns ``column`` of ``generations`` as its single writer. It calls ``ready`` once, when it serves, and
-    ``heartbeat`` every second from its own loop, until its end. SIGTERM has its default action, death, until the worker
-    installs a handler; then it means: close the listening sockets, finish what was begun, return within the drain
-    deadline. The worker must keep that deadline by itself too: SIGTERM also comes when the supervisor has died, and
-    then nobody is left to enforce it. SIGINT and SIGHUP are ignored: a terminal sends them to the whole group, and
-    they are the supervisor's to act on.
+    The worker owns ``column`` of ``generations`` and of ``condition`` as its single writer. It calls ``ready`` once,
+    when it serves, and ``heartbeat`` every second from its own loop, until its end. SIGTERM has its default action,
+    death, until the worker installs a handler; then it means: close the listening sockets, finish what was begun,
+    return within the drain deadline. The worker must keep that deadline by itself too: SIGTERM also comes when the
+    supervisor has died, and then nobody is left to enforce it. SIGINT and SIGHUP are ignored: a terminal sends them to
+    the whole group, and they are the supervisor's to act on.
     """
 
     slot: int
@@ -34,5 +35,6 @@ class WorkerContext:
     places: Places
     standings: Standings
     lines: Lines
+    condition: Condition
     ready: Callable[[], None]
     heartbeat: Callable[[], None]

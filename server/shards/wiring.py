@@ -66,6 +66,7 @@ from server.services.webhooks import WebhookService
 from server.shards import roles
 from server.shards.broker import Broker
 from server.shards.context import WorkerContext
+from server.shards.readiness import Readiness
 from server.shards.timekeeper import Timekeeper
 from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
@@ -90,8 +91,6 @@ from server.web.parts import WebParts
 from server.web.streams import Streams
 from server.ws.sessions import Sessions
 
-READY_TIMEOUT: Final = 3.0  # s a readiness check may take
-READY_KEPT: Final = 1.0  # s that its outcome answers all who ask: it is free to ask for anybody
 STALENESS: Final = 5.0  # s that another host's write may go unseen while the bus is down
 PATIENCE: Final = 45.0  # s a starting worker waits for a database that is not there (yet): it may be restarting itself
 
@@ -118,12 +117,11 @@ class Shard:
         self._closing = AsyncExitStack()
         self._untold = False  # a neighbour could not be told of mail just committed
         self._missed = False  # hints may have been lost that nobody has made good yet
-        self._ready: asyncio.Task[dict[str, str]] | None = None
-        self._ready_until = 0.0
 
     async def start(self) -> None:
         """Build bottom up, listen last. Raises Unavailable, or migrate.MigrationError when the schema is not ours."""
         config, context = self._config, self._context
+        context.condition.begin(context.column)
         self._replicas = replicas = Replicas(config, context.standings, self._changed)
         await replicas.open()
         self._closing.push_async_callback(replicas.close)
@@ -159,6 +157,7 @@ class Shard:
             self._committed,
             self._followed,
             self._deliverer.wake,
+            partial(context.condition.settled, context.column),
             now,
         )
         self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of, self._attend)
@@ -343,6 +342,7 @@ class Shard:
         self._broker = self._connect_queue()
         self._incoming = self._listeners()
         await self._follow_settings()
+        self._readiness = self._judge()
         parts = WebParts(
             config=self._config,
             served=self._does.served,
@@ -363,7 +363,7 @@ class Shard:
             streams=self._streams,
             limits=self._limits,
             local=self._local,
-            readiness=self.readiness,
+            readiness=self._readiness.checks,
             metrics=self._exposition,
             websocket=self._sessions.admit,
         )
@@ -371,6 +371,24 @@ class Shard:
         await self._broker.start()
         for listener in self._incoming:
             await listener.start()
+
+    def _judge(self) -> Readiness:
+        context = self._context
+        readiness = Readiness(
+            self._config,
+            self._does,
+            pools=self._pools,
+            replicas=self._replicas,
+            bus=self._bus,
+            broker=self._broker,
+            condition=context.condition,
+            column=context.column,
+            clock=self._timekeeper.standing,
+        )
+        self._closing.push_async_callback(readiness.close)
+        if context.slot == 0:
+            readiness.watch()
+        return readiness
 
     def _listeners(self) -> list[Listener]:
         """The ways in for mail that this node has."""
@@ -488,28 +506,6 @@ class Shard:
                 self._forget_older(STALENESS if self._missed else 0)
             if missed or self._missed or turns % 30 == 0:
                 await self._hub.poll()
-
-    async def readiness(self) -> dict[str, str]:
-        """ "ok" or what is wrong, for the database, its schema, the bus, any replicas and, in queue
-        mode, the broker; asked once for all within a second."""
-        loop = asyncio.get_running_loop()
-        if self._ready is None or (self._ready.done() and loop.time() >= self._ready_until):
-            self._ready, self._ready_until = loop.create_task(self._readiness()), loop.time() + READY_KEPT
-        return await asyncio.shield(self._ready)
-
-    async def _readiness(self) -> dict[str, str]:
-        found = {"database": "ok", "migrations": "ok", "bus": "ok" if self._bus.healthy else self._bus.reason}
-        if self._config.replicas():
-            found["replicas"] = self._replicas.standing()
-        found |= {"clock": self._timekeeper.standing()} | self._broker.readiness()
-        try:
-            async with asyncio.timeout(READY_TIMEOUT):
-                lacking = await self._lacking()
-                if lacking:
-                    found["migrations"] = f"not applied: {', '.join(lacking)}"
-        except Exception as error:  # whatever it is, it is the answer
-            found["database"] = found["migrations"] = f"{type(error).__name__}: no answer"
-        return found
 
     async def drain(self, deadline: float) -> None:
         """Stop listening; finish SMTP transactions and requests, send WebSockets away, commit what was accepted."""

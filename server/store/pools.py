@@ -28,6 +28,8 @@ from server.store.together import LANES
 __all__ = [
     "DOMAINS",
     "ERRORS",
+    "NO_ANSWER",
+    "READ_ONLY",
     "TROUBLE",
     "Connection",
     "Database",
@@ -35,6 +37,7 @@ __all__ = [
     "Pools",
     "affected",
     "column",
+    "spoken",
     "translated",
 ]
 
@@ -64,6 +67,26 @@ def translated() -> Iterator[None]:
         yield
     except TROUBLE as error:
         raise _unavailable(error) from error
+
+
+NO_ANSWER: Final = "no answer in time"
+READ_ONLY: Final = "read-only: a standby, or default_transaction_read_only"
+_WORDS: Final = {
+    "53100": "the disk is full",
+    "25006": READ_ONLY,
+    "57P03": "starting up or shutting down",
+    "53300": "too many connections",
+    "28P01": "wrong password",
+    "3D000": "no such database",
+}
+
+
+def spoken(error: BaseException) -> str:
+    """What may be shown of an error to anyone who asks: not its text, which may name hosts, users or mail."""
+    sqlstate = getattr(error, "sqlstate", None) or ""
+    if isinstance(error, TimeoutError):
+        return NO_ANSWER
+    return _WORDS.get(sqlstate) or " ".join(filter(None, (type(error).__name__, sqlstate)))
 
 
 def _unavailable(error: Exception) -> Unavailable:

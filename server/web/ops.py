@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from server.model.health import status
 from server.web.description import describe
 from server.web.requests import Call
 from server.web.responses import Reply, bare
@@ -25,7 +26,8 @@ class Health(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """``status`` is "ok", "degraded" or "unavailable"; ``checks`` says "ok" or what is wrong of each thing by name."""
+    """``status`` is "ok", "degraded" or "unavailable". ``checks`` names each part with "ok", "degraded: ..." or what
+    stops this node: database, migrations, commits, workers, bus, clock, and replicas and broker where there are any."""
 
     status: str
     checks: dict[str, str]
@@ -43,20 +45,19 @@ async def health(_: Call) -> Reply:
 
 
 @describe(
-    "Tell whether everything a request needs works",
-    detail="200 if so, also where something stands in for what does not (degraded); 503 with the same fields if not.",
+    "Tell whether this node takes and shows mail",
+    detail="200 if so, also where something stands in for a part that is away (degraded): Redis, a replica. 503 with "
+    "the same fields where the database does not commit or a worker does not serve. It is for balancers; restarts are "
+    "for /health/live, which knows of no database.",
     gives=Readiness,
     bare=True,
     same=(503,),
 )
 async def ready(call: Call) -> Reply:
-    """200 if everything a request needs works; 503 naming each thing and what is wrong with it."""
+    """503 only for what stops this node from taking or showing mail; each part is named."""
     checks = await call.parts.readiness()
-    if all(found == "ok" for found in checks.values()):
-        return bare(Readiness("ok", checks))
-    if all(found == "ok" or found.startswith("degraded") for found in checks.values()):
-        return bare(Readiness("degraded", checks))
-    return bare(Readiness("unavailable", checks), 503)
+    level = status(checks)
+    return bare(Readiness(level, checks), 503 if level == "unavailable" else 200)
 
 
 @describe("Metrics of all workers", detail="In the text exposition format of Prometheus.", media="text/plain")

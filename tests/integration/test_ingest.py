@@ -40,6 +40,7 @@ class Bench:
         self.local = Local(self.generations, 1 << 20, 60)
         self.told: list[Hint] = []
         self.committed: list[Stored] = []
+        self.outcomes: list[str] = []
         self.store = MessageStore(pools.messages, now)
         self.mailboxes = MailboxStore(pools.mailboxes)
         self.sandbox = Sandbox()
@@ -60,6 +61,7 @@ class Bench:
             self.committed.extend,
             lambda steps: None,
             lambda: None,
+            self.outcomes.append,
             now,
         )
 

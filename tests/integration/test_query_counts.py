@@ -28,6 +28,7 @@ from server.config import Config
 from server.metrics import Board
 from server.notation import Address
 from server.services.departures import Departures
+from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import bind_slots
 from server.shards.wiring import Shard
@@ -240,13 +241,16 @@ class Counted:
         """The base of its URLs."""
         sockets = bind_slots(self._config, 1)[0]
         closing.callback(sockets.close)
-        shared = self._generations, Buckets(), Places(), Standings(0), Lines(2)
+        condition = Condition(1, 2)
+        condition.serve(0, True, 0.0)
+        shared = self._generations, Buckets(), Places(), Standings(0), Lines(2), condition
         context = WorkerContext(0, 0, sockets, *shared, lambda: None, lambda: None)
         shard = Shard(self._config, context, Board(2), b"count123")
         closing.push_async_callback(shard.close)
         await shard.start()
         closing.push_async_callback(shard.drain, 5.0)
         self._shard, self._pools = shard, shard._pools
+        await shard._readiness.close()  # what it looks at by itself would answer the request
         await self._listen(shard._pools.users.lender)
         await self._listen(shard._pools.arrivals.lender)
         await self._listen(shard._pools.pages.lender)
@@ -276,7 +280,7 @@ class Counted:
 
     def forget(self, one: Owner) -> None:
         """What the worker remembers of an account and its mailbox is void, and that it was ready a moment ago."""
-        self._shard._ready = None
+        self._shard._readiness._found = None
         mailbox = one.ids["mailbox"]
         known = keys.mailbox(mailbox), keys.record(mailbox), keys.user(one.ids["account"])
         self._other.bump({self._generations.slot(key) for key in known})
