@@ -76,6 +76,61 @@ def parse_path(argument: bytes, verb: bytes) -> tuple[Path | None, Params]:
     return _bounded(local, domain.lower()), _parse_params(params) if params else {}
 
 
+_FROM: Final = re.compile(r" *(?i:FROM)(?: *: *| +|(?=<))")
+_BRACKETED: Final = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^"<])*)<((?:"(?:[^"\\]|\\.)*"|[^">])*)(>*)(.*)')
+_ROUTE: Final = re.compile(r"@[^:\"]*:")
+_PARAMETER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(?:=[!-<>-~]+)?")
+_MEANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*=[!-<>-~]*|(?i:SMTPUTF8)")
+
+
+def parse_sender(argument: bytes) -> tuple[str, Params]:
+    """Read what follows ``MAIL ``: the sender's address, "" for the null sender, and the ESMTP parameters.
+
+    Nothing is ever sent to a sender, so no shape of one is a reason to lose its mail: an address that the grammar knows
+    comes in its normal form, any other text as it is, without brackets, spaces around it or a source route. Raises
+    Refused: address_invalid for controls, for what is not UTF-8 and where there is no address, field_invalid for
+    malformed or repeated parameters.
+    """
+    try:
+        path, params = parse_path(argument, FROM)
+    except Refused as refused:
+        if refused.word != "address_invalid":
+            raise
+        return _parse_odd_sender(argument)
+    return str(path) if path else "", params
+
+
+def _parse_odd_sender(argument: bytes) -> tuple[str, Params]:
+    try:
+        text = argument.replace(b"\t", b" ").decode()
+    except UnicodeDecodeError as error:
+        raise Refused("address_invalid", "not UTF-8") from error
+    keyword = _FROM.match(text)
+    if keyword is None or not text.isprintable():
+        raise Refused("address_invalid", "expected FROM:<address>")
+    given = text[keyword.end() :]
+    bracketed = _BRACKETED.fullmatch(given)
+    if bracketed is None or not bracketed[3]:
+        address, params = _split_unbracketed(given.strip("< "))
+        address = address.strip("<> ")
+        if not address:
+            raise Refused("address_invalid", "expected FROM:<address>")
+        return address, _parse_params(" ".join(params))
+    address, rest = bracketed[2].strip(" <"), bracketed[4].split()
+    if not all(map(_PARAMETER.fullmatch, rest)):
+        raise Refused("field_invalid", "expected parameters such as SIZE=1000")
+    return _ROUTE.sub("", address, count=1) if address.startswith("@") else address, _parse_params(" ".join(rest))
+
+
+def _split_unbracketed(text: str) -> tuple[str, list[str]]:
+    """An address without brackets, which may hold spaces, and the parameters behind it."""
+    words = text.split()
+    end = len(words)
+    while end > 1 and _MEANT.fullmatch(words[end - 1]):
+        end -= 1
+    return " ".join(words[:end]), words[end:]
+
+
 def _parse_rare(text: str, verb: bytes) -> tuple[Path | None, Params]:
     """The null sender, quoted strings, address literals, UTF-8, and everything that is wrong."""
     keyword = verb.decode()

@@ -1,4 +1,4 @@
-"""What MAIL and RCPT say: paths and their parameters, read once and remembered by their bytes.
+"""What MAIL and RCPT say: addresses and their parameters, read once and remembered by their bytes.
 
 Senders repeat themselves: a bulk sender its MAIL, everybody a popular RCPT. What is refused is not remembered. Must not
 know: sessions, or who exists.
@@ -7,7 +7,7 @@ know: sessions, or who exists.
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from server.model.address import FROM, TO, Params, parse_path
+from server.model.address import TO, Params, parse_path, parse_sender
 from server.model.errors import Refused
 from server.smtp import replies
 
@@ -35,12 +35,11 @@ class Sender(NamedTuple):
 @lru_cache(maxsize=_REMEMBERED)
 def sender(argument: bytes) -> Sender:
     """What follows ``MAIL ``. Raises Refused (address_invalid, field_invalid) or Declined."""
-    path, params = parse_path(argument, FROM)
+    address, params = parse_sender(argument)
     size = _checked(params) if params else 0
     utf8 = "SMTPUTF8" in params
     if not utf8 and not argument.isascii():
         raise Declined(replies.NEEDS_SMTPUTF8)
-    address = f"{path.local}@{path.domain}" if path else ""
     return Sender(address, utf8, size, b"Return-Path: <%b>\r\n" % address.encode())
 
 

@@ -27,6 +27,8 @@ _CHUNK: Final = re.compile(rb"(\d{1,20})( [Ll][Aa][Ss][Tt])? *").fullmatch
 _FREE_CHUNK: Final = 1024
 """Bytes of a chunk that costs nothing of the budget: senders exist that cut a large mail into thousands."""
 
+_HELO_MAX: Final = 255  # characters of a client's name that are kept
+
 Command = Callable[[Any, bytes], bytes]
 """What a session answers to a verb and its argument; empty where the reply comes later."""
 
@@ -153,9 +155,11 @@ class Session(Connection):
         return self._shared.hello
 
     def _hello(self, argument: bytes, *, extended: bool) -> None:
-        name = argument.strip(b" ").decode("ascii", "replace")
-        if not 0 < len(name) <= 255 or " " in name or not name.isascii() or not name.isprintable():
+        """Note the name, which is not judged: it says nothing that could be relied on. Controls are no name."""
+        name = argument.replace(b"\t", b" ").strip(b" ").decode("utf-8", "replace")
+        if not name or not name.isprintable():
             raise Refused("field_invalid", "expected a domain name or address literal")
+        name = name[:_HELO_MAX]
         self._forget()
         self._helo, self._extended = name, extended
         self._origin = self._make_origin(utf8=False)

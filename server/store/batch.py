@@ -22,6 +22,7 @@ from server.store.pools import Connection, Database
 from server.store.rows import moment, scrubbed
 from server.store.sql import SQL
 
+_SENDER_MAX = 1_000  # characters of an envelope's sender: as many as a line of SMTP holds
 _encode = msgspec.json.Encoder().encode
 
 
@@ -147,7 +148,7 @@ def _append(letters: list[Row], item: Item, rows: Sequence[_Row], body_id: str) 
     sharers = None if len(rows) == 1 else [mailbox for mailbox, _, _ in rows]
     common = (
         *(body_id, len(rows), item.received_at, len(envelope.raw), item.is_read, sharers),
-        *(scrubbed(envelope.sender, 320), scrubbed(mail.sender, 2000), scrubbed(mail.subject, 1000)),
+        *(scrubbed(envelope.sender, _SENDER_MAX), scrubbed(mail.sender, 2000), scrubbed(mail.subject, 1000)),
         *(scrubbed(mail.preview, 300), _encode(_details(mail, envelope)).decode()),
     )
     raw: bytes | None = item.packed
@@ -240,7 +241,7 @@ def _stored(item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -
             mailbox_id=mailbox,
             seq=granted[mailbox][0] + place,
             received_at=item.received_at,
-            envelope_from=scrubbed(envelope.sender, 320),
+            envelope_from=scrubbed(envelope.sender, _SENDER_MAX),
             sender=scrubbed(mail.sender, 2000),
             to=_shown(mail, recipient),
             subject=scrubbed(mail.subject, 1000),

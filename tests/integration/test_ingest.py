@@ -244,6 +244,13 @@ async def test_ids_of_queued_mail_are_forgotten_after_a_day_and_not_before(bench
     assert [len(rows) for rows in again] == [0, 0, 0, 1]
 
 
+async def test_sender_is_kept_whole_whatever_its_shape(bench: Bench) -> None:
+    box = await settled(bench.store)
+    for sender in ("bounces+" + "v" * 700 + "@b.c", "..dots@under_score.", "root"):
+        rows = await bench.submit(box, sender=sender)
+        assert (rows[0].envelope_from, (await bench.store.one(box, rows[0].id)).envelope_from) == (sender, sender)
+
+
 BIG = b"Subject: big\r\nContent-Type: application/pdf\r\n\r\n" + b"text " * 250_000
 
 

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.model.address import FROM, PATH_MAX, RESERVED, TO, Path, parse_path, random_prefix, valid_prefix
+from server.model.address import (
+    FROM,
+    PATH_MAX,
+    RESERVED,
+    TO,
+    Params,
+    Path,
+    parse_path,
+    parse_sender,
+    random_prefix,
+    valid_prefix,
+)
 from server.model.errors import Refused
 
 ATEXT = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789#$&'*+-/=?^_`{|}~"
@@ -146,6 +157,51 @@ def test_postmaster_needs_no_domain() -> None:
 def test_a_sender_may_have_what_looks_like_relaying_in_a_recipient() -> None:
     path, _ = parse_path(b"FROM:<bounce%list!x@example.com>", FROM)
     assert path == Path("bounce%list!x", "example.com", "bounce%list!x@example.com")
+
+
+@pytest.mark.parametrize(
+    ("argument", "address", "params"),
+    [
+        (b"FROM:<>", "", {}),
+        (b"FROM: < > SIZE=1", "", {"SIZE": "1"}),
+        (b"FROM:<root>", "root", {}),
+        (b"FROM:A@Example.COM size=1", "A@Example.COM", {"SIZE": "1"}),
+        (b"FROM:<A@Example.COM>", "A@example.com", {}),
+        (b"from :  <a@b.c>SIZE=1 BODY=7BIT", "a@b.c", {"SIZE": "1", "BODY": "7BIT"}),
+        (b"FROM:Ann <a@b.c>\tSIZE=1", "a@b.c", {"SIZE": "1"}),
+        (b'FROM:"Ann <x@y.z>" <a@b.c>', "a@b.c", {}),
+        (b"FROM:<a@b.c", "a@b.c", {}),
+        (b"FROM:<<a@b.c>>", "a@b.c", {}),
+        (b"FROM:<@r.x,@s.y:a@b.c>", "a@b.c", {}),
+        (b"FROM:<@b.c>", "@b.c", {}),
+        (b"FROM:<.a..b.@x_y.z.>", ".a..b.@x_y.z.", {}),
+        (b'FROM:<"a>b"@x..y>', '"a>b"@x..y', {}),
+        (b"FROM:two words SMTPUTF8", "two words", {"SMTPUTF8": None}),
+        (b"FROM:<" + b"v" * 900 + b"@b.c>", "v" * 900 + "@b.c", {}),
+    ],
+)
+def test_sender_of_any_shape_is_read(argument: bytes, address: str, params: Params) -> None:
+    assert parse_sender(argument) == (address, params)
+
+
+SHAPES = "aZ09.@<>\"'\\ ,:;()[]%!_-=+é"
+
+
+@given(text=st.text(st.sampled_from(SHAPES), max_size=60))
+def test_no_shape_of_a_sender_is_refused_for_its_address(text: str) -> None:
+    """What stands in brackets has an address, be it empty; only what follows them may be malformed."""
+    address, _ = parse_sender(f"FROM:<{text.replace('>', '').replace('<', '')}>".encode())
+    assert address.isprintable()
+
+
+@given(argument=st.binary(max_size=200))
+def test_sender_never_brings_a_control_into_a_header(argument: bytes) -> None:
+    for whole in (argument, b"FROM:" + argument, b"FROM:<" + argument + b">"):
+        try:
+            address, _ = parse_sender(whole)
+        except Refused:
+            continue
+        assert address.isprintable()
 
 
 def test_unicode_is_kept_in_the_local_part_and_encoded_in_the_domain() -> None:
