@@ -1,0 +1,154 @@
+"""HTML that makes parsers slow is known before one is asked, whatever its kind."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from server.model.html_limits import MAX_ATTRIBUTES, MAX_TAGS, usual, within
+from server.model.sanitise import html_to_text, sanitise
+
+# What is repeated; "%d" becomes another number each time.
+HOSTILE = {
+    "blocks": "<div>",
+    "blocks among end tags of others": "<span><div></span>",
+    "formatting": "<b id=%d>",
+    "formatting opened again in each block": "<p><font size=%d>x</p>",
+    "formatting left open, then blocks": "<i></b>x",
+    "formatting behind scopes": "<font size=1><table><td></font></table>",
+    "end tags out of scope": "<div><table><td></div>",
+    "tables in tables": "<section><table></table><section></table></table><table>",
+    "end tags in raw text": "<div><script></div></script>",
+    "scripts in comments in scripts": "<script><!--<script></script>",
+    "raw text in foreign content": "<svg><style><div></style>",
+    "tags around a tag that goes": "<sv<svg>g><di<svg>v>",
+    "form pointer": "<form><div></form>",
+    "foster parents": "<table>x<i></i>",
+    "text in tables": "<table>x",
+    "lists": "<ul><li>",
+    "items in headings": "<h1><li>",
+    "definitions": "<dd><center>",
+    "ruby": "<rt>",
+    "paragraphs in blocks": "<blockquote><p>",
+    "second roots": "x</html><html><span>",
+    "cells out of tables": "<address><small><th>",
+    "options": "<select><option><div>",
+    "tags": "<br>",
+    "comments": "<!--",
+    "comments that end at once": "<!-->",
+    "bare signs": "<",
+    "ends": "</",
+    "declarations": "<!x",
+    "closed comments": "<!--x-->",
+    "names without an end": "<a",
+    "attributes without an end": "<a b=\"",
+    "attributes of raw text without an end": "<script a=\"",
+    "raw text without an end": "<style>x",
+    "raw text that nearly ends": "<style></styl",
+    "ampersands": "&",
+    "numbers": "&#",
+    "ampersands and words": "&a ",
+    "references": "&lt;",
+    "styles": "<p style='" + "a:b;" * 900 + "'>",
+    "addresses in styles": "<p style='" + "background:url(x" * 200 + "'>",
+    "controls": "\0",
+    "white space": " \n",
+}  # fmt: skip
+LONG = {
+    "attributes of one tag": lambda n: "<a " + " ".join(f"b{i}" for i in range(n // 8)) + ">",
+    "attributes behind quoted tag ends": lambda n: "<a " + " ".join(f'b{i}=">"' for i in range(n // 12)) + ">",
+    "attributes of an end tag": lambda n: "<p></p " + " ".join(f"b{i}" for i in range(n // 8)) + ">",
+    "attributes of raw text": lambda n: "<style " + " ".join(f"b{i}" for i in range(n // 8)) + ">",
+    "ampersands in an attribute": lambda n: f'<a title="{"&" * n}">x</a>',
+    "text, then ampersands": lambda n: "x" * (n // 2) + "& " * (n // 4),
+    "open formatting, then paragraphs": lambda n: (
+        "".join(f"<font size={i}>" for i in range(150)) + "<p>x" * ((n - 2400) // 4)
+    ),
+    "blocks, then text": lambda n: "<div>" * 3000 + "x " * (n // 2 - 7500),
+}
+
+
+def _hostile(kind: str, size: int) -> str:
+    if kind in LONG:
+        return LONG[kind](size)[:size]
+    unit = HOSTILE[kind]
+    return "".join(unit.replace("%d", str(n)) for n in range(size // len(unit) + 1))[:size]
+
+
+def _seconds(function: Callable[[str], object], source: str) -> float:
+    """The least CPU time of two calls."""
+    best = float("inf")
+    for _ in range(2):
+        begin = time.process_time()
+        function(source)
+        best = min(best, time.process_time() - begin)
+    return best
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", [*HOSTILE, *LONG])
+@pytest.mark.parametrize("function", [sanitise, html_to_text], ids=["sanitise", "html_to_text"])
+def test_time_of_hostile_source_grows_no_faster_than_its_length(function: Callable[[str], object], kind: str) -> None:
+    """Four times as much takes at most ten times as long; below a second of CPU a ratio says nothing."""
+    small, large = _seconds(function, _hostile(kind, 131_072)), _seconds(function, _hostile(kind, 524_288))
+    assert large < max(10 * small, 1.0)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "blocks",
+        "blocks among end tags of others",
+        "end tags out of scope",
+        "formatting opened again in each block",
+        "formatting left open, then blocks",
+        "open formatting, then paragraphs",
+        "tables in tables",
+        "form pointer",
+        "ruby",
+        "paragraphs in blocks",
+        "second roots",
+        "tags",
+        "attributes of one tag",
+        "attributes behind quoted tag ends",
+        "attributes of an end tag",
+        "attributes of raw text",
+    ],
+)
+def test_source_beyond_the_bounds_is_shown_escaped(kind: str) -> None:
+    clean = sanitise(_hostile(kind, 500_000))
+    assert clean.startswith("<pre>")
+    assert clean.count("<") == 2
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "",
+        "no tags",
+        "<p>a<p>b" * 8000,
+        "<ul><li>a<li>b</ul>" * 5000,
+        "<table><tr><td>a<td>b<tr><td>c</table>" * 4000,
+        "<a name=x>y" * 10_000,
+        "<p><b>x</b></p>" * 7000,
+        "<dl><dt>a<dd>b</dl>" * 6000,
+        "<DIV><P>a</DIV>" * 7000,
+        "<style>" + "<div>" * 50_000 + "</style><p>a",
+        "<!--" + "<div>" * 50_000 + "--><p>a",
+        "<a title='" + "<div>" * 50_000 + "'>a</a>",
+    ],
+)
+def test_source_that_parsers_are_fast_with_is_within_the_bounds(html: str) -> None:
+    assert within(usual(html)) == len(usual(html))
+
+
+def test_the_beginning_that_is_within_the_bounds_ends_at_the_tag_that_breaks_them() -> None:
+    many = "<br>" * MAX_TAGS
+    assert within(many + "<i>") == len(many)
+    wide = "<p>a</p>"
+    assert within(wide + "<a " + " b" * (MAX_ATTRIBUTES + 1) + ">") == len(wide)
+    assert within(wide + "<a " + " b" * MAX_ATTRIBUTES + ">") > len(wide)
+
+
+def test_tag_that_goes_leaves_none_behind() -> None:
+    assert "<svg" not in usual("<sv<svg>g onload=x><scr<math>ipt>")
