@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from server.store import migrate
+from server.store.pools import DOMAINS, Domain
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("server/**/*.py"), *ROOT.glob("bench/*.py")])  # not what bench installed below .cache
 
@@ -54,3 +57,9 @@ def test_a_file_opens_with_what_lives_there(path: Path) -> None:
 def test_no_pattern_has_a_possessive_group(path: Path) -> None:
     """Python 3.11 before .5, which Debian 12 ships, matches them wrongly (CPython issue 106052)."""
     assert not [line for line in path.read_text().splitlines() if re.search(r"\)[*+?]\+", line)]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_migrations_of_two_branches_do_not_bear_one_number(domain: Domain) -> None:
+    """What no merge notices: then no database can be made or upgraded. ``available`` raises for it."""
+    assert migrate.available(domain)
