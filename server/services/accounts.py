@@ -12,24 +12,27 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from server.cache import keys
 from server.cache.local import Local, Ticket
 from server.config import Config
 from server.metrics import Counter
+from server.model import client as clients
 from server.model import ids
 from server.model.account import QUOTAS, Principal, User
 from server.model.address import parse_path
 from server.model.errors import Refused, Unavailable
 from server.services import passwords
 from server.services.coherence import Coherence, Write, account
-from server.services.contracts import CredentialKind, Session, Shares
+from server.services.contracts import CredentialKind, Session
 from server.services.limits import Attempt, RateLimits
 from server.services.passwords import Passwords
 from server.services.tokens import Claims, Tokens, digest
 from server.store.users import UserStore
 
+_NO_ACCOUNT: Final = "00000000-0000-0000-0000-000000000000"
 MAX_PRINCIPALS: Final = 20_000  # credentials a worker remembers
 MAX_SESSIONS: Final = 50  # logins an account may have at once; the oldest end
 _NAME_MAX: Final = 254
@@ -77,13 +80,13 @@ class AccountService:
         self._limits.register(client)
         await self._store.insert(new, await self._hasher.hash(password, self._limits.shares(client)))
         REGISTERED.add()
-        return await self._open(new)
+        return await self._open(new, client)
 
     async def login(self, name: str, password: str, client: str) -> Session:
         """``name``: email or username, in any case. Refused: credentials_invalid, account_disabled, rate_limited."""
         name = _login_name(name)
         attempt = self._limits.login(client)
-        user = await self._verified(name, password, attempt, self._limits.shares(client))
+        user = await self._verified(name, password, attempt, client)
         if user is None:
             LOGINS.add(("refused",))
             raise Refused("credentials_invalid")
@@ -92,13 +95,16 @@ class AccountService:
             LOGINS.add(("disabled",))
             raise Refused("account_disabled")
         LOGINS.add(("accepted",))
-        return await self._open(user)
+        return await self._open(user, client)
 
-    async def _verified(self, name: str, password: str, attempt: Attempt, shares: Shares) -> User | None:
+    async def _verified(self, name: str, password: str, attempt: Attempt, client: str) -> User | None:
         """The account if the password is right. A name that nobody has costs as much as a wrong password."""
         usable = len(name) <= _NAME_MAX and "\0" not in name and _encodable(name) and _encodable(password)
         found = await self._store.by_name(name) if usable else None
-        self._limits.login_as(attempt, found[0].id if found else name)
+        who = found[0].id if found else name
+        if not self._limits.login_as(attempt, who, client, exists=bool(found)):
+            await self._let_known_in(found[0].id if found else _NO_ACCOUNT, client, attempt)
+        shares = self._limits.shares(client)
         known = found[1] if found else passwords.NOBODY
         try:
             right = await self._hasher.verify(known, password if usable else "", shares)
@@ -111,12 +117,21 @@ class AccountService:
             await self._store.rehash(found[0].id, known, await self._hasher.hash(password, shares))
         return found[0]
 
-    async def _open(self, user: User) -> Session:
+    async def _let_known_in(self, user_id: str, client: str, attempt: Attempt) -> None:
+        """Refused rate_limited, unless the account has logged in from the client's network before: strangers may not
+        shut it out of there.
+        """
+        network = _network(user_id, client)
+        if network is None or not await self._store.knows_network(user_id, network):
+            attempt.refuse()
+
+    async def _open(self, user: User, client: str) -> Session:
         session_id, now = ids.new(), self._clock()
         refresh = self._tokens.write("refresh", user, session_id, now)
         expires = now + self._tokens.refresh_life
+        network = _network(user.id, client) if not self._limits.exempt(client) else None
         with self._changing(user.id):
-            await self._store.open_session(session_id, user.id, digest(refresh), now, expires, MAX_SESSIONS)
+            await self._store.open_session(session_id, user.id, digest(refresh), now, expires, MAX_SESSIONS, network)
         return self._session(user, session_id, refresh, now)
 
     def _session(self, user: User, session_id: str, refresh: str, now: datetime) -> Session:
@@ -257,6 +272,12 @@ def _email(text: str) -> str:
     if path is None or parameters or "." not in path.domain or '"' in path.local:
         raise Refused("field_invalid", "an address such as alice@example.org", field="email")
     return path.canonical
+
+
+def _network(user_id: str, client: str) -> bytes | None:
+    """What is remembered of the network that an account logs in from: salted with its id, and no address."""
+    counted = clients.networks(client)
+    return blake2b(counted[0].prefix, key=user_id.encode(), digest_size=16).digest() if counted else None
 
 
 def _login_name(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from server.cache.buckets import Buckets, Verdict
 from server.cache.places import Places
@@ -34,7 +34,8 @@ class _Limit(NamedTuple):
     period: float
 
 
-_LOGINS_WITHIN: Final = 600.0  # seconds in which failures of one account are counted
+_LOGINS_WITHIN: Final = 600.0  # seconds in which failures at one account from one network are counted
+_LOGINS_OF_ACCOUNT: Final = 5  # times LOGIN_MAX_ATTEMPTS an hour, from all networks together
 _LOGINS_OF_ADDRESS: Final = _Limit(30, 600.0)
 _REGISTRATIONS: Final = _Limit(10, 3600.0)
 
@@ -45,15 +46,26 @@ class Attempt:
     def __init__(self, buckets: Buckets) -> None:
         self._buckets = buckets
         self._taken: list[tuple[bytes, _Limit]] = []
+        self._retry_after = 0.0
 
     def take(self, key: bytes, limit: _Limit) -> None:
         """Count it against ``key`` too. Refused rate_limited, and counted nowhere, where that has failed too often."""
+        if not self.fits(key, limit):
+            self.refuse()
+
+    def fits(self, key: bytes, limit: _Limit) -> bool:
+        """Count it against ``key`` too; False, and not counted there, where that has failed too often."""
         verdict = self._buckets.take(key, limit=limit.limit, period=limit.period)
-        if not verdict.allowed:
-            self.forgive()
-            BLOCKS.add(("login",))
-            raise Refused("rate_limited", retry_after=verdict.retry_after)
-        self._taken.append((key, limit))
+        if verdict.allowed:
+            self._taken.append((key, limit))
+        self._retry_after = verdict.retry_after
+        return verdict.allowed
+
+    def refuse(self) -> NoReturn:
+        """Refused rate_limited, and counted nowhere."""
+        self.forgive()
+        BLOCKS.add(("login",))
+        raise Refused("rate_limited", retry_after=self._retry_after)
 
     def forgive(self) -> None:
         """It was no failure: give back what it took."""
@@ -165,13 +177,21 @@ class RateLimits:
             attempt.take(b"a" + prefix, _Limit(most * times, period))
         return attempt
 
-    def login_as(self, attempt: Attempt, account: str) -> None:
-        """Count it against the account as well, known by its id whichever name was given. Refused rate_limited.
+    def login_as(self, attempt: Attempt, account: str, client: str, *, exists: bool) -> bool:
+        """Count it against the account as well, by its id or, where there is none, by the name that was given.
 
-        Taken before the password is looked at, so that any number at once are no more than so many in a row.
+        Refused rate_limited where the client's network has failed at this account too often. False where all networks
+        together have: then only one that has logged in before may go on. Taken before the password is looked at, so
+        that any number at once are no more than so many in a row.
         """
-        key = b"l" + blake2b(account.encode("utf-8", "replace"), digest_size=16).digest()
-        attempt.take(key, _Limit(self._config.login_max_attempts, _LOGINS_WITHIN))
+        most = self._config.login_max_attempts
+        # names without an account have a table of their own: whoever makes them up takes no room from accounts
+        pair, total = (b"p", b"l") if exists else (b"kp", b"kl")
+        whose = blake2b(account.encode("utf-8", "replace"), digest_size=16).digest()
+        counted = self._counted(client)
+        for prefix, times in counted or ((b"", 1),):
+            attempt.take(pair + whose + prefix, _Limit(most * times, _LOGINS_WITHIN))
+        return not counted or attempt.fits(total + whose, _Limit(most * _LOGINS_OF_ACCOUNT, _HOUR))
 
     def register(self, client: str) -> None:
         """Take one of the address's registrations. Refused rate_limited."""

@@ -38,6 +38,14 @@ CREATE TABLE users.sessions (
 );
 CREATE INDEX sessions_user_id ON users.sessions (user_id, id);
 
+-- Networks from which each account has logged in, the twenty that did last, as salted digests.
+CREATE TABLE users.login_networks (
+    user_id uuid NOT NULL REFERENCES users.users (id) ON DELETE CASCADE,
+    network bytea NOT NULL CHECK (octet_length(network) = 16),
+    last_at timestamptz NOT NULL,
+    PRIMARY KEY (user_id, network)
+);
+
 -- Keys for programs. A key is random, so a fast hash of it is enough; `shown` is its beginning and end, for its owner to
 -- tell them apart.
 CREATE TABLE users.api_keys (

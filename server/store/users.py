@@ -92,13 +92,25 @@ class UserStore:
     # Logins.
 
     async def open_session(
-        self, session_id: str, user_id: str, refresh_hash: bytes, now: datetime, expires_at: datetime, most: int
+        self,
+        session_id: str,
+        user_id: str,
+        refresh_hash: bytes,
+        now: datetime,
+        expires_at: datetime,
+        most: int,
+        network: bytes | None,
     ) -> None:
-        """A new login; of an account's logins the newest ``most`` stay."""
+        """A new login, from ``network`` (a digest); of an account's logins the newest ``most`` stay."""
         async with self._database.transaction() as connection:
             await connection.execute(SQL.session_insert, session_id, user_id, refresh_hash, now, expires_at)
             await connection.execute(SQL.sessions_trim, user_id, now, most)
-            await connection.execute(SQL.user_logged_in, user_id, now)
+            await connection.execute(SQL.user_logged_in, user_id, now, network)
+
+    async def knows_network(self, user_id: str, network: bytes) -> bool:
+        """Whether the account has logged in from ``network`` (a digest)."""
+        row = await self._database.fetchrow(SQL.network_known, user_id, network)
+        return row is not None and bool(row[0])
 
     async def rotate_session(
         self, session_id: str, user_id: str, old: bytes, new: bytes, now: datetime, expires_at: datetime

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -274,18 +274,60 @@ async def test_what_was_read_before_a_change_is_not_remembered_after_it(host: Ho
     assert host.one.recall("jwt", session.access_token) is None
 
 
-async def test_failures_are_slowed_for_the_account_and_the_address_in_all_workers(host: Host) -> None:
-    await host.register("victim")
+async def failures(host: Host, name: str, networks: Iterable[str]) -> list[str]:
+    """What one wrong login from each of ``networks`` is refused with, in turn at all workers."""
     words = []
-    for number in range(14):
-        worker = host.workers[number % 3].accounts
-        words.append(await refusal(worker.login("victim", "wrong horse", f"198.51.100.{number}")))
-    assert words == ["credentials_invalid"] * 10 + ["rate_limited"] * 4
+    for number, client in enumerate(networks):
+        words.append(await refusal(host.workers[number % 3].accounts.login(name, "wrong horse", client)))
+    return words
+
+
+async def test_failures_are_slowed_for_a_network_at_an_account_in_all_workers(host: Host) -> None:
+    await host.register("victim")
+    assert await failures(host, "victim", ["198.51.100.1"] * 14) == ["credentials_invalid"] * 10 + ["rate_limited"] * 4
     with pytest.raises(Refused) as refused:
-        await host.one.login("VICTIM", PASSWORD, "192.0.2.99")
+        await host.one.login("VICTIM", PASSWORD, "198.51.100.1")
     assert refused.value.retry_after > 0
     words = [await refusal(host.one.login(f"nobody{number}", PASSWORD, ABROAD)) for number in range(32)]
     assert words.count("rate_limited") == 2
+
+
+async def test_a_stranger_in_one_network_cannot_shut_an_account_out_anywhere_else(host: Host) -> None:
+    await host.register("victim")
+    await failures(host, "victim", ["198.51.100.1"] * 20)
+    assert (await host.one.login("victim", PASSWORD, "192.0.2.99")).user.username == "victim"
+
+
+@pytest.mark.parametrize("name", ["victim", "nobody at all"])
+async def test_guessing_from_many_networks_is_slowed_for_the_account(host: Host, name: str) -> None:
+    await host.register("victim")
+    words = await failures(host, name, [f"198.51.{number}.1" for number in range(60)])
+    assert words == ["credentials_invalid"] * 50 + ["rate_limited"] * 10
+
+
+@pytest.mark.parametrize("home", ["192.0.2.99", "2001:db8:0:9::1"])
+async def test_strangers_in_many_networks_cannot_shut_an_account_out_of_a_network_it_has_logged_in_from(
+    host: Host, home: str
+) -> None:
+    await host.register("victim")
+    await host.one.login("victim", PASSWORD, home)
+    await failures(host, "victim", [f"198.51.{number}.1" for number in range(60)])
+    assert await refusal(host.one.login("victim", PASSWORD, "203.0.113.5")) == "rate_limited", "not from anywhere new"
+    for worker in host.workers:
+        assert await worker.accounts.login("victim", PASSWORD, home)
+    assert await failures(host, "victim", [home] * 11) == ["credentials_invalid"] * 10 + ["rate_limited"]
+
+
+async def test_the_networks_of_an_account_are_few_and_hold_no_address(host: Host) -> None:
+    session = await host.register("mobile")
+    for number in range(30):
+        await host.one.login("mobile", PASSWORD, f"198.51.100.{number}")
+    rows = await host.pools.users.fetch("SELECT network FROM users.login_networks WHERE user_id = $1", session.user.id)
+    assert 20 <= len(rows) <= 21
+    assert all(bytes([198, 51, 100]) not in row[0] for row in rows)
+    await host.one.login("mobile", PASSWORD, "198.51.100.29")
+    again = await host.pools.users.fetch("SELECT network FROM users.login_networks WHERE user_id = $1", session.user.id)
+    assert len(again) <= 20
 
 
 async def test_many_at_once_are_no_more_than_so_many_in_a_row(host: Host) -> None:
@@ -310,7 +352,7 @@ async def test_an_address_makes_so_many_accounts_an_hour(host: Host) -> None:
 async def test_logins_of_one_account_are_bounded_and_the_oldest_end(host: Host) -> None:
     first = await host.register()
     for _ in range(MAX_SESSIONS):
-        last = await host.one._open(first.user)
+        last = await host.one._open(first.user, "")
     assert await host.everywhere(first.access_token) == ["token_invalid"] * 3
     assert await host.everywhere(last.access_token) == [first.user.email] * 3
     assert (await host.pools.users.fetch("SELECT count(*) FROM users.sessions"))[0][0] == MAX_SESSIONS

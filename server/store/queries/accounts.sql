@@ -19,7 +19,19 @@ FROM users.users u LEFT JOIN users.quotas q ON q.user_id = u.id
 WHERE lower(u.email) = $1 OR lower(u.username) = $1
 
 -- name: user_logged_in
+-- $3 is the network's digest, null for a client that is exempt; one that came within the day is not written again.
+WITH seen AS (
+    INSERT INTO users.login_networks AS n (user_id, network, last_at) SELECT $1, $3, $2 WHERE $3::bytea IS NOT NULL
+    ON CONFLICT (user_id, network) DO UPDATE SET last_at = $2 WHERE n.last_at < $2 - interval '1 day'
+), forgotten AS (
+    DELETE FROM users.login_networks WHERE user_id = $1 AND network NOT IN (
+        SELECT network FROM users.login_networks WHERE user_id = $1 ORDER BY last_at DESC LIMIT 20
+    )
+)
 UPDATE users.users SET last_login_at = $2 WHERE id = $1
+
+-- name: network_known
+SELECT EXISTS (SELECT FROM users.login_networks WHERE user_id = $1 AND network = $2)
 
 -- name: user_set_password
 UPDATE users.users SET password_hash = $2, updated_at = $3 WHERE id = $1
