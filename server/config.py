@@ -334,7 +334,7 @@ SETTINGS: Final = (
         "login_max_attempts",
         positive,
         "10",
-        "failed logins of one account in ten minutes; then it has to wait",
+        "failed logins at one account from one network in ten minutes, and five times as many an hour from all",
     ),
     Setting("JWT_ISSUER", "jwt_issuer", text, "tempmail", "who issues access tokens; others' are refused"),
     Setting("JWT_ACCESS_EXPIRY", "jwt_access_expiry", span, "15m", "life of an access token"),
