@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from server.model.invites import Invite
+
 FOREVER = datetime.max.replace(tzinfo=UTC)
 """PostgreSQL's ``infinity``: mail that is kept until someone deletes it."""
 
@@ -91,14 +93,18 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class StoredAttachment(msgspec.Struct, frozen=True, rename="camel"):
-    """What a list says of an attachment; ``id`` is the MIME part number (RFC 3501 section 6.4.5), size is decoded
-    bytes.
+    """What a list says of an attachment. ``id`` is the MIME part number (RFC 3501 section 6.4.5), ``size`` counts
+    decoded bytes, ``content_id`` stands in HTML as ``cid:...``, ``disposition`` is "inline", "attachment" or "".
+    ``inline``: the HTML of the message shows it.
     """
 
     id: str
     filename: str
     content_type: str
     size: int
+    content_id: str = ""
+    disposition: str = ""
+    inline: bool = False
 
 
 class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -120,6 +126,12 @@ class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     codes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     defect: str | None = None
+    invite: Invite | None = None
+
+    @property
+    def has_attachments(self) -> bool:
+        """Whether there is anything to download that the HTML does not show in its place."""
+        return any(not attachment.inline for attachment in self.attachments)
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -7,15 +7,22 @@ it is read.
 Every string in a result is bounded and holds no NUL and no lone surrogate.
 """
 
+import html as html_entities
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_tz
+from itertools import islice
+from urllib.parse import unquote
 
 import msgspec
 
-from server.model import extract, filenames, mime_parts, mime_text
+from server.model import charsets, extract, filenames, invites, mime_parts, mime_text, mime_views, plaintext, transfer
+from server.model.charsets import Guess
+from server.model.invites import Invite
 from server.model.mime_parts import Budget, Leaf
+from server.model.mime_views import HTML_TYPES
+from server.model.plaintext import File
 from server.model.sanitise import html_to_text
 
 MAX_SUBJECT = 1_000
@@ -39,6 +46,17 @@ _MONTHS = {
         (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"), 1
     )
 }
+_OCTETS = "application/octet-stream"
+_CALENDARS = frozenset(("text/calendar", "application/ics"))
+# Where HTML names what it shows: attributes and CSS.
+_REFERENCE = re.compile(
+    r"(?:\b(?:src|background|href|data|poster)\s{0,5}=\s{0,5}|\burl\(\s{0,5})"
+    r"(?:\"([^\"]{1,1000})\"|'([^']{1,1000})'|([^\s\"'<>)]{1,1000}))",
+    re.IGNORECASE,
+)
+_MAX_REFERENCES = 2_000
+_MAX_REFERRING = 524_288
+_MAX_CALENDAR = 262_144
 _EXTENSIONS = {
     "application/ics": ".ics",
     "application/pdf": ".pdf",
@@ -54,21 +72,27 @@ _EXTENSIONS = {
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """A part to download. `number` is its stable part number as in IMAP ("2", "1.3"); `size` is in decoded bytes."""
+    """A part to download. `number` is its stable part number as in IMAP ("2", "1.3"); what a part itself holds (a file
+    in uuencode, say) counts on below it. `size` is in decoded bytes. `disposition` is "inline", "attachment" or "".
+    `inline`: the html shows it.
+    """
 
     number: str
     filename: str
     content_type: str
     size: int
+    content_id: str = ""
+    disposition: str = ""
+    inline: bool = False
 
 
 class Mail(msgspec.Struct, frozen=True):
     """A parsed message.
 
     `sender`, `to`, `cc`, `reply_to` are header text (`Name <a@b>`). `text` is the text/plain body, or is derived from
-    `html` when there is none. `links` are ranked, `codes` are in order. `defect` names the bound that the message broke
-    ("header bytes", "header count", "depth", "parts", "boundaries", "text bytes", "html bytes"), None if it broke none;
-    such a mail is incomplete here and is shown raw.
+    `html` when there is none. `links` are ranked, `codes` are in order. `invite` is of the first calendar. `defect`
+    names the bound that the message broke ("header bytes", "header count", "depth", "parts", "boundaries",
+    "text bytes", "html bytes"), None if it broke none; such a mail is incomplete here.
     """
 
     subject: str
@@ -85,19 +109,21 @@ class Mail(msgspec.Struct, frozen=True):
     codes: tuple[str, ...]
     links: tuple[str, ...]
     defect: str | None
+    invite: Invite | None = None
 
 
 class _Content:
     """The bodies and attachments found so far, the charset of the first part and the first bound they broke."""
 
-    __slots__ = ("attachments", "charset", "defect", "html", "text")
+    __slots__ = ("attachments", "charset", "defect", "html", "invite", "text")
 
-    def __init__(self) -> None:
-        self.text = ""
+    def __init__(self, text: str = "", charset: str = "") -> None:
+        self.text = text
         self.html = ""
         self.attachments: list[Attachment] = []
-        self.charset = ""
+        self.charset = charset
         self.defect: str | None = None
+        self.invite: Invite | None = None
 
 
 def is_cheap(raw: bytes) -> bool:
@@ -108,150 +134,220 @@ def is_cheap(raw: bytes) -> bool:
 def parse(raw: bytes, *, crlf: bool = False) -> Mail:
     """The values of any bytes at all; never raises. ``crlf``: it is known that no CR or LF stands alone in them."""
     head, body, broken = _head(raw)
-    text, html, charset, attachments, defect = _bodies(raw, head, body, crlf=crlf) if body is not None else _NOTHING
+    guess = Guess(head, raw)
+    content = _content(raw, head, body, guess, crlf=crlf)
+    charset, text, html = content.charset, content.text, content.html
     decode = mime_text.decode_header
-    subject = decode(head[b"subject"], MAX_SUBJECT, charset) if b"subject" in head else ""
+    subject = decode(head[b"subject"], MAX_SUBJECT, charset, guess=guess) if b"subject" in head else ""
     return Mail(
         subject=subject,
-        sender=decode(head[b"from"], MAX_ADDRESSES, charset, addresses=True) if b"from" in head else "",
-        to=decode(head[b"to"], MAX_ADDRESSES, charset, addresses=True) if b"to" in head else "",
-        cc=decode(head[b"cc"], MAX_ADDRESSES, charset, addresses=True) if b"cc" in head else "",
-        reply_to=decode(head[b"reply-to"], MAX_ADDRESSES, charset, addresses=True) if b"reply-to" in head else "",
+        sender=_addresses(head, b"from", charset, guess),
+        to=_addresses(head, b"to", charset, guess),
+        cc=_addresses(head, b"cc", charset, guess),
+        reply_to=_addresses(head, b"reply-to", charset, guess),
         date=_date(head[b"date"]) if b"date" in head else None,
         message_id=decode(head[b"message-id"], MAX_SUBJECT) if b"message-id" in head else "",
         text=text,
         html=html,
-        attachments=tuple(attachments),
+        attachments=tuple(content.attachments),
         preview=mime_text.preview(text, MAX_PREVIEW),
         codes=extract.codes(subject, text),
         links=extract.links(text, html),
-        defect=broken or defect,
+        defect=broken or content.defect,
+        invite=content.invite,
     )
+
+
+def _addresses(head: Mapping[bytes, bytes], name: bytes, charset: str, guess: Guess) -> str:
+    if name not in head:
+        return ""
+    return mime_text.decode_header(head[name], MAX_ADDRESSES, charset, addresses=True, guess=guess)
 
 
 def text(raw: bytes) -> str:
     """The `text` of `parse(raw)` alone."""
     head, body, _ = _head(raw)
-    return _bodies(raw, head, body)[0] if body is not None else ""
+    return _content(raw, head, body, Guess(head, raw)).text
 
 
 def headers(raw: bytes) -> list[tuple[str, str]]:
     """(name, decoded value) of the header fields in order; at most 1,000 fields, read from the first 100 kB."""
-    found = mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES)
-    block = raw[: found[0] if found else mime_parts.MAX_HEADER_BYTES]
+    block = raw[: mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES).end]
+    guess = Guess(mime_parts.fields(block), raw)
     result: list[tuple[str, str]] = []
     for line in mime_text.unfold(block).split(b"\n", mime_parts.MAX_HEADERS)[: mime_parts.MAX_HEADERS]:
         name, colon, value = line.partition(b":")
         if colon and name.strip():
             title = mime_text.one_line(name.decode("ascii", "replace"), 200)
-            result.append((title, mime_text.decode_header(value, mime_parts.MAX_HEADER_BYTES)))
+            result.append((title, mime_text.decode_header(value, mime_parts.MAX_HEADER_BYTES, guess=guess)))
     return result
 
 
 def attachment(raw: bytes, number: str) -> tuple[Attachment, bytes] | None:
     """The part with this number and its decoded bytes (their exact size), None if there is none."""
     head, body, _ = _head(raw)
-    if body is None:
-        return None
-    for leaf in mime_parts.leaves(raw, head, body, Budget(len(raw))):
+    guess = Guess(head, raw)
+    for leaf in mime_parts.leaves(raw, head, body, Budget(len(raw)), guess):
         if leaf.number == number:
-            data = mime_parts.body(raw, leaf)
-            return _attachment(leaf, len(data)), data
+            data = mime_parts.body(leaf)
+            return _attachment(leaf, len(data), frozenset()), data
+        if number.startswith(leaf.number + ".") and mime_views.is_text(leaf.content_type):
+            files = plaintext.split_files(mime_parts.text_body(leaf, MAX_TEXT))[1]
+            for nth, file in enumerate(files, 1):
+                if number == f"{leaf.number}.{nth}":
+                    return _from_file(leaf, nth, file, guess)
     return None
 
 
-def _head(raw: bytes) -> tuple[dict[bytes, bytes], int | None, str | None]:
-    """(first value of each shown field, start of the body, None); no start but the broken bound if there is one."""
+def _head(raw: bytes) -> tuple[dict[bytes, bytes], int, str | None]:
+    """(first value of each shown field, start of the body, the bound that the header block broke)."""
     found = mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES)
-    if found is None:
-        return mime_parts.fields(raw[: mime_parts.MAX_HEADER_BYTES]), None, "header bytes"
-    end, body = found
-    block = raw[:end]
-    head = mime_parts.fields(block)
-    if end > mime_parts.MAX_HEADERS and _field_count(block) > mime_parts.MAX_HEADERS:
-        return head, None, "header count"
-    return head, body, None
+    block = raw[: found.end]
+    if found.over:
+        return mime_parts.fields(block), found.body, "header bytes"
+    many = found.end > mime_parts.MAX_HEADERS and _field_count(block) > mime_parts.MAX_HEADERS
+    return mime_parts.fields(block), found.body, "header count" if many else None
 
 
 def _field_count(block: bytes) -> int:
     return block.count(b"\n") - block.count(b"\n ") - block.count(b"\n\t")
 
 
-_Bodies = tuple[str, str, str, Sequence[Attachment], str | None]
-"""(text, html, charset of the first part, attachments, the bound that was broken)."""
-
-_NOTHING: _Bodies = ("", "", "", (), None)
-
-
-def _bodies(raw: bytes, head: dict[bytes, bytes], body: int, *, crlf: bool = False) -> _Bodies:
-    media_type, parameters = mime_parts.media_type(head.get(b"content-type"))
-    if _is_plain(head, media_type) and len(raw) - body <= MAX_TEXT:
-        charset = parameters.get("charset", "")
-        return mime_text.decode_lines(raw[body:], charset, crlf=crlf)[:MAX_TEXT], "", charset, (), None
-    content = _content(raw, head, body)
-    text, html = content.text, content.html
-    if html and (not text or text.isspace()):
-        text = html_to_text(html)
-    return text, html, content.charset, content.attachments, content.defect
+def _content(raw: bytes, head: Mapping[bytes, bytes], body: int, guess: Guess, *, crlf: bool = False) -> _Content:
+    if len(raw) - body <= MAX_TEXT and _is_plain(head):
+        kind, parameters = mime_parts.content_type(raw, head, body, len(raw), guess=guess)
+        data = raw[body:]
+        if kind == "text/plain" and "format" not in parameters and b"begin " not in data:
+            charset = parameters.get("charset", "")
+            if not data.isascii() and charsets.says_nothing(data, charset):
+                guess.add(data)
+            text = mime_text.decode_lines(data, charset, crlf=crlf, guess=guess)[:MAX_TEXT]
+            return _Content(plaintext.whole_urls(text), charset)
+    return _structured(raw, head, body, guess)
 
 
-def _is_plain(head: dict[bytes, bytes], media_type: str) -> bool:
-    """Whether the message is one text part as it stands, which is most mail: its bytes are the text."""
-    return (
-        media_type == "text/plain"
-        and b"content-disposition" not in head
-        and mime_parts.transfer_encoding(head) not in mime_parts.ENCODINGS
-    )
+def _is_plain(head: Mapping[bytes, bytes]) -> bool:
+    """Whether the body is read as it stands, which is most mail."""
+    return b"content-disposition" not in head and not transfer.encoding_of(head.get(b"content-transfer-encoding"))
 
 
-def _content(raw: bytes, head: dict[bytes, bytes], body: int) -> _Content:
+def _structured(raw: bytes, head: Mapping[bytes, bytes], body: int, guess: Guess) -> _Content:
     """Each leaf to the text, the html or the attachments."""
     budget = Budget(len(raw))
     content = _Content()
-    for index, leaf in enumerate(mime_parts.leaves(raw, head, body, budget)):
-        if index == 0:
-            content.charset = leaf.parameters.get("charset", "")
-        _sort_out(raw, leaf, content)
+    leaves = list(mime_parts.leaves(raw, head, body, budget, guess))
+    content.charset = leaves[0].parameters.get("charset", "") if leaves else ""
+    views = mime_views.views(leaves)
+    read = _Reading(views, content, guess)
+    content.text, content.html = read.text(views.text), read.html(views.html)
+    if content.html and (not content.text or content.text.isspace()):
+        content.text = html_to_text(content.html)
+    _list(views, read, content, guess)
     content.defect = budget.broken or content.defect
     return content
 
 
-def _sort_out(raw: bytes, leaf: Leaf, content: _Content) -> None:
-    if leaf.content_type == "text/plain" and _is_body(leaf, content.text):
-        content.text = _append(raw, leaf, content, content.text, MAX_TEXT, "text bytes")
-    elif leaf.content_type == "text/html" and _is_body(leaf, content.html):
-        content.html = _append(raw, leaf, content, content.html, MAX_HTML, "html bytes")
-    elif len(content.attachments) < _MAX_ATTACHMENTS:
-        content.attachments.append(_attachment(leaf, mime_parts.decoded_size(raw, leaf)))
-    else:
-        content.defect = content.defect or "parts"
+class _Reading:
+    """The parts that are read in place: fetched at once, so that what one is written in is judged by all of them."""
+
+    def __init__(self, views: mime_views.Views, content: _Content, guess: Guess) -> None:
+        self._content, self._guess = content, guess
+        self.files: dict[str, tuple[Leaf, tuple[File, ...]]] = {}
+        self._data: dict[str, tuple[bytes, str]] = {}
+        rooms = {"text": MAX_TEXT, "html": MAX_HTML}
+        for leaf in (*views.text, *views.html):
+            if leaf.number not in self._data:
+                self._data[leaf.number] = self._fetched(leaf, rooms)
+
+    def _fetched(self, leaf: Leaf, rooms: dict[str, int]) -> tuple[bytes, str]:
+        """(the part's bytes, its charset's label), at most as many of each kind as there is room for."""
+        kind = "html" if leaf.content_type in HTML_TYPES else "text"
+        room = rooms[kind]
+        data = mime_parts.text_body(leaf, room + 1) if room > 0 else b""
+        if len(data) > room or room <= 0:
+            self._content.defect = self._content.defect or f"{kind} bytes"
+            data = data[:room]
+        rooms[kind] -= len(data)
+        label = leaf.parameters.get("charset", "")
+        if kind == "html" and charsets.codec_of(label) is None:
+            label = charsets.in_html(data) or label
+        elif kind == "text" and b"begin " in data:
+            data, files = plaintext.split_files(data)
+            if files:
+                self.files[leaf.number] = (leaf, files)
+        if charsets.says_nothing(data, label):
+            self._guess.add(data)
+        return data, label
+
+    def _shown(self, leaf: Leaf) -> str:
+        data, label = self._data[leaf.number]
+        text = mime_text.decode_lines(data, label, guess=self._guess)
+        if leaf.content_type in HTML_TYPES:
+            return text
+        return plaintext.shown(text, leaf.content_type.partition("/")[2], leaf.parameters)
+
+    def text(self, leaves: Sequence[Leaf]) -> str:
+        """The text view: parts under each other, HTML as text."""
+        if not any(leaf.content_type not in HTML_TYPES for leaf in leaves):
+            return ""
+        shown = [
+            html_to_text(self._shown(leaf)) if leaf.content_type in HTML_TYPES else self._shown(leaf) for leaf in leaves
+        ]
+        return "\n".join(filter(None, shown))[:MAX_TEXT]
+
+    def html(self, leaves: Sequence[Leaf]) -> str:
+        """The HTML view: parts under each other, text marked up; "" where no part is HTML."""
+        if not any(leaf.content_type in HTML_TYPES for leaf in leaves):
+            return ""
+        shown = [
+            self._shown(leaf) if leaf.content_type in HTML_TYPES else _marked_up(self._shown(leaf)) for leaf in leaves
+        ]
+        return "\n".join(filter(None, shown))[:MAX_HTML]
 
 
-def _is_body(leaf: Leaf, body: str) -> bool:
-    """Whether a text part is read in place rather than downloaded (as RFC 8621 section 4.1.4 tells them apart)."""
-    if leaf.disposition == "attachment":
-        return False
-    if leaf.first or leaf.container == "multipart/alternative":
-        return not body or not leaf.filename
-    return leaf.container != "multipart/related" and not leaf.filename
+def _marked_up(text: str) -> str:
+    return f'<div style="white-space: pre-wrap">{html_entities.escape(text)}</div>' if text else ""
 
 
-def _append(raw: bytes, leaf: Leaf, content: _Content, before: str, limit: int, bound: str) -> str:
-    """`before` and the leaf's text under it, at most `limit` characters."""
-    room = limit - len(before)
-    data = mime_parts.body(raw, leaf, room + 1) if room > 0 else b""
-    if len(data) > room or room <= 0:
-        content.defect = content.defect or bound
-        data = data[:room]
-    text = mime_text.decode_lines(data, leaf.parameters.get("charset", ""))[:room]
-    return f"{before}\n{text}"[:limit] if before else text
+def _list(views: mime_views.Views, read: _Reading, content: _Content, guess: Guess) -> None:
+    """The attachments, in the order of the parts, and the invitation."""
+    references = _references(views, content.html)
+    for leaf in views.attachments:
+        if content.invite is None and (leaf.content_type in _CALENDARS or leaf.filename.lower().endswith(".ics")):
+            text = charsets.decode(mime_parts.body(leaf, _MAX_CALENDAR), leaf.parameters.get("charset", "utf-8"))
+            content.invite = invites.invite(text, leaf.parameters.get("method", ""))
+        if len(content.attachments) >= _MAX_ATTACHMENTS:
+            content.defect = content.defect or "parts"
+            continue
+        content.attachments.append(_attachment(leaf, mime_parts.decoded_size(leaf), references))
+    for leaf, files in read.files.values():
+        room = _MAX_ATTACHMENTS - len(content.attachments)
+        content.attachments += [_from_file(leaf, nth, file, guess)[0] for nth, file in enumerate(files[:room], 1)]
 
 
-def _attachment(leaf: Leaf, size: int) -> Attachment:
+def _from_file(leaf: Leaf, nth: int, file: File, guess: Guess) -> tuple[Attachment, bytes]:
+    data = transfer.uuencoded(file.lines)
+    number = f"{leaf.number}.{nth}"
+    filename = filenames.clean_filename(mime_text.decode_header(file.name, 255, guess=guess)) or f"part-{number}"
+    return Attachment(number, filename, _OCTETS, len(data), disposition="attachment"), data
+
+
+def _attachment(leaf: Leaf, size: int, references: frozenset[str]) -> Attachment:
     filename = filenames.clean_filename(leaf.filename) if leaf.filename else ""
     if not filename:
         filename = f"part-{leaf.number}{_EXTENSIONS.get(leaf.content_type, '')}"
-    return Attachment(leaf.number, filename, leaf.content_type, size)
+    inline = bool(references) and (leaf.content_id in references or leaf.location in references)
+    return Attachment(leaf.number, filename, leaf.content_type, size, leaf.content_id, leaf.disposition, inline)
+
+
+def _references(views: mime_views.Views, html: str) -> frozenset[str]:
+    """What the html shows of the message's own parts, by Content-ID (RFC 2392) or Content-Location (RFC 2557)."""
+    if not html or not any(leaf.content_id or leaf.location for leaf in views.attachments):
+        return frozenset()
+    found = islice(_REFERENCE.finditer(html[:_MAX_REFERRING]), _MAX_REFERENCES)
+    values = {html_entities.unescape(match[1] or match[2] or match[3] or "").strip() for match in found}
+    shown = {value[4:] if value[:4].lower() == "cid:" else value for value in values}
+    return frozenset(shown | {unquote(value) for value in shown}) - {""}
 
 
 def _date(value: bytes | None) -> datetime | None:

@@ -4,14 +4,14 @@ Pure functions over one `bytes`; parts are ranges into it and nothing is copied 
 knows which part is shown as what (`mime`). A message/rfc822 part is a leaf: its inner message is an attachment.
 """
 
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import msgspec
 
-from server.model import mime_text
+from server.model import mime_text, transfer
+from server.model.charsets import Guess, decode
 
 MAX_DEPTH = 100
 MAX_HEADER_BYTES = 100_000
@@ -20,11 +20,13 @@ MAX_PARTS = 1_000
 # Of all inner parts together; a part's own block is looked at up to MAX_PART_HEADER bytes.
 MAX_PART_HEADERS = 10_000
 MAX_PART_HEADER = 16_384
-# Content-Transfer-Encodings that change the bytes; any other leaves them as they are (RFC 2045 section 6.4).
-ENCODINGS = frozenset(("base64", "quoted-printable"))
 # Lines that begin like a boundary without being one, over the whole message.
 _MAX_FALSE_BOUNDARIES = 4_000
 _MAX_VALUE = 32_768
+_MAX_IDENTIFIER = 500
+# Parts of a multipart/related among which its root is looked for.
+_ROOT_SOUGHT = 50
+SECOND_TYPE = b"content-type, second"
 _MAX_STRUCTURED = 8_192
 
 # Most values of Content-Type up to this length are few and come again; longer ones hold a boundary or a file name.
@@ -33,8 +35,17 @@ _REPEATED_VALUE = 64
 # the engine passes over an alternative by its first letter at no cost, but not where case is ignored.
 _FIELD = re.compile(
     rb"\n([Ss](?i:ubject)|[Ff](?i:rom)|[Tt](?i:o)|[Dd](?i:ate)|[Mm](?i:essage-id)|[Rr](?i:eply-to)|"
-    rb"[Cc](?i:ontent-(?:type|transfer-encoding|disposition)|c))"
+    rb"[Cc](?i:ontent-(?:type|transfer-encoding|disposition|id|location)|c))"
     rb"(?:[ \t\r\v\f]|\n[ \t])*:([^\n]*(?:\n[ \t][^\n]*)*)"
+)
+# A line that neither is a field nor goes on with one (RFC 5322 section 2.2), nor is the first line of an mbox.
+_NO_FIELD = re.compile(rb"\n[!-9;-\xff]++(?![ \t]*+:)(?<!\nFrom)(?<!\n>From)")
+_FIRST_LINE = re.compile(rb"[!-9;-\xff]++(?:[ \t]*:|(?<=From) )|[ \t]|\Z")
+# Fields behind such a line tell that it is a broken line of the header block and not the beginning of the body.
+_SURELY_FIELD = re.compile(
+    rb"\n(from|to|subject|date|message-id|mime-version|received|return-path|reply-to|x-mailer|content-(?:type|"
+    rb"transfer-encoding|disposition|id))[ \t]*:",
+    re.IGNORECASE,
 )
 
 
@@ -56,8 +67,18 @@ class Budget:
         self.broken = self.broken or bound
 
 
+class Multipart(msgspec.Struct, frozen=True):
+    """What is around a part."""
+
+    number: str
+    subtype: str
+
+
 class Leaf(msgspec.Struct, frozen=True):
-    """One part that is no multipart. `start` and `end` bound its encoded body; `first` is true of a first sibling."""
+    """One part that is no multipart. `start` and `end` bound its encoded body in `raw`; `first` is true of the sibling
+    that its multipart begins with (of a multipart/related: its root). `path` is of the multiparts around it, the
+    outermost first.
+    """
 
     number: str
     content_type: str
@@ -67,73 +88,133 @@ class Leaf(msgspec.Struct, frozen=True):
     encoding: str
     container: str
     first: bool
+    path: tuple[Multipart, ...]
+    content_id: str
+    location: str
+    raw: bytes
     start: int
     end: int
 
 
 class _Node(msgspec.Struct):
     number: str
+    raw: bytes
     start: int
     end: int
-    depth: int
     container: str
     first: bool
+    path: tuple[Multipart, ...]
 
 
-def header_end(raw: bytes, start: int, end: int, limit: int) -> tuple[int, int] | None:
-    """(end of the header block, start of the body) of the entity in raw[start:end], None if the block is over `limit`.
+class Head(msgspec.Struct, frozen=True):
+    """A header block: raw[start:end], with the body behind it. `over`: it goes on beyond what was to be looked at."""
 
-    A block that opens with an empty line is empty; one whose first line is no field belongs to the body.
+    end: int
+    body: int
+    over: bool
+
+
+def header_end(raw: bytes, start: int, end: int, limit: int) -> Head:
+    """The header block of the entity in raw[start:end], at most `limit` bytes of it.
+
+    A block that opens with an empty line is empty. It ends before a line that is no field, unless more of the fields of
+    mail stand behind that: then the line is broken.
     """
     if raw.startswith((b"\r\n", b"\n"), start, end):
-        return start, raw.index(b"\n", start) + 1
+        return Head(start, raw.index(b"\n", start) + 1, False)
     stop = min(end, start + limit)
+    block, body = _empty_line(raw, start, stop)
+    if block < 0:
+        block, body = (stop, _empty_line(raw, stop, end)[1]) if stop < end else (end, end)
+    odd = start if not _FIRST_LINE.match(raw, start, block) else -1
+    if odd < 0 and (match := _NO_FIELD.search(raw, start, block)):
+        odd = match.start() + 1
+    if odd >= 0 and not _goes_on(raw, start, odd, block):
+        return Head(odd, odd, False)
+    return Head(block, end if body < 0 else body, stop < end and block == stop)
+
+
+def _empty_line(raw: bytes, start: int, stop: int) -> tuple[int, int]:
+    """(its start, the start of what follows) of the first empty line; -1 if there is none."""
     crlf = raw.find(b"\n\r\n", start, stop)
     lf = raw.find(b"\n\n", start, stop if crlf < 0 else crlf)
     if lf >= 0:
         return lf + 1, lf + 2
-    if crlf >= 0:
-        return crlf + 1, crlf + 3
-    colon = raw.find(b":", start, min(stop, start + 1000))
-    space = raw.find(b"\n", start, stop)
-    if colon < 0 or (0 <= space < colon and not raw.startswith(b"From ", start)):
-        return start, start
-    return (end, end) if stop == end else None
+    return (crlf + 1, crlf + 3) if crlf >= 0 else (-1, -1)
+
+
+def _goes_on(raw: bytes, start: int, odd: int, end: int) -> bool:
+    """Whether the block goes on behind the line at `odd`, which is no field: with a field of mail that was not there
+    yet, or with nothing but fields.
+    """
+    behind = {match[1].lower() for match in _SURELY_FIELD.finditer(raw, odd, end)}
+    if not behind:
+        return False
+    before = {match[1].lower() for match in _SURELY_FIELD.finditer(b"\n" + raw[start:odd])}
+    return not behind <= before or not _NO_FIELD.search(raw, odd, end)
 
 
 def fields(block: bytes) -> dict[bytes, bytes]:
     """The first raw value of each field by lower-case name, unfolded, at most 32,768 bytes of it.
 
-    Only the fields that are shown or tell the structure: Subject, From, To, Cc, Reply-To, Date, Message-ID,
-    Content-Type, Content-Transfer-Encoding and Content-Disposition.
+    Only the fields that are shown or tell the structure: Subject, From, To, Cc, Reply-To, Date, Message-ID and
+    Content-*. A second Content-Type is under `SECOND_TYPE`.
     """
-    found: dict[bytes, bytes] = {name.lower(): value for name, value in reversed(_FIELD.findall(b"\n" + block))}
-    for name, value in found.items():
+    found = _FIELD.findall(b"\n" + block)
+    first: dict[bytes, bytes] = {name.lower(): value for name, value in reversed(found)}
+    if len(first) != len(found):
+        types = [value for name, value in found if name.lower() == b"content-type"]
+        if len(types) > 1:
+            first[SECOND_TYPE] = types[1]
+    for name, value in first.items():
         if b"\n" in value or len(value) > _MAX_VALUE:
-            found[name] = mime_text.unfold(value)[:_MAX_VALUE]
-    return found
+            first[name] = mime_text.unfold(value)[:_MAX_VALUE]
+    return first
 
 
-def leaves(raw: bytes, head: dict[bytes, bytes], body: int, budget: Budget) -> Iterator[Leaf]:
+def content_type(
+    raw: bytes, head: Mapping[bytes, bytes], start: int, end: int, container: str = "", guess: Guess | None = None
+) -> tuple[str, Mapping[str, str]]:
+    """(type/subtype, parameters) of the entity whose body is raw[start:end].
+
+    Of two Content-Types the first counts, as in most mail programs, unless the body is a multipart by the second alone.
+    """
+    found = media_type(head.get(b"content-type"), container, guess)
+    if SECOND_TYPE not in head or _opens(raw, start, end, found[1]):
+        return found
+    second = media_type(head[SECOND_TYPE], container, guess)
+    if second[0].startswith("multipart/") and _opens(raw, start, end, second[1]):
+        return second
+    return second if found[0].startswith("multipart/") else found
+
+
+def _opens(raw: bytes, start: int, end: int, parameters: Mapping[str, str]) -> bool:
+    boundary = parameters.get("boundary")
+    return bool(boundary) and raw.find(_delimiter(boundary or ""), max(start - 1, 0), end) >= 0
+
+
+def leaves(
+    raw: bytes, head: Mapping[bytes, bytes], body: int, budget: Budget, guess: Guess | None = None
+) -> Iterator[Leaf]:
     """The leaves of the message whose fields are `head` and whose body starts at `body`, in order.
 
     Broken bounds are noted in `budget`; what lies beyond them is passed over.
     """
-    root = _Node(number="", start=body, end=len(raw), depth=0, container="", first=True)
+    root = _Node(number="", raw=raw, start=body, end=len(raw), container="", first=True, path=())
     stack: list[_Node] = []
-    yield from _visit(raw, head, root, stack, budget)
+    yield from _visit(head, root, stack, budget, guess)
     while stack:
         node = stack.pop()
-        found = header_end(raw, node.start, node.end, MAX_PART_HEADER)
-        if found is None:
-            budget.exceed("header bytes")
-            found = node.start, node.start
-        block = raw[node.start : found[0]]
-        node.start = found[1]
-        yield from _visit(raw, _part_fields(block, budget), node, stack, budget)
+        yield from _visit(_part_fields(node, budget), node, stack, budget, guess)
 
 
-def _part_fields(block: bytes, budget: Budget) -> dict[bytes, bytes]:
+def _part_fields(node: _Node, budget: Budget) -> Mapping[bytes, bytes]:
+    """The fields of a part; afterwards the node begins at its body."""
+    found = header_end(node.raw, node.start, node.end, MAX_PART_HEADER)
+    if found.over:
+        budget.exceed("header bytes")
+    block = node.raw[node.start : found.end]
+    node.start = found.body
     budget.header_lines -= block.count(b"\n")
     if budget.header_lines < 0:
         budget.exceed("header count")
@@ -141,78 +222,110 @@ def _part_fields(block: bytes, budget: Budget) -> dict[bytes, bytes]:
     return fields(block)
 
 
-def _visit(raw: bytes, head: dict[bytes, bytes], node: _Node, stack: list[_Node], budget: Budget) -> Iterator[Leaf]:
-    content_type, parameters = media_type(head.get(b"content-type"), node.container)
-    if content_type.startswith("multipart/") and "boundary" in parameters:
-        if node.depth >= MAX_DEPTH:
+def _visit(
+    head: Mapping[bytes, bytes], node: _Node, stack: list[_Node], budget: Budget, guess: Guess | None
+) -> Iterator[Leaf]:
+    kind, parameters = content_type(node.raw, head, node.start, node.end, node.container, guess)
+    if kind.startswith("multipart/") and "boundary" in parameters:
+        if len(node.path) >= MAX_DEPTH:
             budget.exceed("depth")
             return
-        ranges = _split(raw, node.start, node.end, parameters["boundary"], budget)
+        ranges = _split(node.raw, node.start, node.end, parameters["boundary"], budget)
         if ranges:
-            stack.extend(reversed(_children(node, content_type, ranges)))
+            stack.extend(reversed(_children(node, kind, parameters, ranges)))
             return
-    if content_type.startswith("multipart/"):
-        content_type = "text/plain"
-    yield _leaf(head, node, content_type, parameters)
+    yield _leaf(head, node, "text/plain" if kind.startswith("multipart/") else kind, parameters, guess)
 
 
-def _children(node: _Node, container: str, ranges: list[tuple[int, int]]) -> list[_Node]:
+def _children(node: _Node, container: str, parameters: Mapping[str, str], ranges: list[tuple[int, int]]) -> list[_Node]:
     prefix = node.number + "." if node.number else ""
+    path = (*node.path, Multipart(node.number, container.partition("/")[2]))
+    root = _root(node.raw, parameters, ranges) if container == "multipart/related" else 1
     return [
-        _Node(f"{prefix}{index}", start, end, node.depth + 1, container, index == 1)
+        _Node(f"{prefix}{index}", node.raw, start, end, container, index == root, path)
         for index, (start, end) in enumerate(ranges, 1)
     ]
 
 
-def _leaf(head: dict[bytes, bytes], node: _Node, content_type: str, parameters: Mapping[str, str]) -> Leaf:
+def _root(raw: bytes, parameters: Mapping[str, str], ranges: list[tuple[int, int]]) -> int:
+    """Which part of a multipart/related it is about, from 1: the one that `start` names, else the first of the type
+    that `type` names (RFC 2387 section 3), else the first that is text.
+    """
+    wanted, kind = parameters.get("start", "").strip(" <>"), parameters.get("type", "").strip().lower()
+    types: list[str] = []
+    for index, (start, end) in enumerate(ranges[:_ROOT_SOUGHT], 1):
+        head = fields(raw[start : header_end(raw, start, end, MAX_PART_HEADER).end])
+        types.append(media_type(head.get(b"content-type"))[0])
+        if wanted and _identifier(head.get(b"content-id")) == wanted:
+            return index
+        if not wanted and (types[-1] == kind or (not kind and types[-1].startswith(("text/", "multipart/")))):
+            return index
+    for index, found in enumerate(types, 1):
+        if found == kind or found.startswith(("text/", "multipart/")):
+            return index
+    return 1
+
+
+def _identifier(value: bytes | None) -> str:
+    """A Content-ID without its brackets."""
+    if not value:
+        return ""
+    return mime_text.decode_header(value[:_MAX_IDENTIFIER], _MAX_IDENTIFIER).strip(" <>")
+
+
+def _leaf(
+    head: Mapping[bytes, bytes], node: _Node, kind: str, parameters: Mapping[str, str], guess: Guess | None
+) -> Leaf:
     disposition = ""
     disposition_parameters: Mapping[str, str] = {}
     if b"content-disposition" in head:
-        disposition, disposition_parameters = _structured(head[b"content-disposition"])
+        disposition, disposition_parameters = _structured(head[b"content-disposition"], guess)
+        if disposition not in ("inline", ""):
+            # RFC 2183 section 2.8.
+            disposition = "attachment"
     return Leaf(
         number=node.number or "1",
-        content_type=content_type,
+        content_type=kind,
         parameters=parameters,
         disposition=disposition,
         filename=disposition_parameters.get("filename") or parameters.get("name", ""),
-        encoding=transfer_encoding(head),
+        encoding=transfer.encoding_of(head.get(b"content-transfer-encoding")),
         container=node.container,
         first=node.first,
+        path=node.path,
+        content_id=_identifier(head.get(b"content-id")),
+        location=_identifier(head.get(b"content-location")),
+        raw=node.raw,
         start=node.start,
         end=node.end,
     )
 
 
-def transfer_encoding(head: dict[bytes, bytes]) -> str:
-    """The lower-case Content-Transfer-Encoding of the entity with these fields, "" if it has none."""
-    value = head.get(b"content-transfer-encoding")
-    if not value:
-        return ""
-    return value[:100].strip().lower().decode("ascii", "replace").partition(";")[0].partition(" ")[0]
+def _structured(value: bytes, guess: Guess | None) -> tuple[str, Mapping[str, str]]:
+    return mime_text.parameters(decode(value[:_MAX_STRUCTURED], guess=guess).strip(), guess)
 
 
-def _structured(value: bytes) -> tuple[str, Mapping[str, str]]:
-    text = mime_text.decode(value[:_MAX_STRUCTURED]).strip()
-    return mime_text.parameters(mime_text.decode_words(text) if "=?" in text else text)
-
-
-def media_type(value: bytes | None, container: str = "") -> tuple[str, Mapping[str, str]]:
+def media_type(value: bytes | None, container: str = "", guess: Guess | None = None) -> tuple[str, Mapping[str, str]]:
     """(type/subtype, parameters), RFC 2045 section 5.2 where the field is missing or wrong."""
     default = "message/rfc822" if container == "multipart/digest" else "text/plain"
     if value is None:
         return default, {}
-    return _repeated_media_type(value) if len(value) <= _REPEATED_VALUE else _media_type(value)
+    return _repeated_media_type(value) if len(value) <= _REPEATED_VALUE else _media_type(value, guess)
 
 
-def _media_type(value: bytes) -> tuple[str, Mapping[str, str]]:
-    content_type, parameters = _structured(value)
-    main, slash, _ = content_type.partition("/")
-    if slash and main and len(content_type) <= 200 and content_type.isascii() and content_type.isprintable():
-        return content_type.replace(" ", ""), parameters
+def _media_type(value: bytes, guess: Guess | None = None) -> tuple[str, Mapping[str, str]]:
+    kind, parameters = _structured(value, guess)
+    main, slash, _ = kind.partition("/")
+    if slash and main and len(kind) <= 200 and kind.isascii() and kind.isprintable():
+        return kind.replace(" ", ""), parameters
     return "text/plain", parameters
 
 
 _repeated_media_type = lru_cache(maxsize=256)(_media_type)
+
+
+def _delimiter(boundary: str) -> bytes:
+    return b"\n--" + boundary.rstrip().encode("utf-8", "replace")
 
 
 def _split(raw: bytes, start: int, end: int, boundary: str, budget: Budget) -> list[tuple[int, int]]:
@@ -221,7 +334,7 @@ def _split(raw: bytes, start: int, end: int, boundary: str, budget: Budget) -> l
     if budget.scan < 0:
         budget.exceed("depth")
         return []
-    delimiter = b"\n--" + boundary.rstrip().encode("utf-8", "replace")
+    delimiter = _delimiter(boundary)
     ranges: list[tuple[int, int]] = []
     opened = -1
     # The body's first line has its line feed before the body.
@@ -250,37 +363,39 @@ def _split(raw: bytes, start: int, end: int, boundary: str, budget: Budget) -> l
 
 
 def _delimiter_line(raw: bytes, position: int, end: int) -> tuple[bool, int]:
-    """(whether it closes, start of what follows) of the line whose delimiter ends at `position`; -1 if it is none."""
-    if raw.startswith(b"--", position, end):
-        return True, position
-    line_end = raw.find(b"\n", position, min(end, position + 200))
+    """(whether it closes, start of what follows) of the line whose delimiter ends at `position`; -1 if it is none.
+
+    Either way it is the whole line, but for white space: "--foo--bar" is no delimiter of "foo".
+    """
+    closing = raw.startswith(b"--", position, end)
+    rest = position + 2 if closing else position
+    line_end = raw.find(b"\n", rest, min(end, rest + 200))
     stop = end if line_end < 0 else line_end
-    if stop - position > 200 or raw[position:stop].strip():
+    if stop - rest > 200 or raw[rest:stop].strip():
         return False, -1
-    return False, min(stop + 1, end)
+    return closing, min(stop + 1, end)
 
 
-def body(raw: bytes, leaf: Leaf, limit: int | None = None) -> bytes:
+def body(leaf: Leaf, limit: int | None = None) -> bytes:
     """The decoded bytes of a leaf, at most `limit` of them when given."""
+    return transfer.decoded(_encoded(leaf, limit), leaf.encoding)[:limit]
+
+
+def text_body(leaf: Leaf, limit: int) -> bytes:
+    """The same of a part that is read in place."""
+    return transfer.decoded_text(_encoded(leaf, limit), leaf.encoding)[:limit]
+
+
+def _encoded(leaf: Leaf, limit: int | None) -> bytes:
     end = leaf.end
     if limit is not None:
-        # Three encoded bytes for one is the most that base64 or quoted-printable take, but for soft line breaks.
-        end = min(end, leaf.start + (3 * limit if leaf.encoding in ENCODINGS else limit))
-    data = raw[leaf.start : end]
-    if leaf.encoding == "base64":
-        data = mime_text.base64_bytes(data)
-    elif leaf.encoding == "quoted-printable":
-        data = binascii.a2b_qp(data)
-    return data[:limit]
+        # Three encoded bytes for one is the most that an encoding takes, but for soft line breaks.
+        end = min(end, leaf.start + (3 * limit if leaf.encoding else limit))
+    return leaf.raw[leaf.start : end]
 
 
-def decoded_size(raw: bytes, leaf: Leaf) -> int:
-    """Bytes of the decoded body: exact, but for base64 with foreign characters, where it is the nearest estimate."""
-    start, end = leaf.start, leaf.end
-    if leaf.encoding == "quoted-printable":
-        return len(body(raw, leaf))
-    if leaf.encoding != "base64":
-        return end - start
-    symbols = end - start - raw.count(b"\n", start, end) - raw.count(b"\r", start, end)
-    symbols -= raw.count(b"=", max(start, end - 80), end)
-    return symbols * 3 // 4
+def decoded_size(leaf: Leaf) -> int:
+    """``len(body(leaf))``."""
+    if not leaf.encoding:
+        return leaf.end - leaf.start
+    return transfer.decoded_size(leaf.raw[leaf.start : leaf.end], leaf.encoding)

@@ -267,7 +267,10 @@ def _details(mail: Mail, envelope: Envelope) -> Details:
         tls=envelope.tls,
         attachments=tuple(
             [
-                StoredAttachment(a.number, scrubbed(a.filename, 255), scrubbed(a.content_type, 255), a.size)
+                StoredAttachment(
+                    *(a.number, scrubbed(a.filename, 255), scrubbed(a.content_type, 255), a.size),
+                    *(scrubbed(a.content_id, 500), a.disposition, a.inline),
+                )
                 for a in mail.attachments[:1000]
             ]
         )
@@ -276,6 +279,7 @@ def _details(mail: Mail, envelope: Envelope) -> Details:
         codes=tuple([scrubbed(code, 64) for code in mail.codes]) if mail.codes else (),
         links=tuple([scrubbed(link, 2000) for link in mail.links]) if mail.links else (),
         defect=mail.defect,
+        invite=mail.invite,
     )
 
 

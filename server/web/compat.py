@@ -133,7 +133,7 @@ class Letter(msgspec.Struct):
             created_at=rfc3339(stored.received_at),
             received_at=_milliseconds(stored.received_at),
             is_read=stored.is_read,
-            has_attachment=bool(stored.details.attachments),
+            has_attachment=stored.details.has_attachments,
             **more,
         )
 

@@ -10,6 +10,7 @@ from typing import Self
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from server.model.invites import Invite
 from server.model.message import Mailbox, Stored, StoredAttachment
 from server.services.contracts import Content
 
@@ -63,6 +64,18 @@ class Authentication(msgspec.Struct):
     tls: bool
 
 
+_DEFECTS = {
+    "header bytes": "Its header is longer than 100 kB, or that of a part than 16 KiB; the rest of it is not read.",
+    "header count": "It has more than 1,000 header fields, or its parts more than 10,000; the rest is not shown.",
+    "depth": "Its parts are nested too deeply; the innermost are not shown.",
+    "parts": "It has more than 1,000 parts or 200 attachments; the rest is not listed.",
+    "boundaries": "Too many of its lines look like the border of a part; parts behind them are not told apart.",
+    "text bytes": "Its text is longer than 1 MiB; the rest is not shown.",
+    "html bytes": "Its HTML is longer than 2 MiB; the rest is not shown.",
+}
+_UNREAD = "It could not be read within bounds; it is complete as it was received."
+
+
 class Header(msgspec.Struct):
     """One header field of a message, in the order it came; names repeat."""
 
@@ -71,7 +84,9 @@ class Header(msgspec.Struct):
 
 
 class Summary(msgspec.Struct, rename="camel"):
-    """A message in a list: everything but its text."""
+    """A message in a list: everything but its text. ``has_attachments`` does not count what the HTML itself shows.
+    ``invite`` is the first event of a calendar it brings. ``defect`` says why it is incomplete here.
+    """
 
     id: str
     mailbox_id: str
@@ -94,6 +109,8 @@ class Summary(msgspec.Struct, rename="camel"):
     links: tuple[str, ...]
     auth: Authentication
     attachments: tuple[StoredAttachment, ...] | UnsetType = UNSET
+    invite: Invite | UnsetType = UNSET
+    defect: str | UnsetType = UNSET
 
     @classmethod
     def of(cls, stored: Stored) -> Self:
@@ -115,11 +132,13 @@ class Summary(msgspec.Struct, rename="camel"):
             message_id=details.message_id,
             preview=stored.preview,
             size=stored.size,
-            has_attachments=bool(details.attachments),
+            has_attachments=details.has_attachments,
             codes=details.codes,
             links=details.links,
             auth=Authentication(details.spf, details.dkim, details.dmarc, details.tls),
             attachments=details.attachments or UNSET,
+            invite=details.invite or UNSET,
+            defect=UNSET if details.defect is None else _DEFECTS.get(details.defect, _UNREAD),
         )
 
 

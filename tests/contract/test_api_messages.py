@@ -231,7 +231,8 @@ async def test_attachments_are_listed_and_cannot_act_as_pages(server: Server) ->
     item = (await server.messages(box))[0]
     assert item["hasAttachments"] is True
     page, image = item["attachments"]
-    assert set(page) == {"id", "filename", "contentType", "size"}
+    assert set(page) == {"id", "filename", "contentType", "size", "contentId", "disposition", "inline"}
+    assert (page["contentId"], page["disposition"], page["inline"]) == ("", "attachment", False)
     assert (page["size"], image["size"]) == (25, 8)
     for one, kind, content in (
         (page, "application/octet-stream", b"<script>alert(1)</script>"),

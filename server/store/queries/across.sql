@@ -37,7 +37,10 @@ FROM (
                     WHEN 'from' THEN m.sender ILIKE term.value OR m.envelope_from ILIKE term.value
                     WHEN 'to' THEN m.recipient ILIKE term.value OR coalesce(m.details ->> 'cc', '') ILIKE term.value
                     WHEN 'subject' THEN m.subject ILIKE term.value
-                    WHEN 'attachment' THEN m.details -> 'attachments' IS NOT NULL
+                    WHEN 'attachment' THEN EXISTS (
+                        SELECT 1 FROM json_array_elements(m.details -> 'attachments') AS one
+                        WHERE one ->> 'inline' IS DISTINCT FROM 'true'
+                    )
                     WHEN 'read' THEN m.is_read
                     WHEN 'dmarc' THEN coalesce(m.details ->> 'dmarc', 'none') = term.value
                     WHEN 'tag' THEN EXISTS (
