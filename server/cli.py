@@ -171,7 +171,8 @@ def migrate(
     """
     config = database(configuration.load())
     dsns: dict[Domain, str] = {domain: config.dsn(domain) for domain in DOMAINS}
-    done = asyncio.run(migrations.migrate(dsns, ("pre",) if pre else ("pre", "post")))
+    phases = ("pre",) if pre else ("pre", "post")
+    done = asyncio.run(migrations.migrate(dsns, phases, lambda why: err.print(f"[dim]{escape(why)}[/dim]")))
     for migration in done:
         err.print(f"applied {migration.domain}/{migration.name}")
     if not done:

@@ -4,16 +4,21 @@ Lives here: finding, ordering, applying and reporting them. Must not know: what 
 
 A file is ``migrations/<domain>/NNNN_{pre|post}_what.sql``. *pre* files only add, so the running release works on;
 *post* files remove what the last release needed, and are applied once every process runs the new one. A domain's schema
-holds its own ``schema_migrations``, so each domain can move to its own server.
+holds its own record of them, so each domain can move to its own server.
+
+A release works on the schema of a newer one as long as only *pre* files are newer: it starts, rolls and recovers, and
+an upgrade can be taken back. Hence two tables. ``schema_changes`` records every file with its phase. Release 0.1.0
+reads ``schema_migrations`` alone and refuses any number beyond its own there: so that holds what 0.1.0 brought and
+every *post* file, and no newer *pre* file.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import asyncpg
 import msgspec
@@ -23,12 +28,24 @@ from server.store.pools import DOMAINS, TROUBLE, Connection, Domain
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Connection"
 _FILE = re.compile(r"(\d{4})_(pre|post)_(\w+)\.sql")
+_OF_0_1_0: Final[dict[Domain, int]] = {"users": 5, "mailboxes": 4, "messages": 9}
+"""The last number that release 0.1.0 knows of each domain."""
+
+_LOCK_TIMEOUT: Final = 1.0  # s that a file waits for a lock, for all who come after it wait behind it
+_PATIENCE: Final = 60.0  # s that it is tried again, when a dump or a long query holds what it needs
 _AGAIN = 1.0  # s between two attempts to reach a database
 _LOCK = 0x74656D70  # pg_advisory_lock key: one migrator at a time on a database
 
 
 class MigrationError(Exception):
     """A migration cannot be applied; the text says which and why."""
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What the database has of a file. ``phase`` is "" where only 0.1.0's table has it."""
+
+    checksum: str
+    phase: str = ""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -57,33 +74,56 @@ def available(domain: Domain) -> list[Migration]:
     return found
 
 
-async def applied(connection: Session, domain: Domain) -> dict[int, str]:
-    """Number → checksum of what the database has; empty when it has nothing yet."""
-    if await connection.fetchval("SELECT to_regclass($1) IS NULL", f"{domain}.schema_migrations"):
-        return {}
-    rows = await connection.fetch(f"SELECT number, checksum FROM {domain}.schema_migrations")
-    return {row["number"]: row["checksum"] for row in rows}
+async def applied(connection: Session, domain: Domain) -> dict[int, Applied]:
+    """Number → what the database has; empty when it has nothing yet."""
+    have: dict[int, Applied] = {}
+    for table, phase in (("schema_changes", "phase"), ("schema_migrations", "''")):
+        if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{domain}.{table}"):
+            rows = await connection.fetch(f"SELECT number, checksum, {phase} AS phase FROM {domain}.{table}")
+            phases = {number: one.phase for number, one in have.items()}
+            have |= {n: Applied(checksum, phase or phases.get(n, "")) for n, checksum, phase in rows}
+    return have
 
 
-def outstanding(domain: Domain, have: dict[int, str], phases: Sequence[str]) -> list[Migration]:
-    """What is to be applied; MigrationError when an applied file has been changed since, or the database is newer."""
+def outstanding(domain: Domain, have: Mapping[int, Applied], phases: Sequence[str]) -> list[Migration]:
+    """What is to be applied, in order; all of it to a database that has nothing, whatever the ``phases``.
+
+    MigrationError when an applied file has been changed since, when the database is newer by more than *pre* files, or
+    when a *pre* file would have to overtake a *post* file that is not to be applied.
+    """
     known = available(domain)
     for migration in known:
-        if have.get(migration.number, migration.checksum) != migration.checksum:
+        if migration.number in have and have[migration.number].checksum != migration.checksum:
             raise MigrationError(f"{domain}/{migration.name} was changed after it was applied; add a new file instead")
-    if have and max(have) > len(known):
+    newer = [number for number, one in have.items() if number > len(known) and one.phase != "pre"]
+    if newer:
         raise MigrationError(
-            f"the database's {domain} schema is at {max(have)}, newer than this release ({len(known)})"
+            f"the database's {domain} schema is at {max(newer)}, newer than this release ({len(known)}), and no longer"
+            " what this release can work with: start the release that migrated it"
         )
     todo = [migration for migration in known if migration.number not in have]
+    if not have:
+        return todo
     stop = next((i for i, migration in enumerate(todo) if migration.phase not in phases), len(todo))
+    late = next((migration for migration in todo[stop:] if migration.phase in phases), None)
+    if late:
+        raise MigrationError(
+            f"{domain}/{late.name} comes after {todo[stop].name}, which ends the upgrade before this one: run `tempmail"
+            " migrate` of the release that runs now, once every node runs it"
+        )
     return todo[:stop]
 
 
-async def migrate(dsns: dict[Domain, str], phases: Sequence[str] = ("pre", "post")) -> list[Migration]:
+async def migrate(
+    dsns: dict[Domain, str],
+    phases: Sequence[str] = ("pre", "post"),
+    waiting: Callable[[str], None] = lambda _: None,
+    patience: float = _PATIENCE,
+) -> list[Migration]:
     """Apply what is outstanding in every domain, each file in a transaction of its own; returns what was applied.
 
-    MigrationError when a domain's database lets nobody in.
+    A file whose lock is held is tried again for ``patience`` seconds, and ``waiting`` told. MigrationError when that is
+    over, or a domain's database lets nobody in.
     """
     done: list[Migration] = []
     for domain in DOMAINS:
@@ -95,7 +135,7 @@ async def migrate(dsns: dict[Domain, str], phases: Sequence[str] = ("pre", "post
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
             todo = outstanding(domain, await applied(connection, domain), phases)
             for migration in todo:
-                await _apply(connection, migration)
+                await _persist(connection, migration, waiting, patience)
                 done.append(migration)
         finally:
             await connection.close()
@@ -152,20 +192,43 @@ async def pending(connection: Session, domains: Iterable[Domain] = DOMAINS) -> l
     return lacking
 
 
+async def _persist(connection: Session, migration: Migration, waiting: Callable[[str], None], patience: float) -> None:
+    """Apply the file without ever holding up the mail for longer than ``_LOCK_TIMEOUT``."""
+    deadline, said = time.monotonic() + patience, False
+    while True:
+        try:
+            await _apply(connection, migration)
+            return
+        except asyncpg.LockNotAvailableError as error:
+            held = f"{migration.domain}/{migration.name} waits for a table that another session holds (a dump?)"
+            if time.monotonic() >= deadline:
+                raise MigrationError(f"{held}: run it again later; nothing of it was applied") from error
+            if not said:
+                waiting(held)
+            said = True
+        except asyncpg.PostgresError as error:
+            raise MigrationError(f"{migration.domain}/{migration.name}: {error}") from error
+        await asyncio.sleep(_AGAIN)
+
+
 async def _apply(connection: Session, migration: Migration) -> None:
-    domain = migration.domain
-    try:
-        async with connection.transaction():
-            await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {domain}")
+    domain, number = migration.domain, migration.number
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL lock_timeout = {round(_LOCK_TIMEOUT * 1000)}")
+        await connection.execute(_RECORDS.format(domain=domain))
+        await connection.execute(migration.text)
+        await connection.execute(
+            f"INSERT INTO {domain}.schema_changes (number, phase, name, checksum) VALUES ($1, $2, $3, $4)",
+            *(number, migration.phase, migration.name, migration.checksum),
+        )
+        if migration.phase == "post" or number <= _OF_0_1_0[domain]:
             await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {domain}.schema_migrations"
-                " (number integer PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+                f"INSERT INTO {domain}.schema_migrations (number, checksum) VALUES ($1, $2)", number, migration.checksum
             )
-            await connection.execute(migration.text)
-            await connection.execute(
-                f"INSERT INTO {domain}.schema_migrations (number, checksum) VALUES ($1, $2)",
-                migration.number,
-                migration.checksum,
-            )
-    except asyncpg.PostgresError as error:
-        raise MigrationError(f"{domain}/{migration.name}: {error}") from error
+
+
+_RECORDS: Final = """CREATE SCHEMA IF NOT EXISTS {domain};
+CREATE TABLE IF NOT EXISTS {domain}.schema_migrations
+    (number integer PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS {domain}.schema_changes (number integer PRIMARY KEY, phase text NOT NULL, name text NOT NULL,
+    checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());"""

@@ -5,9 +5,31 @@ CREATE SCHEMA users;
 CREATE SCHEMA mailboxes;
 CREATE SCHEMA messages;
 
+-- What was applied: every file with its phase; and, for release 0.1.0, those that it must know (migrate.py).
 CREATE TABLE users.schema_migrations (number integer PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE mailboxes.schema_migrations (number integer PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE messages.schema_migrations (number integer PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE users.schema_changes (
+    number     integer PRIMARY KEY,
+    phase      text NOT NULL,
+    name       text NOT NULL,
+    checksum   text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE mailboxes.schema_changes (
+    number     integer PRIMARY KEY,
+    phase      text NOT NULL,
+    name       text NOT NULL,
+    checksum   text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE messages.schema_changes (
+    number     integer PRIMARY KEY,
+    phase      text NOT NULL,
+    name       text NOT NULL,
+    checksum   text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
 
 -- Accounts. Nothing in another domain refers to this table by foreign key: it may live on a server of its own.
 CREATE TABLE users.users (

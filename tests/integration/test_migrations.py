@@ -91,6 +91,113 @@ async def test_changed_file_is_refused(empty: str) -> None:
         await migrate.migrate(dsns(empty))
 
 
+def next_release(monkeypatch: pytest.MonkeyPatch, *phases: str) -> list[migrate.Migration]:
+    """Further migrations of the users domain, as the release after this one may bring."""
+    known = {domain: migrate.available(domain) for domain in DOMAINS}
+    chain = list(known["users"])
+    for phase in phases:
+        number = len(chain) + 1
+        text = f"ALTER TABLE users.users ADD COLUMN extra_{number} text"
+        chain.append(migrate.Migration("users", number, phase, f"{number:04}_{phase}_x.sql", text))
+    monkeypatch.setattr(migrate, "available", lambda domain: chain if domain == "users" else known[domain])
+    return chain[len(known["users"]) :]
+
+
+async def test_pre_migrations_of_the_next_release_are_no_reason_to_refuse(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate.migrate(dsns(empty))
+    with monkeypatch.context() as newer:
+        added = next_release(newer, "pre", "pre", "post")
+        assert await migrate.migrate(dsns(empty), ("pre",)) == added[:2]
+    connection = await asyncpg.connect(empty)
+    try:
+        assert await migrate.pending(connection) == []
+        assert await migrate.migrate(dsns(empty)) == []  # going back, too
+        rows = await connection.fetch("SELECT number, phase FROM users.schema_changes ORDER BY number DESC LIMIT 2")
+        assert [tuple(row) for row in rows] == [(added[1].number, "pre"), (added[0].number, "pre")]
+        with monkeypatch.context() as newer:
+            next_release(newer, "pre", "pre", "post")
+            assert await migrate.migrate(dsns(empty)) == added[2:]
+        with pytest.raises(migrate.MigrationError, match=r"users schema is at .*newer than this release"):
+            await migrate.pending(connection)
+    finally:
+        await connection.close()
+
+
+async def test_the_release_that_knew_one_table_alone_sees_no_pre_migration_newer_than_itself(empty: str) -> None:
+    """0.1.0 read schema_migrations and refused every number beyond its own."""
+    await migrate.migrate(dsns(empty))
+    connection = await asyncpg.connect(empty)
+    for domain, last in {"users": 5, "mailboxes": 4, "messages": 9}.items():
+        rows = await connection.fetch(f"SELECT number, checksum FROM {domain}.schema_migrations ORDER BY number")
+        first = migrate.available(domain)[:last]  # type: ignore[arg-type]
+        posts = [m for m in migrate.available(domain)[last:] if m.phase == "post"]  # type: ignore[arg-type]
+        assert [tuple(row) for row in rows] == [(m.number, m.checksum) for m in first + posts]
+    await connection.close()
+
+
+async def test_a_database_of_the_release_before_is_brought_on_and_keeps_its_record(empty: str) -> None:
+    await migrate.migrate(dsns(empty))
+    connection = await asyncpg.connect(empty)
+    for domain in DOMAINS:
+        await connection.execute(f"DROP TABLE {domain}.schema_changes")  # as 0.1.0 left it
+    await connection.execute("DROP TABLE messages.erasures, messages.trace")
+    lacking = await migrate.pending(connection)
+    assert [name.split("/")[0] for name in lacking] == ["messages"] * len(lacking)
+    assert len(lacking) == len(migrate.available("messages")) - 9
+    await migrate.migrate(dsns(empty), ("pre",))
+    assert await migrate.pending(connection) == []
+    await connection.close()
+
+
+async def test_a_pre_migration_does_not_overtake_the_end_of_the_upgrade_before(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrate.migrate(dsns(empty))
+    added = next_release(monkeypatch, "post", "pre")
+    connection = await asyncpg.connect(empty)
+    for asked in (migrate.migrate(dsns(empty), ("pre",)), migrate.pending(connection)):
+        with pytest.raises(migrate.MigrationError, match=f"{added[1].name} comes after {added[0].name}"):
+            await asked
+    await connection.close()
+    assert await migrate.migrate(dsns(empty)) == added
+
+
+async def test_pre_brings_everything_to_a_database_that_has_nothing(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = next_release(monkeypatch, "post", "pre")
+    assert (await migrate.migrate(dsns(empty), ("pre",)))[-1:] == migrate.available("messages")[-1:]
+    connection = await asyncpg.connect(empty)
+    assert await connection.fetchval("SELECT max(number) FROM users.schema_changes") == added[-1].number
+    await connection.close()
+
+
+async def test_a_table_that_a_dump_holds_is_waited_for_without_holding_up_others(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ALTER TABLE that waits for a lock makes everybody who comes after it wait, too."""
+    await migrate.migrate(dsns(empty))
+    added = next_release(monkeypatch, "pre")
+    dump, other = await asyncpg.connect(empty), await asyncpg.connect(empty, command_timeout=20)
+    holding = dump.transaction()
+    await holding.start()
+    await dump.execute("LOCK TABLE users.users IN ACCESS SHARE MODE")
+    said: list[str] = []
+    with pytest.raises(migrate.MigrationError, match="run it again later"):
+        await migrate.migrate(dsns(empty), ("pre",), said.append, patience=0)
+    migrating = asyncio.create_task(migrate.migrate(dsns(empty), ("pre",), said.append))
+    while not said:
+        await asyncio.sleep(0.01)
+        await other.fetchval("SELECT count(*) FROM users.users")
+    assert "another session holds" in said[0]
+    await holding.rollback()
+    assert await migrating == added
+    await dump.close()
+    await other.close()
+
+
 async def test_newer_database_is_refused(empty: str) -> None:
     await migrate.migrate(dsns(empty))
     connection = await asyncpg.connect(empty)
@@ -106,5 +213,7 @@ async def test_pre_stops_before_the_first_post(monkeypatch: pytest.MonkeyPatch) 
         for n, phase in enumerate(("pre", "post", "pre"), 1)
     ]
     monkeypatch.setattr(migrate, "available", lambda domain: chain)
-    assert [m.number for m in migrate.outstanding("users", {}, ("pre",))] == [1]
-    assert [m.number for m in migrate.outstanding("users", {}, ("pre", "post"))] == [1, 2, 3]
+    have = {1: migrate.Applied(chain[0].checksum, "pre")}
+    assert [m.number for m in migrate.outstanding("users", have, ("pre", "post"))] == [2, 3]
+    monkeypatch.setattr(migrate, "available", lambda domain: chain[:2])
+    assert migrate.outstanding("users", have, ("pre",)) == []
