@@ -33,6 +33,9 @@ _HEAD: Final = _ORIGIN + 8  # and the payload's number
 CONNECTIONS = Gauge("tempmail_redis_connections", "Open connections to Redis.")
 LOST = Counter("tempmail_bus_lost_total", "Hints that could not be published.")
 PUBLISHED = Counter("tempmail_bus_published_total", "Hints published.")
+UNKNOWN = Counter(
+    "tempmail_bus_unknown_total", "Payloads of another format, or with hints of a newer release's kinds.", ("what",)
+)
 RECEIVED = Counter("tempmail_bus_received_total", "Hints received from other workers.")
 
 Receiver = Callable[[list[Hint], bool], None]
@@ -60,6 +63,7 @@ class Channel(ABC):
         self.alone = False  # no other host listens, as far as is known: mail need not be told of
         self._whole_from = 0.0
         self.reason = "not connected yet"
+        self._said: set[str] = set()
 
     def start(self) -> None:
         self._listener = asyncio.create_task(self._keep_listening())
@@ -141,7 +145,7 @@ class Channel(ABC):
         return self._origin + self._number.to_bytes(8, "big") + pack(hints)
 
     def _decode(self, payload: bytes) -> None:
-        """Hand a payload on unless this worker sent it; one that is not ours is logged and dropped."""
+        """Hand a payload on unless this worker sent it; one of another format is dropped and counted."""
         origin = payload[:_ORIGIN]
         if origin == self._origin:
             return
@@ -150,8 +154,10 @@ class Channel(ABC):
                 raise ValueError("too short")
             hints = list(unpack(payload[_HEAD:]))
         except ValueError as error:
-            event("warning", "bus carried something that is not ours", reason=str(error))
+            self._not_understood("payload", str(error))
             return
+        if any(hint.kind is Kind.UNKNOWN for hint in hints):
+            self._not_understood("hint", "a newer release may share the bus")
         RECEIVED.add(n=len(hints))
         other_host = origin[:_HOST] != self._host
         if other_host and self._missed(origin, int.from_bytes(payload[_ORIGIN:_HEAD], "big")):
@@ -161,6 +167,13 @@ class Channel(ABC):
         heard = [hint for hint in hints if hint.kind not in (Kind.PULSE, Kind.LEAVE)]
         if heard:
             self._receive(heard, other_host)
+
+    def _not_understood(self, what: str, reason: str) -> None:
+        """Count it, and say so once: during an upgrade there may be thousands."""
+        if what not in self._said:
+            event("info", f"bus carried a {what} that is not known here; counted from now on", reason=reason)
+        self._said.add(what)
+        UNKNOWN.add((what,))
 
     def _missed(self, origin: bytes, number: int) -> bool:
         """Whether payloads of that sender before this one did not come. One that comes twice or late is no loss."""

@@ -3,12 +3,17 @@
 A hint names a mailbox and, for mail, the sequence number it reached. Whoever has a reader for that mailbox fetches what
 is missing from the store, by the same query that serves a reader who comes back: so no hint can be wrong, only late,
 and losing one costs time and nothing else. 25 bytes each keep a batch's hints in one NOTIFY (8,000 bytes at most).
+
+Nodes of two releases share one bus during an upgrade. This is format 1: hints of 25 bytes, however many kinds there
+will be. A kind that is not known makes whatever is kept of its id old, as any hint does, and nothing else. Another
+format needs another channel, and is published there beside this one for a release.
 """
 
 import struct
 import uuid
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
@@ -18,6 +23,7 @@ _HINT = struct.Struct(">B16sQ")
 
 
 class Kind(IntEnum):
+    UNKNOWN = 0  # of a newer release; never sent
     MAIL = 1  # seq: the newest message's number
     UPDATE = 2  # read or deleted: counters moved
     EXPIRED = 3  # the mailbox is gone, by time or by hand
@@ -28,6 +34,9 @@ class Kind(IntEnum):
     LOST = 8  # hints of the sender were lost, nobody knows which: what was kept of anything may be old
     PULSE = 9  # the sender is there and has nothing to say; no mailbox is meant
     LEAVE = 10  # the sender ends, and its silence from here on means nothing
+
+
+_KINDS: Final = {int(kind): kind for kind in Kind}
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -57,8 +66,8 @@ def pack(hints: Iterable[Hint]) -> bytes:
 
 
 def unpack(payload: bytes) -> Iterator[Hint]:
-    """The hints of ``payload``; ValueError when it is not ours."""
+    """The hints of ``payload``; ValueError when it has not the format."""
     if len(payload) % _HINT.size:
         raise ValueError("not a list of hints")
     for kind, mailbox, seq in _HINT.iter_unpack(payload):
-        yield Hint(Kind(kind), str(uuid.UUID(bytes=mailbox)), seq)
+        yield Hint(_KINDS.get(kind, Kind.UNKNOWN), str(uuid.UUID(bytes=mailbox)), seq)

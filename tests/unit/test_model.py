@@ -2,7 +2,6 @@
 
 import uuid
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +45,15 @@ def test_foreign_payload_is_a_value_error_or_hints(payload: bytes) -> None:
     assert len(payload) % 25 == 0
 
 
-def test_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="99"):
-        list(event.unpack(b"\x63" + bytes(24)))
+def test_kind_of_a_newer_release_voids_its_id_and_costs_its_neighbours_nothing() -> None:
+    known = Hint(Kind.MAIL, ids.new(), 7)
+    box = ids.new()
+    newer = b"\x63" + uuid.UUID(box).bytes + bytes(8)
+    assert list(event.unpack(newer + event.pack([known]))) == [Hint(Kind.UNKNOWN, box, 0), known]
+
+
+def test_kinds_keep_the_numbers_of_the_release_before() -> None:
+    """They travel between nodes of two releases."""
+    sent = {"MAIL": 1, "UPDATE": 2, "EXPIRED": 3, "ADDRESS": 4, "ACCOUNT": 5, "DOMAINS": 6, "SETTINGS": 7, "LOST": 8}
+    sent |= {"PULSE": 9, "LEAVE": 10}
+    assert {name: int(Kind[name]) for name in sent} == sent
