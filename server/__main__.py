@@ -1,6 +1,10 @@
 """``python -m server``: the command line."""
 
-from server.cli import main
+from server import standard
+
+standard.secure()  # before anything else opens a file
+
+from server.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,8 @@ Lives here: what an operator types and reads. Must not know: how anything below 
 """
 
 import asyncio
+import errno
+import os
 import secrets
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from server import administration, clock, log
+from server import administration, clock, log, standard
 from server import config as configuration
 from server.administration import database
 from server.capacity.command import plan
@@ -53,10 +55,19 @@ _PATIENCE: Final = 30.0  # s that a database may take to start
 def main() -> None:
     """Run a command; what an operator can mend is one line on stderr and exit status 2."""
     try:
-        app(prog_name="tempmail")
+        try:
+            app(prog_name="tempmail")
+        finally:
+            sys.stdout.flush()
     except (ConfigError, EmbeddedError, migrations.MigrationError, Unavailable) as error:
         hint = f" ({configuration.PREFIX}DATABASE_DSN names it)" if isinstance(error, Unavailable) else ""
         err.print(f"[red]tempmail:[/red] {escape(str(error))}{hint}", soft_wrap=True)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is left to be written fails once more as we end
+        err.print(f"[red]tempmail:[/red] standard output: {error.strerror}", soft_wrap=True)
         raise SystemExit(2) from None
 
 
@@ -78,6 +89,7 @@ def serve(
     must), [bold]ingest[/bold] stores what SMTP nodes queued (TEMPMAIL_INGEST_MODE=queue). Each answers /health and
     /metrics.
     """
+    standard.quiet()
     given = {"WORKERS": str(workers) if workers else "", "ROLES": roles}
     config = configuration.load(overrides={name: value for name, value in given.items() if value})
     log.configure(config.log_level)

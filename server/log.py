@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import orjson
 
+from server import standard
+
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 REDACTED: Final = "[redacted]"
 _SECRETS: Final = ("token", "authorization", "body", "password")
-_FD: Final = 2
 _LINE_MAX: Final = 4096  # PIPE_BUF: POSIX promises that a write to a pipe is whole only up to this
 _TEXT_MAX: Final = 2000
 _TEXT_SHORT: Final = 200
@@ -34,6 +35,7 @@ _lost = 0
 def configure(level: str) -> None:
     """Log ``level`` (debug, info, warning, error) and graver, here and in processes forked later; else KeyError."""
     global _threshold, _journal
+    standard.adopt()
     _threshold = LEVELS[level]
     _journal = _is_journal(os.environ.get("JOURNAL_STREAM", ""))
     root = logging.getLogger()
@@ -63,7 +65,7 @@ def _is_journal(stream: str) -> bool:
     The variable alone says nothing: it is inherited by programs whose output goes elsewhere.
     """
     try:
-        found = os.fstat(_FD)
+        found = os.fstat(standard.ERROR)
     except OSError:
         return False
     return stream == f"{found.st_dev}:{found.st_ino}"
@@ -80,11 +82,10 @@ def event(level: str, message: str, /, **fields: object) -> None:
         return
     if _lost:
         fields["lost_lines"] = _lost
-    try:
-        line = _line(level, message, fields)
-        os.write(_FD, _PRIORITIES.get(level, _PRIORITIES["error"]) + line if _journal else line)
+    line = _line(level, message, fields)
+    if standard.write(_PRIORITIES.get(level, _PRIORITIES["error"]) + line if _journal else line):
         _lost = 0
-    except OSError:  # standard error is closed or its reader is gone: there is no other place to say so
+    else:  # standard error is closed or full, or its reader is gone or asleep: there is no other place to say so
         _lost += 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import log
+from server import log, standard
 
 Captured = Callable[[], list[dict[str, Any]]]
 
@@ -89,7 +89,7 @@ def test_a_field_cannot_displace_the_head(lines: Captured) -> None:
 def test_a_closed_stderr_is_survived_and_reported(lines: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    monkeypatch.setattr(log, "_FD", writer)
+    monkeypatch.setattr(standard, "_error", writer)
     log.event("info", "lost")
     log.event("info", "lost too")
     os.close(writer)
