@@ -1,5 +1,6 @@
 """The product's nouns: mailbox, envelope, stored message. Frozen values, no behaviour beyond their own shape."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -44,11 +45,32 @@ class Alias(msgspec.Struct, frozen=True):
         return f"{self.local_part}@{self.domain}"
 
 
+ADDRESSES_MAX = 20
+"""Addresses of one mailbox that a message is known to have come by; more are still accepted."""
+
+
 class Recipient(msgspec.Struct, frozen=True):
-    """One accepted RCPT: the address as given (canonical form) and the mailbox it led to."""
+    """A mailbox of a message, and the address of its RCPT as given (canonical form). ``others``: further addresses of
+    the same mailbox that the message came by.
+    """
 
     address: str
     mailbox_id: str
+    others: tuple[str, ...] = ()
+
+    def after(self, earlier: "Recipient") -> "Recipient":
+        """This one, when ``earlier`` was accepted before it for the same mailbox."""
+        others = tuple(dict.fromkeys((*earlier.others, earlier.address)))[: ADDRESSES_MAX - 1]
+        return Recipient(self.address, self.mailbox_id, tuple(one for one in others if one != self.address))
+
+    @property
+    def delivered_to(self) -> tuple[str, ...]:
+        return (*self.others, self.address)
+
+
+def delivered_to_lines(addresses: Sequence[str]) -> bytes:
+    """The trace header that names them, a line for each."""
+    return b"".join([b"Delivered-To: %b\r\n" % address.encode() for address in addresses])
 
 
 class Envelope(msgspec.Struct):
@@ -109,7 +131,9 @@ class StoredAttachment(msgspec.Struct, frozen=True, rename="camel"):
 
 class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What only some readers need of a message, kept as one JSON value beside its row. ``spf``, ``dkim`` and ``dmarc``
-    are joined to it later, once DNS has answered (services/authentication.py).
+    are joined to it later, once DNS has answered (services/authentication.py). ``delivered_to``: the addresses that
+    were used, none for mail of earlier releases. ``delivered_apart``: its bytes, which other mailboxes share, do not
+    name them.
     """
 
     cc: str = ""
@@ -125,6 +149,8 @@ class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     attachments: tuple[StoredAttachment, ...] = ()
     codes: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    delivered_to: tuple[str, ...] = ()
+    delivered_apart: bool = False
     defect: str | None = None
     invite: Invite | None = None
 

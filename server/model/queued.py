@@ -28,6 +28,7 @@ class _Frame(msgspec.Struct, array_like=True):
     client: str
     helo: str
     packed: bytes
+    others: dict[str, tuple[str, ...]] = {}  # mailbox id -> its further addresses
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -39,7 +40,8 @@ def pack(envelope: Envelope, mail_id: str) -> bytes:
     recipients = [(one.address, one.mailbox_id) for one in envelope.recipients]
     packed = zstandard.ZstdCompressor(level=1).compress(envelope.raw)
     sender, tls = envelope.sender, envelope.tls
-    return VERSION + _encode(_Frame(mail_id, sender, recipients, tls, envelope.client, envelope.helo, packed))
+    others = {one.mailbox_id: one.others for one in envelope.recipients if one.others}
+    return VERSION + _encode(_Frame(mail_id, sender, recipients, tls, envelope.client, envelope.helo, packed, others))
 
 
 def unpack(frame: bytes) -> Envelope:
@@ -61,7 +63,7 @@ def _opened(found: _Frame) -> Envelope:
         raise FrameError("too big")
     return Envelope(
         found.sender,
-        [Recipient(address, mailbox) for address, mailbox in found.recipients],
+        [Recipient(address, mailbox, found.others.get(mailbox, ())) for address, mailbox in found.recipients],
         zstandard.ZstdDecompressor().decompress(found.packed, max_output_size=RAW_MAX),
         found.tls,
         found.client,

@@ -103,6 +103,7 @@ def mail_received(row: Stored) -> str:
         "seq": row.seq,
         "from": row.sender,
         "to": row.to,
+        "deliveredTo": details.delivered_to,
         "subject": row.subject,
         "preview": row.preview,
         "hasHtml": details.has_html,

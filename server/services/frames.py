@@ -63,6 +63,7 @@ def new_mail(row: Stored) -> bytes:
         "mailboxId": row.mailbox_id,
         "from": row.sender,
         "to": row.to,
+        "deliveredTo": row.details.delivered_to,
         "subject": row.subject,
         "preview": row.preview,
         "hasHtml": row.details.has_html,

@@ -11,7 +11,7 @@ from server.config import Config
 from server.metrics import Counter
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
-from server.model.message import Envelope, Mailbox, Recipient, Stored
+from server.model.message import Envelope, Mailbox, Recipient, Stored, delivered_to_lines
 from server.model.query import Query
 from server.services.coherence import Coherence
 from server.services.contracts import Content, Delivery, File, SearchQuery, Shares
@@ -61,7 +61,7 @@ class MessageService:
         found = await self._readers.opened(stored.body_id, lambda: self._store.raw(stored), shares)
         READ.add()
         safe = await self._readers.safe(stored.body_id, found.html, shares) if sanitised and found.html else ""
-        return Content(stored, found.text, found.html, safe, found.headers)
+        return Content(stored, found.text, found.html, safe, _headers(stored, found.headers))
 
     async def just_stored(self, mailbox: Mailbox, stored: Stored, shares: Shares = ()) -> Content:
         """As ``read``. Stored it is: want of room to read it must not make the client store it a second time."""
@@ -71,7 +71,10 @@ class MessageService:
             return Content(stored, "", "", "", ())
 
     async def raw(self, mailbox: Mailbox, message_id: str) -> bytes:
-        return await self._store.raw(await self._store.one(mailbox, message_id))
+        """As it came. Where its bytes are shared with other mailboxes, this one's Delivered-To goes in front."""
+        stored = await self._store.one(mailbox, message_id)
+        raw, details = await self._store.raw(stored), stored.details
+        return delivered_to_lines(details.delivered_to) + raw if details.delivered_apart else raw
 
     async def attachment(self, mailbox: Mailbox, message_id: str, number: str, shares: Shares = ()) -> File:
         """Refused attachment_not_found."""
@@ -142,3 +145,11 @@ class MessageService:
             if len(page) < LOOKED_THROUGH:
                 return found
             below = page[-1].stored.seq
+
+
+def _headers(stored: Stored, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The headers as this mailbox reads them: see ``MessageService.raw``."""
+    details = stored.details
+    if not details.delivered_apart:
+        return headers
+    return (*(("Delivered-To", address) for address in details.delivered_to), *headers)

@@ -212,6 +212,9 @@ class Session(Connection):
             earlier = transaction.recipients.get(recipient.mailbox_id)
             if earlier is not None and earlier.address != recipient.address:
                 self._note("rcpt", [earlier], replies.RECIPIENT_OK)
+                recipient = recipient.after(earlier)
+            elif earlier is not None:
+                recipient = earlier
             transaction.recipients[recipient.mailbox_id] = recipient
             transaction.rcpt_at = time()
         RCPT_TAKEN.n += 1
@@ -314,12 +317,14 @@ class Session(Connection):
     def _submit(self, transaction: Transaction, body: Incoming) -> None:
         """Put the message together and hand it to Delivery; the reply waits for its COMMIT."""
         self._mail_id = ids.new().encode()
-        sender = transaction.sender
+        sender, recipients = transaction.sender, list(transaction.recipients.values())
         raw = body.message(
             (
                 sender.return_path,
+                *trace.delivered(recipients),
                 self._make_origin(utf8=True) if sender.utf8 else self._origin,
                 self._mail_id,
+                *trace.intended(recipients),
                 self._shared.clock.ending(),
             )
         )
@@ -327,7 +332,6 @@ class Session(Connection):
             MESSAGES.add(("refused",))
             self._conclude(body.refusal, transaction)
             return
-        recipients = list(transaction.recipients.values())
         self._sent, transaction.noted = transaction, True
         future = self._hand_over(Envelope(sender.address, recipients, raw, self.tls, self.peer, self._helo, crlf=True))
         BYTES_TAKEN.n += len(raw)

@@ -1,15 +1,20 @@
-"""The trace header that goes in front of a message (RFC 5321 section 4.4): Return-Path and one Received.
+"""The trace header that goes in front of a message (RFC 5321 section 4.4): Return-Path, Delivered-To and one Received.
+
+The bytes of a message are stored once for all its mailboxes, so they name an address only where all who read them were
+addressed by it: otherwise one recipient would learn of another.
 
 Must not know: sessions. Everything a client chose is made harmless here: no CR, LF, parenthesis or semicolon of a HELO
 name survives into a header.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
 
 from server import clock
+from server.model.message import Recipient, delivered_to_lines
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 
@@ -21,6 +26,18 @@ def origin(helo: str, peer: str, name: str, protocol: str) -> bytes:
     """
     literal = f"IPv6:{peer}" if ":" in peer else peer or "local"
     return f"Received: from {_UNSAFE.sub('?', helo)} ([{literal}])\r\n\tby {name} with {protocol} id ".encode("ascii")
+
+
+def delivered(recipients: Sequence[Recipient]) -> tuple[bytes, ...]:
+    """Delivered-To for the addresses of a message that goes to one mailbox."""
+    return (delivered_to_lines(recipients[0].delivered_to),) if len(recipients) == 1 else ()
+
+
+def intended(recipients: Sequence[Recipient]) -> tuple[bytes, ...]:
+    """The ``for`` of a Received field, where one address was used only."""
+    if len(recipients) != 1 or recipients[0].others:
+        return ()
+    return (b" for <%b>" % recipients[0].address.encode(),)
 
 
 def protocol(word: str, *, extended: bool, tls: bool, utf8: bool) -> str:

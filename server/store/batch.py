@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 from server.model import ids
-from server.model.message import FOREVER, Details, Envelope, Recipient, Stored, StoredAttachment
+from server.model.message import FOREVER, Details, Envelope, Recipient, Stored, StoredAttachment, delivered_to_lines
 from server.model.mime import Mail
 from server.store import arrivals
 from server.store.deliveries import Listeners, copy_received
@@ -146,15 +146,39 @@ def _append(letters: list[Row], item: Item, rows: Sequence[_Row], body_id: str) 
     """One message's rows as ``deliver`` takes them; the first brings the body."""
     mail, envelope = item.mail, item.envelope
     sharers = None if len(rows) == 1 else [mailbox for mailbox, _, _ in rows]
-    common = (
-        *(body_id, len(rows), item.received_at, len(envelope.raw), item.is_read, sharers),
+    first = (body_id, len(rows), item.received_at)
+    then = (
+        *(item.is_read, sharers),
         *(scrubbed(envelope.sender, _SENDER_MAX), scrubbed(mail.sender, 2000), scrubbed(mail.subject, 1000)),
-        *(scrubbed(mail.preview, 300), _encode(_details(mail, envelope)).decode()),
+        scrubbed(mail.preview, 300),
     )
+    details, apart = _details(mail, envelope), _apart(envelope)
     raw: bytes | None = item.packed
     for row, recipient in zip(rows, envelope.recipients, strict=True):
-        letters.append((*row, *common, _shown(mail, recipient), raw))
+        its = _encode(_delivered(details, recipient, apart=apart)).decode()
+        letters.append(
+            (*row, *first, _size(envelope, recipient, apart=apart), *then, its, _shown(mail, recipient), raw)
+        )
         raw = None
+
+
+def _apart(envelope: Envelope) -> bool:
+    """Whether SMTP brought it for several mailboxes: its bytes then name no recipient (smtp/trace.py)."""
+    if not envelope.helo:
+        return False
+    raw = envelope.raw
+    return not raw.startswith(b"Delivered-To: ", raw.find(b"\r\n") + 2)
+
+
+def _delivered(details: Details, recipient: Recipient, *, apart: bool) -> Details:
+    """What one mailbox is told: its own addresses and no other's."""
+    addresses = tuple([scrubbed(address, 320) for address in recipient.delivered_to])
+    return msgspec.structs.replace(details, delivered_to=addresses, delivered_apart=apart)
+
+
+def _size(envelope: Envelope, recipient: Recipient, *, apart: bool) -> int:
+    """Bytes of the message as that mailbox reads it."""
+    return len(envelope.raw) + (len(delivered_to_lines(recipient.delivered_to)) if apart else 0)
 
 
 def _shown(mail: Mail, recipient: Recipient) -> str:
@@ -234,7 +258,7 @@ def _drop_of_endless(retention: float, now: datetime) -> datetime:
 def _stored(item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -> list[Stored]:
     """What ``deliver`` has made of a message, as a reader would find it."""
     mail, envelope = item.mail, item.envelope
-    details = _details(mail, envelope)
+    details, apart = _details(mail, envelope), _apart(envelope)
     return [
         Stored(
             id=ids.with_seq(head, granted[mailbox][0] + place),
@@ -246,9 +270,9 @@ def _stored(item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -
             to=_shown(mail, recipient),
             subject=scrubbed(mail.subject, 1000),
             preview=scrubbed(mail.preview, 300),
-            size=len(envelope.raw),
+            size=_size(envelope, recipient, apart=apart),
             is_read=item.is_read,
-            details=details,
+            details=_delivered(details, recipient, apart=apart),
             body_id=body_id,
             body_drop_after=max(granted[each][1] for each, _, _ in rows),
         )

@@ -86,6 +86,8 @@ class Header(msgspec.Struct):
 class Summary(msgspec.Struct, rename="camel"):
     """A message in a list: everything but its text. ``has_attachments`` does not count what the HTML itself shows.
     ``invite`` is the first event of a calendar it brings. ``defect`` says why it is incomplete here.
+    ``to`` is what its header says; ``delivered_to`` the addresses of
+    this mailbox that its sender used (an alias, a plus tag), in lower case, and empty for mail of earlier releases.
     """
 
     id: str
@@ -93,6 +95,7 @@ class Summary(msgspec.Struct, rename="camel"):
     seq: int
     sender: str = msgspec.field(name="from")
     to: str
+    delivered_to: tuple[str, ...]
     subject: str
     is_read: bool
     created_at: str
@@ -121,6 +124,7 @@ class Summary(msgspec.Struct, rename="camel"):
             seq=stored.seq,
             sender=stored.sender,
             to=stored.to,
+            delivered_to=details.delivered_to,
             subject=stored.subject,
             is_read=stored.is_read,
             created_at=received,

@@ -76,10 +76,10 @@ async def test_new_mail_is_the_websockets_frame_with_its_number_as_the_id(server
         found = await events.event()
     assert (found["event"], found["id"], found["seq"], found["mailboxId"]) == ("new_mail", "1", 1, box.id)
     assert set(found["data"]) == {
-        *("messageId", "mailboxId", "from", "to", "subject", "preview"),
+        *("messageId", "mailboxId", "from", "to", "deliveredTo", "subject", "preview"),
         *("hasHtml", "hasText", "createdAt", "codes"),
     }
-    assert found["data"]["codes"] == ["482193"]
+    assert (found["data"]["codes"], found["data"]["deliveredTo"]) == (["482193"], [box.address])
     assert events.retry > 0
 
 

@@ -11,8 +11,8 @@ from tests.contract.transcript import ask, inject
 from tests.running import Box, Server
 
 FIELDS = {
-    "id", "mailboxId", "seq", "from", "to", "subject", "isRead", "createdAt", "receivedAt", "envelopeFrom", "cc",
-    "replyTo", "date", "messageId", "preview", "size", "hasAttachments", "codes", "links", "auth",
+    "id", "mailboxId", "seq", "from", "to", "deliveredTo", "subject", "isRead", "createdAt", "receivedAt",
+    "envelopeFrom", "cc", "replyTo", "date", "messageId", "preview", "size", "hasAttachments", "codes", "links", "auth",
 }  # fmt: skip
 
 

@@ -206,6 +206,7 @@ async def test_received_mail_is_told_with_both_signatures_and_logged(me: Reader,
     assert list(sent) == ["id", "event", "timestamp", "data"]
     assert sent["id"] == request.headers["x-webhook-id"]
     assert (sent["event"], bool(TIME.fullmatch(sent["timestamp"]))) == ("mail.received", True)
+    assert sent["data"]["deliveredTo"] == [box.address]
     [message] = await me.server.messages(box)
     assert {key: sent["data"][key] for key in ("messageId", "mailboxId", "seq", "subject", "from", "codes")} == {
         "messageId": message["id"],

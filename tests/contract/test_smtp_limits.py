@@ -517,9 +517,11 @@ async def test_a_client_cannot_write_headers_by_its_name(tmp_path: Path) -> None
         assert [reply[:3] for reply in await client.replies(7)] == ["220", "501", "250", "250", "250", "354", "250"]
         head = place.delivery.envelopes[0].raw.partition(b"Subject:")[0]
         assert head.startswith(
-            b"Return-Path: <s@example.com>\r\nReceived: from ?b??c? ([127.0.0.1])\r\n\tby temp.mail with ESMTP id "
+            b"Return-Path: <s@example.com>\r\nDelivered-To: known@temp.mail\r\n"
+            b"Received: from ?b??c? ([127.0.0.1])\r\n\tby temp.mail with ESMTP id "
         )
-        assert head.count(b"\r\n") == 4
+        assert b" for <known@temp.mail>;\r\n\t" in head
+        assert head.count(b"\r\n") == 5
 
 
 # What we build on

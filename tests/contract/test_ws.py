@@ -72,10 +72,11 @@ async def test_new_mail_arrives_with_its_number(server: Server) -> None:
     assert frame["timestamp"].endswith("Z")
     data = frame["data"]
     assert set(data) == {
-        *("messageId", "mailboxId", "from", "to", "subject", "preview"),
+        *("messageId", "mailboxId", "from", "to", "deliveredTo", "subject", "preview"),
         *("hasHtml", "hasText", "createdAt", "codes"),
     }
     assert data["messageId"] == stored["id"]
+    assert data["deliveredTo"] == stored["deliveredTo"] == [box.address]
     assert (data["subject"], data["hasText"], data["hasHtml"]) == ("Your code", True, False)
     assert "bob@example.org" in data["from"]
     assert data["codes"] == stored["codes"]

@@ -21,6 +21,19 @@ def test_what_goes_in_comes_out(envelope: Envelope) -> None:
     assert found == msgspec.structs.replace(envelope, id=mail_id, received_at=ids.made_at(mail_id))
 
 
+def test_further_addresses_of_a_mailbox_come_out_too() -> None:
+    recipient = Recipient("x@y.z", "box").after(Recipient("x+tag@y.z", "box"))
+    found = queued.unpack(queued.pack(Envelope("a@b.c", [recipient], b"raw"), ids.new()))
+    assert found.recipients == [recipient]
+    assert recipient.delivered_to == ("x+tag@y.z", "x@y.z")
+
+
+def test_frame_of_the_release_before_is_read() -> None:
+    frame = queued.pack(Envelope("a@b.c", [Recipient("x@y.z", "box")], b"raw"), ids.new())
+    fields = msgspec.msgpack.decode(frame[1:])[:7]
+    assert queued.unpack(queued.VERSION + msgspec.msgpack.encode(fields)).recipients == [Recipient("x@y.z", "box")]
+
+
 @given(st.binary(max_size=200))
 def test_anything_else_is_recognised(body: bytes) -> None:
     with pytest.raises(queued.FrameError):
