@@ -26,6 +26,7 @@ from server.capacity.command import plan
 from server.config import Config, ConfigError
 from server.metrics import Board
 from server.model.errors import Unavailable
+from server.notation import Address
 from server.services import tokens
 from server.shards import worker
 from server.shards.sockets import SlotSockets
@@ -48,7 +49,7 @@ app = typer.Typer(
 app.add_typer(administration.app)
 app.command()(plan)
 app.command()(trace)
-err: Final = Console(stderr=True, highlight=False)
+err: Final = Console(stderr=True, highlight=False, emoji=False)
 _PATIENCE: Final = 30.0  # s that a database may take to start
 
 
@@ -167,10 +168,11 @@ def _welcome(config: Config, sockets: SlotSockets) -> None:
 
 
 def _shown(name: object) -> str:
+    """A socket's name as one types it, safe to print: rich would take ``[fe80::1]`` for markup."""
     if isinstance(name, tuple):
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(name[0]), str(name[0]))
-        return f"{host}:{name[1]}"
-    return f"unix:{name}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(name[0]), str(name[0]))
+        return escape(str(Address(host=host, port=int(name[1]))))
+    return escape(f"unix:{name}")
 
 
 @app.command()

@@ -486,7 +486,8 @@ def _check_redis(config: Config) -> None:
         raise ConfigError(f"{PREFIX}{name}: needs {PREFIX}REDIS_ADDRESS; within REDIS_URL it is a part of that")
     if url and address:
         parts = urlsplit(url)
-        named = f"{parts.hostname}:{parts.port or 6379}", unquote(parts.password or ""), parts.path.strip("/") or "0"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        named = f"{host}:{parts.port or 6379}", unquote(parts.password or ""), parts.path.strip("/") or "0"
         if named != (address, config.redis_password, str(config.redis_db)):
             raise ConfigError(f"{PREFIX}REDIS_ADDRESS: contradicts {PREFIX}REDIS_URL; give one of them")
 

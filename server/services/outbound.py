@@ -92,7 +92,7 @@ class Target(NamedTuple):
 
     @property
     def place(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"{_bracketed(self.host)}:{self.port}"
 
 
 def effective(address: Address) -> Address:
@@ -245,7 +245,7 @@ class Outbound:
     async def _post_to(
         self, address: Address, where: Target, body: bytes, headers: Mapping[str, str]
     ) -> tuple[int, str]:
-        host = f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else str(address)
+        host = _bracketed(str(address))
         url = URL(f"{'https' if where.secure else 'http'}://{host}:{where.port}{where.path}", encoded=True)
         sent = {"Host": _host_header(where), "Accept-Encoding": "identity", **headers}
         async with self._session.post(
@@ -265,8 +265,13 @@ class Outbound:
         await self._session.close()
 
 
+def _bracketed(host: str) -> str:
+    """As a URL has it: IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _host_header(where: Target) -> str:
-    host = f"[{where.host}]" if ":" in where.host else where.host
+    host = _bracketed(where.host)
     return host if where.port == (443 if where.secure else 80) else f"{host}:{where.port}"
 
 

@@ -236,3 +236,8 @@ def test_ways_in_that_are_guarded_are_allowed() -> None:
     assert load(SMTP_PROXY_PROTOCOL="true", SMTP_BIND_ADDR="unix:/run/smtp").smtp_proxy_protocol
     assert str(load(LMTP_BIND_ADDR="[::1]:24").lmtp) == "[::1]:24"
     assert load().lmtp is None
+
+
+def test_a_redis_at_an_ipv6_address_may_be_given_both_ways() -> None:
+    found = load(REDIS_ADDRESS="[::1]:6379", REDIS_URL="redis://[::1]:6379/0", ROLES="all")
+    assert found.redis_nodes() == ("redis://[::1]:6379/0",)

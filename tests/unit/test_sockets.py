@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import socket
 import stat
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from server import config
+from server import cli, config
 from server.shards import sockets
 from server.shards.sockets import SlotSockets, bind_slots
 
@@ -121,3 +123,20 @@ def test_a_stale_unix_socket_is_replaced_a_live_one_or_a_file_is_not(tmp_path: P
     with pytest.raises(config.ConfigError, match="not a socket"), bound(1, SERVER_HOST=f"unix:{path}"):
         pass
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (("::1", 8080, 0, 0), "[::1]:8080"),
+        (("::", 8080, 0, 0), "[::1]:8080"),
+        (("fe80::a:1", 8080, 0, 2), "[fe80::a:1]:8080"),
+        (("0.0.0.0", 25), "127.0.0.1:25"),
+        (("192.0.2.1", 25), "192.0.2.1:25"),
+        ("/run/[x]/http", "unix:/run/[x]/http"),
+    ],
+)
+def test_an_address_is_printed_as_one_types_it(name: object, shown: str) -> None:
+    out = io.StringIO()
+    Console(file=out, highlight=False, emoji=False).print(cli._shown(name), soft_wrap=True)
+    assert out.getvalue() == shown + "\n"
