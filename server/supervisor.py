@@ -29,6 +29,7 @@ from server import log, notify
 from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
+from server.cache.marks import Marks
 from server.cache.places import Places
 from server.config import Config
 from server.notify import Notifier
@@ -125,6 +126,7 @@ class Supervisor:
         self._generations = Generations(columns)
         self._buckets = Buckets()
         self._places = Places()
+        self._marks = Marks()
         self._standings = Standings(len(config.replicas()))
         self._lines = Lines(columns)
         self._condition = Condition(config.workers, columns)
@@ -334,7 +336,15 @@ class Supervisor:
             os.write(pipe, _READY)
 
         sockets = self._slots[number].sockets
-        shared = self._generations, self._buckets, self._places, self._standings, self._lines, self._condition
+        shared = (
+            self._generations,
+            self._buckets,
+            self._places,
+            self._marks,
+            self._standings,
+            self._lines,
+            self._condition,
+        )
         return WorkerContext(number, column, sockets, *shared, ready, heartbeat)
 
     # -- workers: death --

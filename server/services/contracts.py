@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -245,6 +245,10 @@ class Trace(Protocol):
         """About a mailbox's own addresses, each since it was its own."""
 
 
+NOW: Final = -1
+"""The ``after`` of a wait for what comes once it was called."""
+
+
 class Waiting(Protocol):
     async def first(
         self,
@@ -255,8 +259,11 @@ class Waiting(Protocol):
         reopen: Callable[[], Awaitable[Mailbox]],
         until: float,
     ) -> Stored | None:
-        """A message that matches: of those that are there the newest, or with ``after`` the oldest whose seq is
-        greater; else the first to come within ``timeout`` seconds; None when none does.
+        """A message that matches; None when none does within ``timeout`` seconds.
+
+        With ``after`` the oldest whose seq is greater, with NOW the first that comes from here on. Without it the
+        newest that is there if it is new (see services/waiting); else the next to come, and only when none does the
+        newest that is there.
 
         ``reopen`` opens the mailbox again with what opened it first, and is asked when its right may have ended; that
         ends by itself at ``until`` (POSIX s, or infinity). Refused mailbox_not_found when the mailbox goes meanwhile,

@@ -11,20 +11,24 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final
 
+import msgspec
+
 from server import clock
+from server.cache.marks import Marks
 from server.model.errors import Refused
 from server.model.message import Mailbox, Stored
-from server.services.contracts import Messages, Wanted
+from server.services.contracts import NOW, Messages, Wanted
 from server.services.watching import Subscription, Watching
 
 PAGE: Final = 100  # messages looked at in one query
+RECENT: Final = 300.0  # s for which mail that nobody has seen counts as new
 
 
 class Waiting:
     """Implements contracts.Waiting."""
 
-    def __init__(self, hub: Watching, messages: Messages) -> None:
-        self._hub, self._messages = hub, messages
+    def __init__(self, hub: Watching, messages: Messages, marks: Marks) -> None:
+        self._hub, self._messages, self._marks = hub, messages, marks
 
     async def first(
         self,
@@ -37,10 +41,24 @@ class Waiting:
     ) -> Stored | None:
         """See contracts.Waiting."""
         search = _Search(self._messages, mailbox, wanted)
-        found = await (search.newest() if after is None else search.later(after))
-        if found is not None or timeout <= 0:
-            return found
-        bell = _Bell()
+        if after is not None:
+            found = await (search.coming(clock.now()) if after == NOW else search.later(after))
+            return found or await self._next(search, timeout, reopen, until)
+        question = msgspec.json.encode((mailbox.id, wanted))
+        newest = await search.newest()
+        if newest is None or _old(newest, self._marks.get(question)):
+            newest = await self._next(search, timeout, reopen, until) or newest
+        if newest is not None:
+            self._marks.put(question, newest.seq)
+        return newest
+
+    async def _next(
+        self, search: "_Search", timeout: float, reopen: Callable[[], Awaitable[Mailbox]], until: float
+    ) -> Stored | None:
+        """The first match to come behind what was looked at."""
+        if timeout <= 0:
+            return None
+        bell, mailbox = _Bell(), search.mailbox
         watch = Subscription(mailbox.id, "", bell, None, _end(mailbox), clock.wall(), until, user_id=mailbox.user_id)
         self._hub.subscribe(watch)
         watch.doubted = True  # what happened to the right since it was checked, nobody was told here
@@ -99,6 +117,11 @@ class _Search:
                 return None
             before = page[-1].seq
 
+    async def coming(self, began: datetime) -> Stored | None:
+        """The oldest match of what came while the question was on its way; what is older is passed over."""
+        page, _ = await self._messages.page(self.mailbox, PAGE, 0, None)
+        return await self.later(max((stored.seq for stored in page if stored.received_at < began), default=0))
+
     async def later(self, after: int) -> Stored | None:
         """The oldest match after number ``after``: who goes on from each answer misses none."""
         self.reached = after
@@ -110,6 +133,13 @@ class _Search:
                     return stored
             if len(page) < PAGE:
                 return None
+
+
+def _old(stored: Stored, answered: int) -> bool:
+    """Whether the message that is there is hardly the one that is waited for: the same question was answered with it,
+    somebody has read it, or it came long ago.
+    """
+    return stored.seq <= answered or stored.is_read or (clock.now() - stored.received_at).total_seconds() > RECENT
 
 
 def matches(wanted: Wanted, stored: Stored) -> bool:

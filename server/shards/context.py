@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
+from server.cache.marks import Marks
 from server.cache.places import Places
 from server.shards.condition import Condition
 from server.shards.sockets import SlotSockets
@@ -33,6 +34,7 @@ class WorkerContext:
     generations: Generations
     buckets: Buckets
     places: Places
+    marks: Marks
     standings: Standings
     lines: Lines
     condition: Condition

@@ -358,7 +358,7 @@ class Shard:
             tags=self._tags,
             trace=self._trace,
             webhooks=self._webhooks,
-            waiting=Waiting(self._hub, self._messages),
+            waiting=Waiting(self._hub, self._messages, self._context.marks),
             hub=self._hub,
             streams=self._streams,
             limits=self._limits,

@@ -28,7 +28,7 @@ from server.services.contracts import Wanted
 from server.services.watching import RECHECK_INTERVAL, Subscription, Watching, observe_push
 from server.web.description import describe
 from server.web.objects import Message
-from server.web.query import Choice, Duration, Seq, Text
+from server.web.query import Choice, Duration, Seq, SeqOrNow, Text
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Headers, Reply, ok
 
@@ -259,6 +259,9 @@ def _seen(call: Call) -> int | None:
     return int(last)
 
 
+WAIT_AFTER: Final = SeqOrNow("after", "the number of the last message seen, or `now`; only later ones count")
+
+
 class WaitResult(msgspec.Struct, omit_defaults=True):
     """The message that came, and what was asked to be taken out of it."""
 
@@ -269,17 +272,20 @@ class WaitResult(msgspec.Struct, omit_defaults=True):
 
 @describe(
     "Wait for a message",
-    detail="Answers as soon as a message matches. Without `after` messages that are there already count, the newest "
-    "first; with it the oldest later one, so that who goes on from each answer's `seq` misses none.",
+    detail="Answers as soon as a message matches. Trigger a mail and then wait, as often as you like: without `after` the "
+    "newest message that is there counts if it is new, that is no older than five minutes, unread, and not the answer to "
+    "the same question before; else the next to come, and the newest that is there once time is up. `after=now` takes "
+    "only what comes after this call has begun: begin it first, then trigger the mail. A number takes the oldest later "
+    "message, so that who goes on from each answer's `seq` misses none.",
     gives=WaitResult,
     also={204: "no message matched in time"},
-    query=(TIMEOUT, AFTER, SENDER, SUBJECT, EXTRACT),
+    query=(TIMEOUT, WAIT_AFTER, SENDER, SUBJECT, EXTRACT),
 )
 async def wait(call: Call) -> Reply:
     """One call for a test suite."""
     extract = EXTRACT.of(call)
     wanted = Wanted(SENDER.of(call), SUBJECT.of(call), "code" if extract == "code" else "link" if extract else None)
-    after, timeout = AFTER.of(call), TIMEOUT.of(call)
+    after, timeout = WAIT_AFTER.of(call), TIMEOUT.of(call)
     async with call.parts.streams.place(call.client):
         coming = call.parts.waiting.first(_watched(call), wanted, after, timeout, call.reopen, _until(call))
         stored = await _while_there(call.request, coming)

@@ -14,6 +14,7 @@ from server import notation
 from server.model import dates, ids
 from server.model.domain import to_ascii
 from server.model.errors import Refused
+from server.services.contracts import NOW
 from server.web import requests
 from server.web.requests import TEXT_MAX, Call
 
@@ -215,6 +216,17 @@ class Seq:
 
     def schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": 0, "maximum": _SEQ_MAX}
+
+
+@dataclass(frozen=True, slots=True)
+class SeqOrNow(Seq):
+    """The same, or ``now``, which is NOW."""
+
+    def of(self, call: Call) -> int | None:
+        return NOW if requests.text(call.asked, self.name) == "now" else Seq.of(self, call)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [Seq.schema(self), {"const": "now"}]}
 
 
 @dataclass(frozen=True, slots=True)

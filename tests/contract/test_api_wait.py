@@ -1,12 +1,17 @@
 """Waiting for a message over HTTP, as a test suite uses it."""
 
 import asyncio
+from datetime import timedelta
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
+from server import clock
+from server.model import ids
+from server.model.message import Details, Stored
+from server.services import waiting
 from tests.contract.accounts import register
 from tests.contract.transcript import Answer, ask, inject
 from tests.running import Box, Server
@@ -194,3 +199,71 @@ async def test_a_wait_does_not_outlive_the_access_token_that_began_it(own_server
     await inject(server, box, subject="not for who waits")
     ended = await waiting
     assert (ended.status, ended.error) == (401, "token_expired")
+
+
+async def test_who_triggers_a_mail_and_then_waits_gets_that_mail(server: Server) -> None:
+    """The old code is still there while the new one is on its way."""
+    box = await server.mailbox()
+    await inject(server, box, subject="Sign up", text="Your code is 111111")
+    assert (await wait(server, box, "?extract=code&timeout=30")).data["code"] == "111111"
+    for code in ("222222", "333333", "444444", "555555"):
+        waiting = asyncio.create_task(wait(server, box, "?extract=code&timeout=60"))
+        await asyncio.sleep(0.3)
+        assert not waiting.done(), "answered with the code before"
+        await server.deliver(box, subject="Sign in", text=f"Your code is {code}")
+        assert (await waiting).data["code"] == code
+
+
+async def test_mail_that_was_faster_than_the_wait_counts(server: Server) -> None:
+    box = await server.mailbox()
+    for code in ("111111", "222222"):
+        await inject(server, box, text=f"Your code is {code}")
+        assert (await wait(server, box, "?extract=code&timeout=60")).data["code"] == code
+
+
+async def test_another_question_may_be_answered_with_the_same_message(server: Server) -> None:
+    box = await server.mailbox()
+    await inject(server, box, subject="Both", text="Your code is 482193, or https://shop.example/verify?token=abc123")
+    for query in ("?extract=code", "?extract=link", "?subject=both", "?timeout=50"):
+        assert (await asyncio.wait_for(wait(server, box, query), 20)).data["message"]["seq"] == 1
+
+
+async def test_where_nothing_new_comes_in_time_the_last_is_given_again(server: Server) -> None:
+    box = await server.mailbox()
+    await inject(server, box, subject="only")
+    for query in ("?timeout=2", "?timeout=2s", "?timeout=0"):
+        assert (await wait(server, box, query)).data["message"]["subject"] == "only"
+
+
+async def test_a_code_that_was_read_elsewhere_is_not_waited_for(server: Server) -> None:
+    box = await server.mailbox()
+    read = await inject(server, box, text="Your code is 111111")
+    await ask(server, "POST", f"/v1/mailboxes/{box.id}/messages/{read['id']}/read", box)
+    waiting = asyncio.create_task(wait(server, box, "?extract=code&timeout=60"))
+    await asyncio.sleep(0.3)
+    await server.deliver(box, text="Your code is 222222")
+    assert (await waiting).data["code"] == "222222"
+
+
+def test_unread_mail_is_new_for_minutes() -> None:
+    def arrived(seconds: float, *, is_read: bool = False) -> Stored:
+        at = clock.now() - timedelta(seconds=seconds)
+        return Stored(ids.new(3), "box", 3, at, "", "", "", "", "", 1, is_read, Details())
+
+    assert not waiting._old(arrived(waiting.RECENT - 60), 0)
+    assert waiting._old(arrived(waiting.RECENT + 60), 0)
+    assert waiting._old(arrived(1, is_read=True), 0)
+    assert waiting._old(arrived(1), 3)
+    assert not waiting._old(arrived(1), 2)
+
+
+async def test_after_now_takes_only_what_comes(server: Server) -> None:
+    box = await server.mailbox()
+    await inject(server, box, subject="old")
+    for query in ("?after=now&timeout=0", "?after=now&timeout=1"):
+        assert (await wait(server, box, query)).status == 204
+    for number in range(2):
+        waiting = asyncio.create_task(wait(server, box, "?after=now&timeout=60"))
+        await asyncio.sleep(0.3)
+        await server.deliver(box, subject=f"new {number}")
+        assert (await waiting).data["message"]["subject"] == f"new {number}"

@@ -23,6 +23,7 @@ from server.bus.neighbours import Lines
 from server.cache import keys
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
+from server.cache.marks import Marks
 from server.cache.places import Places
 from server.config import Config
 from server.metrics import Board
@@ -243,7 +244,7 @@ class Counted:
         closing.callback(sockets.close)
         condition = Condition(1, 2)
         condition.serve(0, True, 0.0)
-        shared = self._generations, Buckets(), Places(), Standings(0), Lines(2), condition
+        shared = self._generations, Buckets(), Places(), Marks(), Standings(0), Lines(2), condition
         context = WorkerContext(0, 0, sockets, *shared, lambda: None, lambda: None)
         shard = Shard(self._config, context, Board(2), b"count123")
         closing.push_async_callback(shard.close)
