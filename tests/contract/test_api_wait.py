@@ -1,8 +1,8 @@
 """Waiting for a message over HTTP, as a test suite uses it."""
 
 import asyncio
-from datetime import timedelta
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import aiohttp

@@ -128,7 +128,7 @@ CASES: Final = (
     Case(f"GET {MESSAGE}/tags"),
     Case(f"POST {MESSAGE}/tags", body=lambda one: {"tagId": one.ids["tag"]}),
     Case(f"GET {BOX}/trace", "token"),
-    Case(f"GET {BOX}/wait", "token", query="?timeout=1"),
+    Case(f"GET {BOX}/wait", "token", query="?timeout=1&after=0"),
     Case("GET /v1/ws"),
     Case(f"GET {BOX}/aliases", "token"),
     Case(f"POST {BOX}/aliases", "token", lambda one: {"address": f"alias-{fresh(one)}@temp.mail"}),
