@@ -275,8 +275,8 @@ class WaitResult(msgspec.Struct, omit_defaults=True):
     detail="Answers as soon as a message matches. Trigger a mail and then wait, as often as you like: without `after` "
     "the newest message that is there counts if it is new, that is no older than five minutes, unread, and not the "
     "answer to the same question before; else the next to come, and the newest that is there once time is up. "
-    "`after=now` takes only what comes after this call has begun: begin it first, then trigger the mail. A number takes "
-    "the oldest later message, so that who goes on from each answer's `seq` misses none.",
+    "`after=now` takes only what comes after this call has begun: begin it first, then trigger the mail. A number "
+    "takes the oldest later message, so that who goes on from each answer's `seq` misses none.",
     gives=WaitResult,
     also={204: "no message matched in time"},
     query=(TIMEOUT, WAIT_AFTER, SENDER, SUBJECT, EXTRACT),
