@@ -37,6 +37,7 @@ _KINDS: Final = {
     "deliveries": "delivery",
     "domains": "domain",
     "users": "user",
+    "bans": "ban",
     "static": "file",
 }
 """What a variable segment names, by the literal one before it; after a variable one it is a message."""
@@ -66,6 +67,10 @@ def _fresh_name(_: Subject) -> object:
 
 def _fresh_domain(_: Subject) -> object:
     return {"domain": f"{word()}.example", "mode": "shared"}
+
+
+def _fresh_ban(_: Subject) -> object:
+    return {"kind": "sender", "value": f"{word()}@example.org", "reason": "measured", "expiresIn": "1h"}
 
 
 def _registration(_: Subject) -> object:
@@ -199,6 +204,9 @@ _ADMINISTRATION: Final = (
     Recipe(f"DELETE {_USER}", "admin", 204, share=SELDOM, uses=World.account),
     Recipe("GET /v1/admin/statistics", "admin"),
     Recipe("GET /v1/admin/audit", "admin"),
+    Recipe("GET /v1/admin/bans", "admin"),
+    Recipe("POST /v1/admin/bans", "admin", 201, _fresh_ban, share=CHANGING),
+    Recipe("DELETE /v1/admin/bans/{id}", "admin", 204, share=CHANGING, uses=World.ban),
     Recipe("GET /v1/admin/trace", "admin", query="?address=nobody@temp.mail"),
     Recipe("GET /v1/admin/config", "admin"),
     Recipe("PUT /v1/admin/config", "admin", body=_constantly({"mailbox": {"maxAliases": 5}}), share=CHANGING),

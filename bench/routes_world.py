@@ -177,6 +177,10 @@ class World:
         self.around.proofs[new["domain"]] = new["verifyToken"]
         return {"domain": new["id"], "name": new["domain"]}
 
+    async def ban(self, number: int) -> Subject:
+        wanted = {"kind": "sender", "value": f"{word()}@example.org", "reason": "measured"}
+        return {"ban": (await self.api.make("/v1/admin/bans", wanted, self.administrator))["id"]}
+
     async def session(self, number: int) -> Subject:
         """A login of its own."""
         subject = self._owner(number)

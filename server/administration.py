@@ -28,11 +28,13 @@ from server.store.migrate import pending, require
 from server.store.pools import Pools
 from server.store.users import UserStore
 
-app = typer.Typer(name="admin", help="Accounts of administrators.", no_args_is_help=True)
+app = typer.Typer(
+    name="admin", help="Accounts of administrators, and what they do against abuse.", no_args_is_help=True
+)
 err: Final = Console(stderr=True, highlight=False)
 
 Work = Callable[[UserStore], Awaitable[User]]
-_OPERATOR: Final = Actor(None, "command line", "super", "")
+OPERATOR: Final = Actor(None, "command line", "super", "")
 
 Email = Annotated[str, typer.Argument(help="The account's email address.")]
 Generate = Annotated[bool, typer.Option("--generate", help="Make the password up and print it.")]
@@ -71,7 +73,7 @@ def create(
             raise ConfigError(taken) from refused
         return user
 
-    with _explained():
+    with explained():
         user = msgspec.structs.replace(accounts.new_user(email, username, clock.now()), role=wanted)
         password = _password(generate)
         password_hash = passwords.hashed(password)
@@ -90,7 +92,7 @@ def promote(email: Email, role: Annotated[str, _ROLE_OPTION] = "admin") -> None:
         await store.set_role(user.id, wanted, clock.now())
         return user
 
-    with _explained():
+    with explained():
         user = _run("account.promote", {"role": wanted}, work)
     err.print(f"[green]{user.email} is {wanted}[/green]")
 
@@ -104,7 +106,7 @@ def reset_password(email: Email, generate: Generate = False) -> None:
         await store.set_password(user.id, password_hash, clock.now())
         return user
 
-    with _explained():
+    with explained():
         password = _password(generate)
         password_hash = passwords.hashed(password)
         user = _run("account.reset-password", None, work)
@@ -138,7 +140,7 @@ def _password(generate: bool) -> str:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """What is refused becomes ConfigError: an operator can mend it."""
     try:
         yield
@@ -165,7 +167,7 @@ async def _noted(config: Config, action: str, after: Mapping[str, str] | None, w
         async with pools.users.connection() as connection:
             require(await pending(connection, ["users"]))
         user = await work(UserStore(pools.users))
-        await AdministrationStore(pools).record(_OPERATOR, action, user.id, None, after, clock.now())
+        await AdministrationStore(pools).record(OPERATOR, action, user.id, None, after, clock.now())
         return user
     finally:
         await pools.close()

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from server import administration, clock, log, standard
+from server import abuse_cli, administration, clock, log, standard
 from server import config as configuration
 from server.administration import database
 from server.capacity.command import plan
@@ -46,6 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+administration.app.command("list")(abuse_cli.listed)
+administration.app.add_typer(abuse_cli.ban)
 app.add_typer(administration.app)
 app.command()(plan)
 app.command()(trace)

@@ -196,6 +196,13 @@ SETTINGS: Final = (
     Setting("MAILBOX_MAX_MESSAGES", "mailbox_max_messages", count, "1000", "messages a guest mailbox holds; 0 = any"),
     Setting("MAILBOX_MAX_ALIASES", "mailbox_max_aliases", count, "5", "aliases a mailbox may have; 0 = none"),
     Setting(
+        "RESERVED_NAMES",
+        "reserved_names",
+        names,
+        "",
+        "names that no new mailbox or alias gets, beside the built-in ones; * stands for any letters: paypal*,mybank",
+    ),
+    Setting(
         "RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"
     ),
     Setting("PARTITION_INTERVAL", "partition_interval", duration, "1h", "width of a partition of short-lived mail"),
@@ -421,6 +428,9 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}MAILBOX_ALLOWED_DOMAINS: at least one domain is needed")
     if config.admin_mailbox and config.admin_mailbox.rpartition("@")[2] not in config.domains:
         raise ConfigError(f"{PREFIX}ADMIN_MAILBOX: {config.admin_mailbox} is not under one of MAILBOX_ALLOWED_DOMAINS")
+    for name in config.reserved_names:
+        if sum(char.isalnum() for char in name) < 3:
+            raise ConfigError(f"{PREFIX}RESERVED_NAMES: {name!r} would take too many: three letters or more beside *")
     if not 1 <= config.workers <= 64:
         raise ConfigError(f"{PREFIX}WORKERS: {config.workers} is not between 0 (one a core) and 64")
     if config.partition_interval < 60 or 86400 % config.partition_interval:

@@ -49,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     mailbox_require_verification: bool
     mailbox_max_messages: int
     mailbox_max_aliases: int
+    reserved_names: tuple[str, ...]
     retention: float
     partition_interval: float
     cors_origins: tuple[str, ...]

@@ -27,6 +27,7 @@ from server.model.errors import Refused, Unavailable
 from server.services import passwords
 from server.services.coherence import Coherence, Write, account
 from server.services.contracts import CredentialKind, Session
+from server.services.guard import Guard
 from server.services.limits import Attempt, RateLimits
 from server.services.passwords import Passwords
 from server.services.tokens import Claims, Tokens, digest
@@ -60,7 +61,9 @@ class AccountService:
         local: Local,
         coherence: Coherence,
         clock: Callable[[], datetime],
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard
         self._config, self._store, self._hasher, self._limits = config, store, hasher, limits
         self._local, self._coherence, self._clock = local, coherence, clock
         self._tokens = Tokens(config)
@@ -74,7 +77,9 @@ class AccountService:
     # Making accounts and logging in.
 
     async def register(self, email: str, password: str, username: str | None, client: str) -> Session:
-        """Refused: field_invalid (email, password, username), user_exists, rate_limited."""
+        """Refused: client_banned, field_invalid (email, password, username), user_exists, rate_limited."""
+        if self._guard is not None:
+            self._guard.check_client(client)
         new = new_user(email, username, self._clock())
         passwords.check_length(password, self._config.password_min_length)
         self._limits.register(client)

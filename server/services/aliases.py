@@ -9,7 +9,6 @@ from datetime import datetime
 
 from server.config import Config
 from server.model import ids
-from server.model.address import chosen_prefix
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Alias, Mailbox
@@ -40,7 +39,7 @@ class AliasService:
         """``address``: a local part, under the mailbox's own domain then, or a whole address. Refused: prefix_invalid,
         domain_not_allowed, alias_exists, too_many_aliases."""
         local_part, at, domain = address.strip().partition("@")
-        local_part = chosen_prefix(local_part, "address")
+        local_part = self._mailboxes.chosen_name(local_part, "address")
         domain = await self._mailboxes.usable_domain(domain, mailbox.user_id, "address") if at else mailbox.domain
         if f"{local_part}@{domain}" == self._config.administrator:
             raise Refused("prefix_invalid", f"{local_part} is reserved", field="address")

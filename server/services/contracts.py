@@ -15,6 +15,8 @@ from server.cache.buckets import Verdict
 from server.config import Config
 from server.model.account import ApiKey, Principal, Quota, User
 from server.model.administration import Act, Actor, Changes, Statistics, UserFilter
+from server.model.ban import Ban
+from server.model.ban import Kind as BanKind
 from server.model.client import ClientNetwork
 from server.model.domain import Domain, Mode, ServedSet
 from server.model.message import Alias, Counts, Envelope, Mailbox, Recipient, Stored
@@ -332,6 +334,17 @@ class Settings(Protocol):
         """Set what is ``given``, leave the rest. Refused field_invalid, naming the path."""
 
     async def reset(self, actor: Actor) -> ShownSettings: ...
+
+
+class Bans(Protocol):
+    async def page(self, kind: str | None, page: int, page_size: int) -> tuple[Sequence[Ban], int]:
+        """Those in force, newest first, and how many there are in all."""
+
+    async def add(self, actor: Actor, kind: BanKind, value: str, reason: str, life: float | None) -> Ban:
+        """``life`` in s, None for one without an end. Refused field_invalid, ban_exists, quota_reached."""
+
+    async def remove(self, actor: Actor, ban_id: str) -> None:
+        """Refused ban_not_found."""
 
 
 class Administration(Protocol):

@@ -25,7 +25,7 @@ from server.config import MAILBOX_MIN_TTL, Config
 from server.metrics import Counter
 from server.model import ids
 from server.model.account import User
-from server.model.address import chosen_prefix, random_prefix
+from server.model.address import RESERVED, chosen_prefix, random_prefix, valid_prefix
 from server.model.domain import to_ascii
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
@@ -34,6 +34,7 @@ from server.model.webhook import mailbox_created
 from server.services.coherence import Coherence
 from server.services.contracts import NewMailbox
 from server.services.domains import ServedDomains
+from server.services.guard import Guard
 from server.services.limits import RateLimits
 from server.services.outbox import Outbox
 from server.store.mailboxes import MailboxStore
@@ -65,11 +66,13 @@ class MailboxService:
         outbox: Outbox,
         clock: Callable[[], datetime],
         deleted: Callable[[], None] = lambda: None,
+        guard: Guard | None = None,
     ) -> None:
         """``deleted`` is called when a mailbox was deleted, whose mail has then to go."""
         self._config, self._mailboxes, self._messages, self._deleted = config, mailboxes, messages, deleted
         self._partitions, self._limits, self._domains, self._local = partitions, limits, domains, local
         self._coherence, self._outbox, self._clock = coherence, outbox, clock
+        self._guard = guard
         self._records: OrderedDict[str, tuple[Ticket, Mailbox]] = OrderedDict()
         self._ids: dict[str, str] = {}  # of those records, by address
 
@@ -81,9 +84,11 @@ class MailboxService:
         self, prefix: str | None, domain: str | None, ttl: float | None, client: str, owner: User | None = None
     ) -> NewMailbox:
         """``owner``'s mailbox, or a guest's; ``ttl`` infinity for one without an end, which only accounts may have.
-        Refused: prefix_invalid, domain_not_allowed, duration_invalid, mailbox_exists, too_many_mailboxes,
-        quota_reached."""
-        local_part = random_prefix() if prefix is None else chosen_prefix(prefix, "prefix")
+        Refused: client_banned, prefix_invalid, domain_not_allowed, duration_invalid, mailbox_exists,
+        too_many_mailboxes, quota_reached."""
+        if self._guard is not None:
+            self._guard.check_client(client, owner)
+        local_part = random_prefix() if prefix is None else self.chosen_name(prefix, "prefix")
         domain = await self.usable_domain(domain, owner.id if owner else None)
         if f"{local_part}@{domain}" == self._config.administrator:
             raise Refused("prefix_invalid", f"{local_part} is reserved", field="prefix")
@@ -98,6 +103,18 @@ class MailboxService:
         life = self._life(ttl, self._config.mailbox_max_ttl)
         self._limits.create_mailbox(client)
         return await self.establish(local_part, domain, life, self._config.mailbox_max_messages)
+
+    def chosen_name(self, text: str, field: str) -> str:
+        """``text`` as the name of a new mailbox or alias. Refused prefix_invalid, naming ``field``."""
+        name = chosen_prefix(text, field)
+        if self._guard is not None:
+            self._guard.check_name(name, field)
+        return name
+
+    def may_be_caught(self, local_part: str) -> bool:
+        """Whether mail may make a mailbox of this name."""
+        free = valid_prefix(local_part) and local_part not in RESERVED
+        return free and not (self._guard is not None and self._guard.holds_name(local_part))
 
     async def usable_domain(self, domain: str | None, user_id: str | None, field: str = "domain") -> str:
         """A domain where this user (None: a guest) may have addresses, as its name stands in the set. Refused

@@ -14,7 +14,6 @@ from typing import Final
 from server.config import Config
 from server.metrics import Counter
 from server.model.account import User
-from server.model.address import RESERVED, valid_prefix
 from server.model.domain import Target
 from server.model.errors import Refused
 from server.services.mailboxes import MailboxService
@@ -58,7 +57,7 @@ class Provision:
 
     async def _caught(self, target: Target) -> bool:
         domain, local_part = target.domain, target.local_part
-        if not valid_prefix(local_part) or local_part in RESERVED or domain.user_id is None:
+        if not self._mailboxes.may_be_caught(local_part) or domain.user_id is None:
             return False
         owner = await self._owner(domain.user_id)
         if owner is None or not owner.is_active:

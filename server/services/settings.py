@@ -22,6 +22,7 @@ from server.cache.local import Local, Ticket
 from server.config import Config
 from server.log import event
 from server.model.administration import Actor
+from server.model.ban import Ban, BanSet, Names
 from server.model.errors import Refused, Unavailable
 from server.notation import duration
 from server.services.coherence import Coherence, settings_changed
@@ -66,7 +67,8 @@ _CAPTCHA: Final = "security.enableCaptcha"
 
 
 class Settings:
-    """Implements contracts.Settings. ``served`` names the domains anyone may have a mailbox at, the default first."""
+    """Implements contracts.Settings. ``bans`` are those in force; ``reserved`` names are given to no mailbox.
+    ``served`` names the domains anyone may have a mailbox at, the default first."""
 
     def __init__(
         self,
@@ -80,6 +82,9 @@ class Settings:
         self._config, self._store, self._served = config, store, served
         self._local, self._coherence, self._clock = local, coherence, clock
         self.current = config
+        self.bans = BanSet()
+        self.reserved = Names(config.reserved_names)
+        self._banned: list[Ban] = []
         self._ticket: Ticket | None = None
         self._asked = self._failed = -1e9
         self._asking = asyncio.Lock()
@@ -114,6 +119,8 @@ class Settings:
         overrides = await self._store.overrides()
         self._ticket = ticket if self._local.settled(ticket) else None
         self._asked = asked
+        if overrides.bans != self._banned:
+            self._banned, self.bans = overrides.bans, BanSet(overrides.bans)
         self._adopt(_overlaid(self._config, overrides.values))
 
     def _adopt(self, config: Config) -> None:

@@ -42,6 +42,7 @@ from server.services.deliverer import Deliverer
 from server.services.departures import Departures
 from server.services.domains import ServedDomains
 from server.services.eraser import Eraser
+from server.services.guard import BanService, Guard
 from server.services.hub import Hub
 from server.services.ingest import Ingest
 from server.services.keys import KeyService
@@ -73,6 +74,7 @@ from server.smtp.listener import Listener
 from server.store import migrate
 from server.store.across import AcrossStore
 from server.store.administration import AdministrationStore
+from server.store.bans import BanStore
 from server.store.deliveries import DeliveryStore
 from server.store.departures import DepartureStore
 from server.store.domains import DomainStore
@@ -141,6 +143,7 @@ class Shard:
         self._build_webhooks()
         self._administration_store = AdministrationStore(pools)
         self._settings = Settings(config, self._administration_store, self._public, local, coherence, now)
+        self._guard = Guard(self._settings)
         self._rules = rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
         self._build_trace()
         routes = Routes(self._mailbox_store, local, self._served, rules, self._provide, self._recall, now)
@@ -253,6 +256,7 @@ class Shard:
             self._outbox,
             now,
             self._eraser.hurry,
+            self._guard,
         )
         owner = UserStore(self._pools.users).by_id
         self._provision = Provision(config, self._mailboxes, DomainStore(self._pools.mailboxes), owner)
@@ -330,7 +334,8 @@ class Shard:
         hasher = Passwords()
         self._closing.callback(hasher.close)
         users = UserStore(self._pools.users)
-        self._accounts = AccountService(self._config, users, hasher, self._limits, self._local, self._coherence, now)
+        guarded = (self._limits, self._local, self._coherence, now, self._guard)
+        self._accounts = AccountService(self._config, users, hasher, *guarded)
         self._keys = KeyService(users, self._coherence, self._accounts.used, now)
         if self._does.api or self._does.push:
             self._keys.start()
@@ -348,6 +353,7 @@ class Shard:
             served=self._does.served,
             settings=self._settings,
             administration=self._administration,
+            bans=BanService(BanStore(self._pools.users), self._settings, self._coherence, now),
             accounts=self._accounts,
             api_keys=self._keys,
             mailboxes=self._mailboxes,
@@ -396,9 +402,11 @@ class Shard:
         if sockets.smtp is None:
             return []
         delivery = self._broker.delivery
-        listeners = [Listener(self._config, delivery, sockets.smtp, decisions=self._decisions)]
+        listeners = [Listener(self._config, delivery, sockets.smtp, decisions=self._decisions, guard=self._guard)]
         if sockets.lmtp is not None:
-            listeners.append(Listener(self._config, delivery, sockets.lmtp, lmtp=True, decisions=self._decisions))
+            listeners.append(
+                Listener(self._config, delivery, sockets.lmtp, lmtp=True, decisions=self._decisions, guard=self._guard)
+            )
         return listeners
 
     def _connect_queue(self) -> Broker:

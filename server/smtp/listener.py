@@ -14,6 +14,7 @@ from server.config import Config
 from server.model.client import parse
 from server.services.contracts import Delivery
 from server.services.decisions import Decisions
+from server.services.guard import Guard
 from server.smtp import certificate
 from server.smtp.base import configured
 from server.smtp.connection import Member
@@ -28,7 +29,7 @@ _SWEEP: Final = 1.0  # seconds between looks at every session's times
 
 class Listener:
     """Serve SMTP, or LMTP, on ``sock`` (bound; owned by the listener from here on) and give what comes to ``delivery``;
-    what is decided about it goes to ``decisions``.
+    what is decided about it goes to ``decisions``, and ``guard`` says whose mail is refused.
 
     Construct inside the worker, after the fork. Raises ConfigError when the TLS certificate cannot be used.
     """
@@ -41,8 +42,9 @@ class Listener:
         *,
         lmtp: bool = False,
         decisions: Decisions | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        self._lmtp, self._decisions = lmtp, decisions
+        self._lmtp, self._decisions, self._guard = lmtp, decisions, guard
         self._config, self._delivery, self._sock = config, delivery, sock
         self._tls = certificate.context(config)
         self._sessions: set[Member] = set()
@@ -59,7 +61,9 @@ class Listener:
     async def start(self) -> None:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
-        self._shared = Shared(self._config, self._delivery, loop, self._tls, lmtp=self._lmtp, decisions=self._decisions)
+        self._shared = Shared(
+            self._config, self._delivery, loop, self._tls, lmtp=self._lmtp, decisions=self._decisions, guard=self._guard
+        )
         protocol = self._protocol(self._shared, loop)
         if self._sock.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(protocol, sock=self._sock, backlog=_BACKLOG)

@@ -47,6 +47,7 @@ ALREADY_TLS: Final = b"503 5.5.1 TLS is already on\r\n"
 
 MAILBOX_NOT_FOUND: Final = b"550 5.1.1 No such mailbox\r\n"
 DOMAIN_NOT_ALLOWED: Final = b"550 5.7.1 Domain not served, no relaying\r\n"
+BANNED: Final = b"550 5.7.1 Refused by the administrators here\r\n"
 BARE_NEWLINES: Final = b"550 5.6.11 Bare CR or LF in the message\r\n"
 REFUSED: Final = b"550 5.7.0 Refused\r\n"
 TOO_BIG: Final = b"552 5.3.4 Message too big\r\n"

@@ -35,15 +35,16 @@ Command = Callable[[Any, bytes], bytes]
 
 class Transaction:
     """A mail between MAIL and its end. Recipients by mailbox: two addresses of one are one delivery. ``rcpt_at``: when
-    the last of them was accepted. ``noted``: the trace has them."""
+    the last of them was accepted. ``noted``: the trace has them. ``banned``: its client or sender is, and only who is
+    always open takes it."""
 
-    __slots__ = ("noted", "rcpt_at", "recipients", "sender")
+    __slots__ = ("banned", "noted", "rcpt_at", "recipients", "sender")
 
     def __init__(self, sender: Sender) -> None:
         self.sender = sender
         self.recipients: dict[str, Recipient] = {}
         self.rcpt_at = 0.0
-        self.noted = False
+        self.noted = self.banned = False
 
 
 class Session(Connection):
@@ -126,6 +127,9 @@ class Session(Connection):
             command = self.COMMANDS.get(verb.upper())
             if command is None:
                 return replies.UNKNOWN_COMMAND
+        return self._run(command, argument, line)
+
+    def _run(self, command: Command, argument: bytes, line: bytes) -> bytes:
         try:
             return command(self, argument)
         except Declined as declined:
@@ -182,11 +186,28 @@ class Session(Connection):
         if self._shared.draining:
             self.end_if_idle()
             return b""
+        guard = self._shared.guard
+        if guard is not None and guard.stale():
+            self._hold |= BUSY
+            self._shared.spawn(self._mail_later(argument))
+            return b""
+        return self._begin(argument)
+
+    async def _mail_later(self, argument: bytes) -> None:
+        """What administrators ban has changed, or may have: ask first."""
+        assert self._shared.guard is not None
+        await self._shared.guard.refresh()
+        self._resume(self._run(Session._begin, argument, b"MAIL " + argument))
+
+    def _begin(self, argument: bytes) -> bytes:
         sender = paths.sender(argument)
         if sender.size > self._shared.size:
             self._note("mail", "", replies.TOO_BIG, sender.address)
             return replies.TOO_BIG
-        self._transaction = Transaction(sender)
+        self._transaction = transaction = Transaction(sender)
+        guard = self._shared.guard
+        if guard is not None:
+            transaction.banned = guard.refuses_mail(self.peer, sender.address)
         return replies.SENDER_OK
 
     def _rcpt(self, argument: bytes) -> bytes:
@@ -199,6 +220,10 @@ class Session(Connection):
             self._note("rcpt", paths.shown(argument), replies.TOO_MANY_RECIPIENTS)
             return replies.TOO_MANY_RECIPIENTS
         address = paths.recipient(argument, transaction.sender.utf8, shared.default_domain)
+        if transaction.banned and shared.guard is not None and not shared.guard.always_open(address):
+            RECIPIENTS.add(("5",))
+            self._note("rcpt", address, replies.BANNED)
+            return replies.BANNED
         recipient = shared.delivery.route(address)
         if recipient is not None:
             return self._accept(recipient)

@@ -16,6 +16,7 @@ from server.model.client import Holdings, parse
 from server.notation import Network
 from server.services.contracts import Delivery
 from server.services.decisions import Decisions
+from server.services.guard import Guard
 from server.smtp import replies
 from server.smtp.trace import Clock
 
@@ -72,7 +73,9 @@ class Shared:
         *,
         lmtp: bool = False,
         decisions: Decisions | None = None,
+        guard: Guard | None = None,
     ) -> None:
+        self.guard = guard
         self.decisions = decisions or Decisions(on=False)
         self.delivery, self.loop, self.tls = delivery, loop, tls
         self.now = loop.time

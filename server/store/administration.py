@@ -14,6 +14,7 @@ import msgspec
 from server.model import ids
 from server.model.account import Quota, User
 from server.model.administration import Act, Actor, Changes, Statistics, UserFilter
+from server.model.ban import Ban
 from server.model.errors import Refused
 from server.store import users
 from server.store.messages import like
@@ -25,14 +26,16 @@ Judge = Callable[[User, bool], None]
 """(the account as it is, whether it is the last super user that can act) -> raises Refused where the act may not be."""
 
 _encode = msgspec.json.Encoder().encode
+_bans = msgspec.json.Decoder(list[Ban])
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What administrators set: path -> JSON value, when and by whom last."""
+    """What administrators set: path -> JSON value, when and by whom last; and the bans in force."""
 
     values: Mapping[str, Any]
     updated_at: datetime | None
     updated_by: str | None
+    bans: list[Ban] = []
 
 
 class AdministrationStore:
@@ -64,7 +67,7 @@ class AdministrationStore:
             kept = (after.tier, after.role, after.is_active, after.is_email_verified)
             await connection.execute(SQL.admin_user_set, user_id, *kept, now)
             was = {name: getattr(before, name) for name in moved}
-            await _record(connection, actor, "user.update", user_id, was, moved, now)
+            await write_act(connection, actor, "user.update", user_id, was, moved, now)
             row = await connection.fetchrow(SQL.user_by_id, user_id)
             return users.user(row) if row else after
 
@@ -74,7 +77,7 @@ class AdministrationStore:
             before = await _judged(connection, user_id, judge)
             granted = msgspec.structs.asdict(quota)
             await connection.execute(SQL.admin_quota_set, user_id, *granted.values())
-            await _record(connection, actor, "quota.set", user_id, msgspec.structs.asdict(before.quota), granted, now)
+            await write_act(connection, actor, "quota.set", user_id, msgspec.structs.asdict(before.quota), granted, now)
 
     async def delete(self, actor: Actor, user_id: str, judge: Judge, now: datetime) -> None:
         """Refused user_not_found, and what ``judge`` raises. What the account has elsewhere is noted as still to go."""
@@ -83,7 +86,7 @@ class AdministrationStore:
             await connection.execute(SQL.admin_user_delete, user_id)
             await connection.execute(SQL.departure_insert, user_id, now)
             was = {"email": before.email, "username": before.username, "role": before.role, "tier": before.tier}
-            await _record(connection, actor, "user.delete", user_id, was, None, now)
+            await write_act(connection, actor, "user.delete", user_id, was, None, now)
 
     # The trail.
 
@@ -98,7 +101,7 @@ class AdministrationStore:
     ) -> None:
         """An act that is in another domain."""
         async with self._database.transaction() as connection:
-            await _record(connection, actor, action, target, before, after, now)
+            await write_act(connection, actor, action, target, before, after, now)
 
     async def acts(self, limit: int, offset: int) -> list[Act]:
         """Newest first."""
@@ -125,8 +128,10 @@ class AdministrationStore:
     # Settings.
 
     async def overrides(self) -> Overrides:
+        """With the bans in force, in one query: both are read again when either has changed."""
         row = await self._database.fetchrow(SQL.settings_read)
-        return _overrides(row)
+        found = _overrides(row)
+        return found if row is None else msgspec.structs.replace(found, bans=_bans.decode(row["bans"]))
 
     async def override(
         self, actor: Actor, action: str, decide: Callable[[Mapping[str, Any]], Mapping[str, Any]], now: datetime
@@ -139,7 +144,7 @@ class AdministrationStore:
             moved = {path for path in {*before, *after} if before.get(path) != after.get(path)}
             was = {path: value for path, value in before.items() if path in moved}
             is_now = {path: value for path, value in after.items() if path in moved}
-            await _record(connection, actor, action, "settings", was, is_now, now)
+            await write_act(connection, actor, action, "settings", was, is_now, now)
         return Overrides(after, now, actor.name)
 
     # Figures.
@@ -181,7 +186,7 @@ async def _judged(connection: Connection, user_id: str, judge: Judge) -> User:
     return user
 
 
-async def _record(
+async def write_act(
     connection: Connection,
     actor: Actor,
     action: str,

@@ -474,3 +474,15 @@ CREATE TABLE messages.trace (
 ) PARTITION BY RANGE (at);
 CREATE INDEX trace_address ON messages.trace (address, at);
 CREATE INDEX trace_at ON messages.trace (at);
+
+-- Who and what is not let in: networks, senders, senders' domains, and names of mailboxes. Workers hold them in memory.
+CREATE TABLE users.bans (
+    id         uuid PRIMARY KEY, -- sorts by time
+    kind       text NOT NULL CHECK (kind IN ('network', 'sender', 'senderDomain', 'localPart')),
+    value      text NOT NULL,
+    reason     text NOT NULL,
+    created_at timestamptz NOT NULL,
+    created_by text NOT NULL,
+    expires_at timestamptz,
+    UNIQUE (kind, value)
+);

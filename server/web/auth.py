@@ -77,7 +77,7 @@ class SessionObject(msgspec.Struct, rename="camel"):
     status=201,
     body=RegistrationBody,
     example={"email": "you@example.org", "password": "correct horse battery", "username": "you.too"},
-    refuses=("user_exists",),
+    refuses=("client_banned", "user_exists"),
 )
 async def register(call: Call) -> Reply:
     wanted = await requests.body(call.request, RegistrationBody)

@@ -177,7 +177,10 @@ async def config(call: Call) -> Reply:
     gives=NewEmail,
     body=Generation,
     example={"name": "", "expiryTime": 3600000, "domain": ""},
-    refuses=("prefix_invalid", "domain_not_allowed", "duration_invalid", "mailbox_exists", "quota_reached"),
+    refuses=(
+        *("client_banned", "prefix_invalid", "domain_not_allowed", "duration_invalid", "mailbox_exists"),
+        "quota_reached",
+    ),
 )
 async def generate(call: Call) -> Reply:
     wanted = await requests.body(call.request, Generation)

@@ -40,6 +40,7 @@ class ExtensionBody(msgspec.Struct, rename="camel"):
     example={"expiresIn": "2h"},
     body_optional=True,
     refuses=(
+        "client_banned",
         "prefix_invalid",
         "domain_not_allowed",
         "duration_invalid",

@@ -119,6 +119,7 @@ _NOUNS: Final = {
     "deliveries": "delivery",
     "domains": "domain",
     "users": "user",
+    "bans": "ban",
 }
 
 

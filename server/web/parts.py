@@ -17,6 +17,7 @@ from server.services.contracts import (
     Administration,
     Aliases,
     ApiKeys,
+    Bans,
     Domains,
     Limits,
     Mailboxes,
@@ -45,6 +46,7 @@ class WebParts:
     served: frozenset[str]
     settings: Settings
     administration: Administration
+    bans: Bans
     accounts: Accounts
     api_keys: ApiKeys
     mailboxes: Mailboxes

@@ -34,7 +34,10 @@ FAILURES: Final[dict[Failure, Phrase]] = {
     "alias_not_found": Phrase(404, "Alias not found", "别名不存在"),
     "api_key_not_found": Phrase(404, "API key not found", "API Key不存在"),
     "attachment_not_found": Phrase(404, "Attachment not found", "附件不存在"),
+    "ban_exists": Phrase(409, "The ban exists already", "封禁已存在"),
+    "ban_not_found": Phrase(404, "Ban not found", "封禁不存在"),
     "body_invalid": Phrase(400, "The request is malformed", "请求参数格式错误"),
+    "client_banned": Phrase(403, "This network may not do that here", "该网络已被禁止此操作"),
     "credentials_invalid": Phrase(401, "Wrong name or password", "用户名或密码错误"),
     "delivery_not_found": Phrase(404, "Delivery not found", "投递记录不存在"),
     "domain_exists": Phrase(409, "The domain exists already", "域名已存在"),
@@ -73,6 +76,7 @@ FAILURES: Final[dict[Failure, Phrase]] = {
 
 ADVICE: Final[dict[Failure, str]] = {
     "account_disabled": "an administrator has switched it off and can switch it on again",
+    "client_banned": "the administrators have banned it for abuse; postmaster@ and abuse@ reach them",
     "credentials_invalid": "send email or username, and password, of an account",
     "origin_not_allowed": "a cookie counts for pages of this server alone; send the token in Authorization: Bearer",
     "permission_denied": "this account may not do that",

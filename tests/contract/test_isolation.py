@@ -136,7 +136,7 @@ async def test_segments_after_a_foreign_id_tell_nothing(
 
 
 def test_every_kind_of_id_is_known_here() -> None:
-    own = {"mailbox", "message", "alias", "tag", "key", "webhook", "delivery", "domain", "user"}
+    own = {"mailbox", "message", "alias", "tag", "key", "webhook", "delivery", "domain", "user", "ban"}
     assert {kind(route.path, name) for route, name in CASES} <= own
 
 

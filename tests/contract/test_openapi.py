@@ -104,6 +104,9 @@ class Realm:
             if route.path.startswith("/v1/admin/"):
                 await self.admin.call(client, "POST", "/v1/admin/config/reset")
             one = await owner(client, self.server.http)
+            if route.path.startswith("/v1/admin/bans/"):
+                ban = {"kind": "sender", "value": f"{secrets.token_hex(4)}@example.org", "reason": "to be described"}
+                one.ids["ban"] = (await self.admin.call(client, "POST", "/v1/admin/bans", ban))["id"]
             if route.path.startswith("/v1/admin/domains/"):
                 domain = {"domain": f"{secrets.token_hex(4)}.example", "notes": ""}
                 one.ids["domain"] = (await self.admin.call(client, "POST", "/v1/admin/domains", domain))["id"]

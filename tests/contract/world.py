@@ -22,6 +22,7 @@ KINDS: Final = {
     "deliveries": "delivery",
     "domains": "domain",
     "users": "user",
+    "bans": "ban",
     "static": "file",
 }
 """What a variable segment names, by the literal one before it."""
@@ -81,6 +82,7 @@ async def owner(client: aiohttp.ClientSession, base: str) -> Owner:
     """A new account that owns a mailbox with a tagged message, an alias, a key, a webhook with a delivery, a domain."""
     one = Owner(base, email=f"{secrets.token_hex(6)}@example.org")
     session = await one.call(client, "POST", "/v1/auth/register", {"email": one.email, "password": PASSWORD})
+    one.ids["ban"] = "01890000-0000-7000-8000-0000000000ba"  # nobody owns one, and only administrators may ask
     one.token, one.refresh, one.ids["user"] = session["accessToken"], session["refreshToken"], session["user"]["id"]
     box = await one.call(client, "POST", "/v1/mailboxes", {})
     one.box_token, one.ids["mailbox"] = box["token"], box["id"]

@@ -82,6 +82,14 @@ def claim(one: Owner) -> dict[str, str]:
     return {"domain": f"{fresh(one)}.example", "mode": "exclusive"}
 
 
+def banned(one: Owner) -> dict[str, str]:
+    return {"kind": "sender", "value": f"{fresh(one)}@example.org", "reason": "counted"}
+
+
+def made_ban(_: "Counted", one: Owner, answer: Any) -> None:
+    one.ids["ban"] = answer["data"]["id"]
+
+
 def renewed(_: "Counted", one: Owner, answer: Any) -> None:
     one.refresh = answer["data"]["refreshToken"]
 
@@ -200,8 +208,14 @@ ADMINISTRATION: Final = (
     Case("POST /v1/admin/config/reset"),
     Case("GET /v1/admin/audit"),
     Case("GET /v1/admin/trace"),
+    Case("GET /v1/admin/bans"),
+    Case("POST /v1/admin/bans", body=banned, then=made_ban),
 )
-ADMINISTRATIVE_ENDINGS: Final = (Case(f"DELETE {SYSTEM}/{{id}}"), Case("DELETE /v1/admin/users/{id}"))
+ADMINISTRATIVE_ENDINGS: Final = (
+    Case("DELETE /v1/admin/bans/{id}"),
+    Case(f"DELETE {SYSTEM}/{{id}}"),
+    Case("DELETE /v1/admin/users/{id}"),
+)
 UNASKED: Final = (
     # What stands in memory since the start, the same for everybody. They are held to no query at all.
     Case("GET /", "guest"),

@@ -76,7 +76,13 @@ SELECT id, at, actor_id, actor, client, action, target, before, after FROM users
 SELECT count(*) AS n FROM users.audit
 
 -- name: settings_read
-SELECT overrides, updated_at, updated_by FROM users.settings
+-- With the bans in force, whatever clock a worker has.
+SELECT overrides, updated_at, updated_by, (
+    SELECT coalesce(json_agg(json_build_object('id', id, 'kind', kind, 'value', value, 'reason', reason, 'created_at',
+        created_at, 'created_by', created_by, 'expires_at', expires_at)), '[]')
+    FROM users.bans WHERE expires_at IS NULL OR expires_at > now()
+) AS bans
+FROM users.settings
 
 -- name: settings_lock
 SELECT overrides, updated_at, updated_by FROM users.settings FOR UPDATE
