@@ -71,10 +71,10 @@ async def test_a_refusal_says_who_was_refused_and_why(tmp_path: Path, name: str)
 
 async def test_a_sender_refused_for_its_size_or_its_form_is_found_by_its_address(tmp_path: Path) -> None:
     async with listening(tmp_path, SMTP_MAX_MESSAGE_BYTES="1000") as place:
-        found = await talk(place, b"EHLO c\r\nMAIL FROM:<s@example.com> SIZE=1001\r\nmail from:<b@@c.example>\r\n")
+        found = await talk(place, b"EHLO c\r\nMAIL FROM:<s@example.com> SIZE=1001\r\nmail from:<b@c.example> X=Y\r\n")
         assert [(row.stage, row.address, row.recipient, row.reply[:9]) for row in found] == [
             ("mail", "s@example.com", "", "552 5.3.4"),
-            ("mail", "b@@c.example", "", "501 5.1.3"),
+            ("mail", "b@c.example", "", "555 5.5.4"),
         ]
 
 

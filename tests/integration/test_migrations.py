@@ -137,15 +137,20 @@ async def test_the_release_that_knew_one_table_alone_sees_no_pre_migration_newer
     await connection.close()
 
 
-async def test_a_database_of_the_release_before_is_brought_on_and_keeps_its_record(empty: str) -> None:
-    await migrate.migrate(dsns(empty))
+async def test_a_database_of_the_release_before_is_brought_on_and_keeps_its_record(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, known = migrate.available, {"users": 5, "mailboxes": 4, "messages": 9}
+    with monkeypatch.context() as before:
+        before.setattr(migrate, "available", lambda domain: whole(domain)[: known[domain]])
+        await migrate.migrate(dsns(empty))
     connection = await asyncpg.connect(empty)
     for domain in DOMAINS:
         await connection.execute(f"DROP TABLE {domain}.schema_changes")  # as 0.1.0 left it
-    await connection.execute("DROP TABLE messages.erasures, messages.trace")
     lacking = await migrate.pending(connection)
-    assert [name.split("/")[0] for name in lacking] == ["messages"] * len(lacking)
-    assert len(lacking) == len(migrate.available("messages")) - 9
+    for domain in DOMAINS:
+        its = [name for name in lacking if name.startswith(f"{domain}/")]
+        assert len(its) == len(whole(domain)) - known[domain]
     await migrate.migrate(dsns(empty), ("pre",))
     assert await migrate.pending(connection) == []
     await connection.close()
