@@ -111,6 +111,8 @@ _COUNTRY = re.compile(rb"\.([A-Za-z]{2})>?\s*$")
 # Answers of the detector that next to no mail is written in; isolated letters of western languages look like them.
 _IMPROBABLE = frozenset(("iso8859_4", "iso8859_10", "iso8859_14", "mac_cyrillic", "mac_roman"))
 
+_WESTERN = _ASCII + "áéíóúñüàèìòùâêîôûäëïößçãåæøÁÉÍÓÚÑÜÀÈÊÂÔÄÖÇÅØ¿¡«»°ºª·–—‘’“”€…".encode("cp1252")
+
 _ESCAPES = re.compile(rb"\x1b(?:\$[@AB]|\$\([@ABDOPQ]|\([IJ]|\$\)[ACG])")
 _SWITCH = re.compile(rb"(\x1b(?:\$\(?[@ABCDOPQ]|\([BHIJT]|&@)|[\x0e\x0f])")
 _DESIGNATION = re.compile(rb"\x1b\$[*+)][A-Z]")
@@ -237,7 +239,12 @@ def _detected(sample: bytes, sender: bytes) -> str:
     detector.feed(sample, last=True)
     name = detector.guess(tld=country[1].lower() if country else None, allow_utf8=False)
     codec = codec_of(name) or "cp1252"
-    return "cp1252" if codec in _IMPROBABLE else codec
+    if codec in _IMPROBABLE:
+        return "cp1252"
+    if codec in ("cp1250", "iso8859_2") and country is None and not sample.translate(None, _WESTERN):
+        # Spanish looks like it by its one letter that both have.
+        return "cp1252"
+    return codec
 
 
 def decode(data: bytes, label: str = "", guess: Guess | None = None) -> str:
@@ -256,14 +263,11 @@ def decode(data: bytes, label: str = "", guess: Guess | None = None) -> str:
             break
     if codec in _STATEFUL and codec is not None:
         return _decode_stateful(data, codec, guess)
-    if b"\x1b" in data and (escape := _ESCAPES.search(data)):
-        return _escaped(data, escape[0])
-    if data.isascii() or b"\0" in data:
-        wide = _wide(data) if codec is None and b"\0" in data else ""
-        if wide:
-            return _decode_stateful(data, wide, guess)
-        if data.isascii():
-            return _without_nul(data.decode("ascii"))
+    if codec is None and b"\0" in data and (wide := _wide(data)):
+        return _decode_stateful(data, wide, guess)
+    if data.isascii():
+        escape = _ESCAPES.search(data) if b"\x1b" in data else None
+        return _escaped(data, escape[0]) if escape else _without_nul(data.decode("ascii"))
     return _without_nul(_decode_eight_bit(data, codec, guess).removeprefix("\ufeff"))
 
 

@@ -56,6 +56,7 @@ _REFERENCE = re.compile(
 )
 _MAX_REFERENCES = 2_000
 _MAX_REFERRING = 524_288
+_MAX_CALENDARS = 3
 _MAX_CALENDAR = 262_144
 _EXTENSIONS = {
     "application/ics": ".ics",
@@ -202,11 +203,11 @@ def attachment(raw: bytes, number: str) -> tuple[Attachment, bytes] | None:
 def _head(raw: bytes) -> tuple[dict[bytes, bytes], int, str | None]:
     """(first value of each shown field, start of the body, the bound that the header block broke)."""
     found = mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES)
-    block = raw[: found.end]
+    head = mime_parts.header_fields(raw, 0, found)
     if found.over:
-        return mime_parts.fields(block), found.body, "header bytes"
-    many = found.end > mime_parts.MAX_HEADERS and _field_count(block) > mime_parts.MAX_HEADERS
-    return mime_parts.fields(block), found.body, "header count" if many else None
+        return head, found.body, "header bytes"
+    many = found.end > mime_parts.MAX_HEADERS and _field_count(raw[: found.end]) > mime_parts.MAX_HEADERS
+    return head, found.body, "header count" if many else None
 
 
 def _field_count(block: bytes) -> int:
@@ -237,7 +238,11 @@ def _structured(raw: bytes, head: Mapping[bytes, bytes], body: int, guess: Guess
     content = _Content()
     leaves = list(mime_parts.leaves(raw, head, body, budget, guess))
     content.charset = leaves[0].parameters.get("charset", "") if leaves else ""
-    views = mime_views.views(leaves)
+    shown = [leaf for leaf in leaves if not leaf.opened and leaf.container != mime_parts.TNEF_BODY]
+    views = mime_views.views(shown)
+    if not views.text and not views.html and len(shown) < len(leaves):
+        bodies = [leaf for leaf in leaves if leaf.container == mime_parts.TNEF_BODY]
+        views = mime_views.with_bodies(views, bodies)
     read = _Reading(views, content, guess)
     content.text, content.html = read.text(views.text), read.html(views.html)
     if content.html and (not content.text or content.text.isspace()):
@@ -312,8 +317,14 @@ def _marked_up(text: str) -> str:
 def _list(views: mime_views.Views, read: _Reading, content: _Content, guess: Guess) -> None:
     """The attachments, in the order of the parts, and the invitation."""
     references = _references(views, content.html)
+    calendars = 0
     for leaf in views.attachments:
-        if content.invite is None and (leaf.content_type in _CALENDARS or leaf.filename.lower().endswith(".ics")):
+        if (
+            content.invite is None
+            and calendars < _MAX_CALENDARS
+            and (leaf.content_type in _CALENDARS or leaf.filename.lower().endswith(".ics"))
+        ):
+            calendars += 1
             text = charsets.decode(mime_parts.body(leaf, _MAX_CALENDAR), leaf.parameters.get("charset", "utf-8"))
             content.invite = invites.invite(text, leaf.parameters.get("method", ""))
         if len(content.attachments) >= _MAX_ATTACHMENTS:

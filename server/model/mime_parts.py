@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import msgspec
 
-from server.model import mime_text, transfer
+from server.model import containers, mime_text, transfer
 from server.model.charsets import Guess, decode
 
 MAX_DEPTH = 100
@@ -26,8 +26,18 @@ _MAX_VALUE = 32_768
 _MAX_IDENTIFIER = 500
 # Parts of a multipart/related among which its root is looked for.
 _ROOT_SOUGHT = 50
+_MAX_CONTAINERS = 10
+_SIGNED = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
+_TNEF = frozenset(("application/ms-tnef", "application/vnd.ms-tnef"))
+_CONTAINER_NAMES = frozenset(("winmail.dat", "win.dat", "smime.p7m"))
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,90}/[a-z0-9!#$&^_.+-]{1,90}")
+# The container of the text that TNEF brings; it is shown where the message has no other.
+TNEF_BODY = "tnef"
 SECOND_TYPE = b"content-type, second"
-_MAX_STRUCTURED = 8_192
+_MAX_STRUCTURED = 4_096
+# The same of all parts together; of those behind so many only a short beginning is read.
+_MAX_ALL_STRUCTURED = 131_072
+_STRUCTURED_BEHIND = 400
 
 # Most values of Content-Type up to this length are few and come again; longer ones hold a boundary or a file name.
 _REPEATED_VALUE = 64
@@ -41,6 +51,8 @@ _FIELD = re.compile(
 # A line that neither is a field nor goes on with one (RFC 5322 section 2.2), nor is the first line of an mbox.
 _NO_FIELD = re.compile(rb"\n[!-9;-\xff]++(?![ \t]*+:)(?<!\nFrom)(?<!\n>From)")
 _FIRST_LINE = re.compile(rb"[!-9;-\xff]++(?:[ \t]*:|(?<=From) )|[ \t]|\Z")
+_TORN = re.compile(rb"[A-Za-z*0-9-]{1,40}=")
+_TORN_OFF = re.compile(rb";[ \t\r]*\n(?=[A-Za-z*0-9-]{1,40}=)")
 # Fields behind such a line tell that it is a broken line of the header block and not the beginning of the body.
 _SURELY_FIELD = re.compile(
     rb"\n(from|to|subject|date|message-id|mime-version|received|return-path|reply-to|x-mailer|content-(?:type|"
@@ -52,11 +64,13 @@ _SURELY_FIELD = re.compile(
 class Budget:
     """What a message may still cost to read, and the first bound it broke (`broken`)."""
 
-    __slots__ = ("broken", "false_boundaries", "header_lines", "parts", "scan")
+    __slots__ = ("broken", "containers", "false_boundaries", "header_lines", "parts", "scan", "structured")
 
     def __init__(self, size: int) -> None:
         self.parts = MAX_PARTS
+        self.containers = _MAX_CONTAINERS
         self.header_lines = MAX_PART_HEADERS
+        self.structured = _MAX_ALL_STRUCTURED
         self.false_boundaries = _MAX_FALSE_BOUNDARIES
         # Each level of nesting searches its whole range again, so deep nesting of a large message is bounded by bytes.
         self.scan = 4 * size + 1_048_576
@@ -77,7 +91,7 @@ class Multipart(msgspec.Struct, frozen=True):
 class Leaf(msgspec.Struct, frozen=True):
     """One part that is no multipart. `start` and `end` bound its encoded body in `raw`; `first` is true of the sibling
     that its multipart begins with (of a multipart/related: its root). `path` is of the multiparts around it, the
-    outermost first.
+    outermost first. `opened`: it is a container, and what it holds are leaves of their own.
     """
 
     number: str
@@ -94,6 +108,7 @@ class Leaf(msgspec.Struct, frozen=True):
     raw: bytes
     start: int
     end: int
+    opened: bool = False
 
 
 class _Node(msgspec.Struct):
@@ -107,11 +122,14 @@ class _Node(msgspec.Struct):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A header block: raw[start:end], with the body behind it. `over`: it goes on beyond what was to be looked at."""
+    """A header block: raw[start:end], with the body behind it. `over`: it goes on beyond what was to be looked at.
+    `torn`: a parameter is at the beginning of a line.
+    """
 
     end: int
     body: int
     over: bool
+    torn: bool = False
 
 
 def header_end(raw: bytes, start: int, end: int, limit: int) -> Head:
@@ -126,12 +144,23 @@ def header_end(raw: bytes, start: int, end: int, limit: int) -> Head:
     block, body = _empty_line(raw, start, stop)
     if block < 0:
         block, body = (stop, _empty_line(raw, stop, end)[1]) if stop < end else (end, end)
+    torn = False
     odd = start if not _FIRST_LINE.match(raw, start, block) else -1
     if odd < 0 and (match := _NO_FIELD.search(raw, start, block)):
         odd = match.start() + 1
+        if _TORN.match(raw, odd) and raw[start:odd].rstrip().endswith(b";"):
+            torn = True
+            match = _NO_FIELD.search(raw, odd, block)
+            odd = match.start() + 1 if match else -1
     if odd >= 0 and not _goes_on(raw, start, odd, block):
-        return Head(odd, odd, False)
-    return Head(block, end if body < 0 else body, stop < end and block == stop)
+        return Head(odd, odd, False, torn)
+    return Head(block, end if body < 0 else body, stop < end and block == stop, torn)
+
+
+def header_fields(raw: bytes, start: int, found: Head) -> dict[bytes, bytes]:
+    """The fields of a header block, also of one that has lost the space in front of a parameter."""
+    block = raw[start : found.end]
+    return fields(_TORN_OFF.sub(b";\n ", block) if found.torn else block)
 
 
 def _empty_line(raw: bytes, start: int, stop: int) -> tuple[int, int]:
@@ -210,7 +239,8 @@ def leaves(
 
 def _part_fields(node: _Node, budget: Budget) -> Mapping[bytes, bytes]:
     """The fields of a part; afterwards the node begins at its body."""
-    found = header_end(node.raw, node.start, node.end, MAX_PART_HEADER)
+    start = node.start
+    found = header_end(node.raw, start, node.end, MAX_PART_HEADER)
     if found.over:
         budget.exceed("header bytes")
     block = node.raw[node.start : found.end]
@@ -219,7 +249,14 @@ def _part_fields(node: _Node, budget: Budget) -> Mapping[bytes, bytes]:
     if budget.header_lines < 0:
         budget.exceed("header count")
         return {}
-    return fields(block)
+    head = header_fields(node.raw, start, found)
+    for name in (b"content-type", b"content-disposition"):
+        value = head.get(name, b"")
+        if len(value) > _STRUCTURED_BEHIND:
+            budget.structured -= len(value)
+            if budget.structured < 0:
+                head[name] = value[:_STRUCTURED_BEHIND]
+    return head
 
 
 def _visit(
@@ -234,7 +271,65 @@ def _visit(
         if ranges:
             stack.extend(reversed(_children(node, kind, parameters, ranges)))
             return
-    yield _leaf(head, node, "text/plain" if kind.startswith("multipart/") else kind, parameters, guess)
+    leaf = _leaf(head, node, "text/plain" if kind.startswith("multipart/") else kind, parameters, guess)
+    inner = _opened(leaf, node, stack, budget) if _is_container(leaf) and budget.containers > 0 else None
+    if inner is None:
+        yield leaf
+        return
+    budget.containers -= 1
+    yield msgspec.structs.replace(leaf, opened=True)
+    yield from inner
+
+
+def _is_container(leaf: Leaf) -> bool:
+    if leaf.content_type in _SIGNED or leaf.content_type in _TNEF:
+        return True
+    return leaf.content_type == "application/octet-stream" and leaf.filename.lower() in _CONTAINER_NAMES
+
+
+def _opened(leaf: Leaf, node: _Node, stack: list[_Node], budget: Budget) -> list[Leaf] | None:
+    """What a container holds, None if it cannot be opened; an entity of its own is left to the stack."""
+    data = body(leaf)
+    budget.scan -= len(data)
+    if budget.scan < 0:
+        return None
+    content = containers.signed_content(data)
+    if content is not None:
+        stack.append(_Node(f"{leaf.number}.1", content, 0, len(content), node.container, node.first, node.path))
+        return []
+    found = containers.tnef(data)
+    if found is None or not (found.files or found.text or found.html):
+        return None
+    parts = [
+        _tnef_leaf(leaf, nth, file.data, file.content_type, file.name, file.content_id)
+        for nth, file in enumerate(found.files, 1)
+    ]
+    for kind, text in (("text/plain", found.text), ("text/html", found.html)):
+        if text is not None:
+            body_leaf = _tnef_leaf(leaf, len(parts) + 1, text.data, kind, None, "")
+            parameters = {"charset": text.charset}
+            parts.append(msgspec.structs.replace(body_leaf, parameters=parameters, disposition="", container=TNEF_BODY))
+    return parts
+
+
+def _tnef_leaf(leaf: Leaf, nth: int, data: bytes, kind: str, name: containers.Text | None, content_id: str) -> Leaf:
+    filename = mime_text.decode_header(decode(name.data, name.charset).encode(), 1_000, "utf-8") if name else ""
+    return Leaf(
+        number=f"{leaf.number}.{nth}",
+        content_type=kind if _MEDIA_TYPE.fullmatch(kind) else "application/octet-stream",
+        parameters={},
+        disposition="attachment",
+        filename=filename,
+        encoding="",
+        container="multipart/mixed",
+        first=False,
+        path=leaf.path,
+        content_id=content_id,
+        location="",
+        raw=data,
+        start=0,
+        end=len(data),
+    )
 
 
 def _children(node: _Node, container: str, parameters: Mapping[str, str], ranges: list[tuple[int, int]]) -> list[_Node]:
@@ -280,9 +375,9 @@ def _leaf(
     disposition_parameters: Mapping[str, str] = {}
     if b"content-disposition" in head:
         disposition, disposition_parameters = _structured(head[b"content-disposition"], guess)
-        if disposition not in ("inline", ""):
-            # RFC 2183 section 2.8.
-            disposition = "attachment"
+        if disposition not in ("inline", "attachment"):
+            # RFC 2183 section 2.8 takes what is unknown for an attachment; mail programs show it.
+            disposition = ""
     return Leaf(
         number=node.number or "1",
         content_type=kind,

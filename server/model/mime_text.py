@@ -24,7 +24,9 @@ _PHRASE_SPECIALS = re.compile(r'[,<>@;:"\\()\[\]]')
 _PARAMETER = re.compile(r"(?:;|(?<![;\s])\s)\s*+([^\s=;\"]{1,64}+)\s*+=\s*+")
 _QUOTED = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*)"', re.DOTALL)
 # What a value ends at: nothing more, or another parameter. A quote or a semicolon alone may be a part of a name.
-_NEXT_BEHIND_QUOTE = re.compile(r"\s*+(?:;\s*+$|$|;?\s*+[^\s=;\"]{1,64}+\s*+=)")
+_BEHIND_QUOTE = r"(?=\s*+(?:;\s*+$|$|;?\s*+[^\s=;\"]{1,64}+\s*+=))"
+_NEXT_BEHIND_QUOTE = re.compile(_BEHIND_QUOTE)
+_CLOSING = re.compile('"' + _BEHIND_QUOTE)
 _NEXT = re.compile(
     r"(?<!\s);?\s*+$|;\s++[^\s=;\"]{1,64}+\s*+=|"
     r"(?:;|(?<![;\s])\s)\s*+(?:name|filename|charset|boundary|format|delsp|type|start|method|size|[a-z]+-date)"
@@ -238,11 +240,9 @@ def _parameter(value: str, start: int) -> tuple[str, int]:
 
 def _badly_quoted(value: str, start: int) -> tuple[str, int]:
     """The same behind a quote, where quotes stand inside of it or the last one is missing."""
-    end = start
-    while (end := value.find('"', end)) >= 0:
-        if _NEXT_BEHIND_QUOTE.match(value, end + 1):
-            return _UNESCAPE.sub(r"\1", value[start:end]), end + 1
-        end += 1
+    closing = _CLOSING.search(value, start)
+    if closing:
+        return _UNESCAPE.sub(r"\1", value[start : closing.start()]), closing.end()
     following = _NEXT.search(value, start)
     end = following.start() if following else len(value)
     return value[start:end].strip(), end

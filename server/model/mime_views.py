@@ -17,8 +17,8 @@ def _words(text: str) -> frozenset[str]:
 HTML_TYPES = frozenset(("text/html", "application/xhtml+xml"))
 # Subtypes of text that are known and are data. All others are text (RFC 2046 section 4.1.4).
 _DATA = _words(
-    "amp-html calendar css csv directory ecmascript javascript rfc822-headers rtf tab-separated-values vcard "
-    "watch-html x-amp-html x-javascript x-moz-deleted x-vcalendar x-vcard xml xml-external-parsed-entity"
+    "amp-html calendar css csv directory ecmascript javascript rfc822-header rfc822-headers rtf tab-separated-values "
+    "vcard watch-html x-amp-html x-javascript x-moz-deleted x-vcalendar x-vcard xml xml-external-parsed-entity"
 )
 # Renderings for a few programs, of what the other alternatives say too.
 _RENDERINGS = frozenset(("text/x-amp-html", "text/amp-html", "text/watch-html"))
@@ -39,6 +39,13 @@ def views(leaves: Sequence[Leaf]) -> Views:
     attachments: list[Leaf] = []
     _sort(leaves, 0, "mixed", False, text, html, attachments)
     return Views(text, html, attachments)
+
+
+def with_bodies(found: Views, bodies: Sequence[Leaf]) -> Views:
+    """The same with bodies of its own, each in the view of its kind."""
+    html = [leaf for leaf in bodies if leaf.content_type in HTML_TYPES][:1]
+    text = [leaf for leaf in bodies if leaf.content_type not in HTML_TYPES][:1]
+    return Views(text or html, html or text, found.attachments)
 
 
 def is_text(content_type: str) -> bool:

@@ -30,7 +30,7 @@ _HIDDEN = frozenset(("param", "comment"))
 _MAX_MARKS = 5_000
 
 _BEGIN = re.compile(rb"begin [0-7]{3,4} ([^\r\n]{1,255})\r?\n(?=[!-`])")
-_END = re.compile(rb"\r?\nend[ \t]*(?:\r?\n|$)")
+_END = re.compile(rb"\nend[ \t]*(?:\r?\n|$)")
 _MAX_BEGINS = 30
 
 
@@ -127,6 +127,17 @@ def _unmarked(text: str, marks: Mapping[str, str]) -> str:
     return "".join(out)
 
 
+def _end(data: bytes, start: int) -> re.Match[bytes] | None:
+    """The line "end" behind `start`."""
+    found = data.find(b"\nend", start)
+    while found >= 0:
+        match = _END.match(data, found)
+        if match:
+            return match
+        found = data.find(b"\nend", found + 1)
+    return None
+
+
 def split_files(data: bytes) -> tuple[bytes, tuple[File, ...]]:
     """(the text without them, the files) of a text that holds uuencoded files, at most 30."""
     if b"begin " not in data:
@@ -140,7 +151,9 @@ def split_files(data: bytes) -> tuple[bytes, tuple[File, ...]]:
         if start < 0:
             break
         begin = _BEGIN.match(data, start) if start == 0 or data[start - 1 : start] == b"\n" else None
-        end = _END.search(data, begin.end() - 1) if begin else None
+        end = _end(data, begin.end()) if begin else None
+        if begin and end is None:
+            break
         lines = data[begin.end() : end.start() + 1] if begin and end else b""
         if begin and end and transfer.are_uuencoded(lines):
             kept.append(data[position:start])

@@ -250,6 +250,57 @@ async def test_attachments_are_listed_and_cannot_act_as_pages(server: Server) ->
         assert (answer.status, answer.error) == (404, "attachment_not_found"), wrong
 
 
+def related(html: str) -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "a@example.org", "b@example.org", "logo"
+    message.set_content("plain\n")
+    message.add_alternative(html, subtype="html")
+    page = message.get_payload(1)
+    assert isinstance(page, EmailMessage)
+    page.add_related(b"\x89PNG", maintype="image", subtype="png", filename="logo.png", cid="<logo@x>")
+    return message
+
+
+async def test_image_that_html_shows_is_listed_but_is_no_attachment(server: Server) -> None:
+    box = await server.mailbox()
+    for html in ('<img src="cid:logo@x">', "<p>no image</p>"):
+        send(server, box, related(html))
+    for_download, shown = await server.messages(box)
+    for item, inline in ((shown, True), (for_download, False)):
+        (one,) = item["attachments"]
+        assert (one["contentId"], one["inline"], one["filename"]) == ("logo@x", inline, "logo.png")
+        assert item["hasAttachments"] is not inline
+    for flag, found in (("true", for_download), ("false", shown)):
+        answer = await ask(server, "GET", messages(box, f"/search?hasAttachment={flag}"), box)
+        assert [one["id"] for one in answer.data["messages"]] == [found["id"]]
+
+
+async def test_invitation_is_in_list_and_message(server: Server) -> None:
+    box = await server.mailbox()
+    calendar = "BEGIN:VCALENDAR\nMETHOD:REQUEST\nBEGIN:VEVENT\nSUMMARY:Lunch\nDTSTART:20260715T100000Z\nEND:VEVENT\n"
+    raw = f"Content-Type: text/calendar; charset=utf-8\r\nSubject: x\r\n\r\n{calendar}END:VCALENDAR\n"
+    await ask(server, "POST", messages(box), box, json={"from": "a@example.org", "raw": raw})
+    item = (await server.messages(box))[0]
+    opened = (await ask(server, "GET", messages(box, f"/{item['id']}"), box)).data
+    for one in (item, opened):
+        assert one["invite"] == {
+            "method": "REQUEST", "summary": "Lunch", "start": "2026-07-15T10:00:00.000Z", "end": "", "organizer": "",
+            "location": "",
+        }  # fmt: skip
+        assert "defect" not in one
+
+
+async def test_message_over_a_bound_is_shown_as_far_as_it_goes_and_says_why(server: Server) -> None:
+    box = await server.mailbox()
+    raw = "Subject: long\r\n" + "X-A: b\r\n" * 2_000 + "\r\nYour code is 482913"
+    await ask(server, "POST", messages(box), box, json={"from": "a@example.org", "raw": raw})
+    item = (await server.messages(box))[0]
+    opened = (await ask(server, "GET", messages(box, f"/{item['id']}"), box)).data
+    assert (item["subject"], item["codes"], opened["text"]) == ("long", ["482913"], "Your code is 482913")
+    assert item["defect"] == opened["defect"]
+    assert "1,000 header fields" in item["defect"]
+
+
 async def test_reading_is_marked_once_and_counted(server: Server) -> None:
     box = await server.mailbox()
     made = await inject(server, box)

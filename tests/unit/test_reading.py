@@ -165,6 +165,12 @@ def test_views_of_the_example_of_rfc8621_section_4_1_4() -> None:
     assert [one.number for one in mail.attachments] == ["2.1.2.2", "2.2", "2.3", "2.4"]
 
 
+@pytest.mark.parametrize("disposition", ["=?utf-8?Q?invalid?=", "form-data", "", "; filename=a.html"])
+def test_part_of_a_disposition_that_is_not_known_is_read(disposition: str) -> None:
+    mail = read(part("text/html", "<p>h</p>", f"Content-Disposition: {disposition}"))
+    assert (mail.html, mail.attachments) == ("<p>h</p>", ())
+
+
 def test_alternative_with_a_name_is_read_all_the_same() -> None:
     mail = read(multipart("alternative", part("text/plain", "t"), part('text/html; name="mail.html"', "<p>h</p>")))
     assert (mail.text, mail.html, mail.attachments) == ("t", "<p>h</p>", ())
@@ -257,6 +263,21 @@ def test_country_of_the_sender_tells_neighbours_apart() -> None:
     text = "Az Ön ellenőrző kódja: 482193. Köszönjük a regisztrációt."
     mail = mime.parse(b"From: Bolt <bolt@example.hu>\r\nSubject: x\r\n\r\n" + text.encode("iso-8859-2"))
     assert mail.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Los dueños y responsables – más “desgracias” en estos últimos meses. ¿Aún aquí?",
+        "Votre réservation à l’hôtel est confirmée, ça marche déjà très bien.",
+        "Não responda a esta mensagem. Ação necessária em São Paulo.",
+        "È arrivato il tuo pacco: la città è più vicina.",
+        "Hyvää päivää, tervetuloa. Välkommen åter, hälsningar från Åre.",
+        "10 € Rabatt – jetzt einlösen",
+    ],
+)
+def test_western_text_is_not_taken_for_its_neighbours(text: str) -> None:
+    assert text_of(text.encode("cp1252")) == text
 
 
 @pytest.mark.parametrize("label", sorted(set(LABELS) - {"replacement", "x-user-defined"}))
@@ -606,6 +627,23 @@ def test_body_begins_where_a_line_is_no_field(case: str) -> None:
     assert mime.parse(raw).text == text
     if not raw.startswith((b"From ", b"Hello")):
         assert mime.parse(trace + raw).text == text
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_parameter_at_the_beginning_of_a_line_belongs_to_the_field_before(end: bytes) -> None:
+    lines = [
+        b"Content-Type: multipart/mixed;",
+        b'boundary="b"',
+        b"",
+        b"--b",
+        b"Content-Type: text/plain;",
+        b"charset=koi8-r",
+    ]
+    raw = end.join(
+        [*lines, b"", "Код".encode("koi8-r"), b"--b", b"Content-Disposition: attachment;", b"filename=a.pdf"]
+    )
+    mail = mime.parse(b"Subject: x" + end + raw + end + end + b"x" + end + b"--b--")
+    assert (mail.text.strip(), [one.filename for one in mail.attachments]) == ("Код", ["a.pdf"])
 
 
 def test_part_without_an_empty_line_keeps_its_text() -> None:
