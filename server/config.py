@@ -353,6 +353,27 @@ SETTINGS: Final = (
         "10000",
         "event streams and waiting requests of one worker; more get 503, and one client may hold a tenth",
     ),
+    Setting(
+        "HTTP_IN_FLIGHT_BYTES",
+        "http_in_flight_bytes",
+        positive,
+        "268435456",
+        "bytes of arriving bodies and unread answers that one worker holds; more get 503",
+    ),
+    Setting(
+        "HTTP_IN_FLIGHT_CLIENT",
+        "http_in_flight_client",
+        positive,
+        "67108864",
+        "of these bytes one client's; more get 429, and RATE_LIMIT_EXEMPT networks are not counted",
+    ),
+    Setting(
+        "HTTP_MIN_RATE",
+        "http_min_rate",
+        count,
+        "4096",
+        "bytes/s a body or answer must reach over 30 s, or it is cut; 8 times that while a worker is half full",
+    ),
     Setting("WORKERS", "workers", count, "0", "worker processes; 0 = one a core"),
     Setting(
         "ROLES",

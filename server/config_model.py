@@ -87,6 +87,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cache_ttl: float
     websocket_max: int
     streams_max: int
+    http_in_flight_bytes: int
+    http_in_flight_client: int
+    http_min_rate: int
     jwt_secret: str
     jwt_issuer: str
     jwt_access_expiry: float

@@ -74,5 +74,13 @@ class Unavailable(Exception):
     """
 
 
+class Crowded(Unavailable):
+    """There is no room now, which is no fault and not worth a line in the log; ``retry_after`` in seconds."""
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
 class Unstorable(Unavailable):
     """The fault lies in this one message, which cannot even be stored as bare bytes: it will fail again."""

@@ -62,6 +62,7 @@ from server.services.routing import Routes
 from server.services.sandbox import DEFAULT_QUEUE, Sandbox
 from server.services.settings import Settings
 from server.services.tags import TagService
+from server.services.transfers import Transfers
 from server.services.waiting import Waiting
 from server.services.webhooks import WebhookService
 from server.shards import roles
@@ -344,6 +345,7 @@ class Shard:
     async def _listen(self) -> None:
         self._sessions = Sessions(self._config, self._hub, self._open, self._standing, self._limits.exempt)
         self._streams = Streams(self._config.streams_max, self._limits.exempt)
+        self._transfers = Transfers.of(self._config, self._limits.exempt)
         self._broker = self._connect_queue()
         self._incoming = self._listeners()
         await self._follow_settings()
@@ -367,6 +369,7 @@ class Shard:
             waiting=Waiting(self._hub, self._messages, self._context.marks),
             hub=self._hub,
             streams=self._streams,
+            transfers=self._transfers,
             limits=self._limits,
             local=self._local,
             readiness=self._readiness.checks,
@@ -436,6 +439,7 @@ class Shard:
     def tick(self) -> None:
         """Once a second: measure this process and lay its figures down for whoever is asked for them."""
         self._vitals.look()
+        self._transfers.look()
         CONNECTIONS.set(self._bus.connections())
         self._settings.look()
         self._publish()

@@ -177,7 +177,7 @@ async def user(call: Call) -> Reply:
     refuses=("user_not_found", "permission_denied"),
 )
 async def change_user(call: Call) -> Reply:
-    given = await requests.body(call.request, AccountBody)
+    given = await requests.body(call, AccountBody)
     named = {name: value for name, value in msgspec.structs.asdict(given).items() if value is not UNSET}
     changed = await call.parts.administration.change(actor(call), call.segments[0], Changes(**named))
     return ok(call.language, AccountObject.of(changed))
@@ -214,7 +214,7 @@ async def quota(call: Call) -> Reply:
     refuses=("user_not_found", "permission_denied", "field_invalid"),
 )
 async def set_quota(call: Call) -> Reply:
-    given = await requests.body(call.request, QuotaBody)
+    given = await requests.body(call, QuotaBody)
     for field, name in zip(msgspec.structs.fields(QuotaBody), given.__struct_fields__, strict=True):
         requests.within(getattr(given, name), 0, _QUOTA_MAX, field.encode_name)
     wanted = Quota(*msgspec.structs.astuple(given))

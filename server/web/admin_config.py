@@ -97,7 +97,7 @@ async def show(call: Call) -> Reply:
     refuses=("field_invalid",),
 )
 async def change(call: Call) -> Reply:
-    given = msgspec.to_builtins(await requests.body(call.request, ConfigBody))
+    given = msgspec.to_builtins(await requests.body(call, ConfigBody))
     paths = {f"{section}.{name}": value for section, values in given.items() for name, value in values.items()}
     return ok(call.language, _shown(await call.parts.settings.change(actor(call), paths)))
 

@@ -55,7 +55,7 @@ async def listed(call: Call) -> Reply:
     family="domains",
 )
 async def add(call: Call) -> Reply:
-    wanted = await requests.body(call.request, NewDomainBody)
+    wanted = await requests.body(call, NewDomainBody)
     added = await call.parts.domains.add(call.user, wanted.domain, wanted.notes)
     await _note(call, "add", None, added)
     return created(call.language, DomainObject.of(added))
@@ -71,7 +71,7 @@ async def add(call: Call) -> Reply:
     family="domains",
 )
 async def recover(call: Call) -> Reply:
-    wanted = await requests.body(call.request, RecoveryBody)
+    wanted = await requests.body(call, RecoveryBody)
     recovered = await call.parts.domains.recover(call.user, wanted.domain)
     await _note(call, "recover", None, recovered)
     return ok(call.language, DomainObject.of(recovered))
@@ -111,7 +111,7 @@ async def instructions(call: Call) -> Reply:
     family="domains",
 )
 async def toggle(call: Call) -> Reply:
-    wanted = await requests.body(call.request, ToggleBody)
+    wanted = await requests.body(call, ToggleBody)
     domain = await _domain(call)
     toggled = await call.parts.domains.toggle(domain, wanted.is_active)
     await _note(call, "toggle", domain, toggled)

@@ -54,7 +54,7 @@ class AliasList(msgspec.Struct):
     refuses=("prefix_invalid", "domain_not_allowed", "alias_exists", "too_many_aliases"),
 )
 async def create(call: Call) -> Reply:
-    wanted = await requests.body(call.request, NewAliasBody)
+    wanted = await requests.body(call, NewAliasBody)
     alias = await call.parts.aliases.create(call.mailbox, wanted.address)
     return created(call.language, AliasObject.of(alias))
 
@@ -80,7 +80,7 @@ async def show(call: Call) -> Reply:
     refuses=("alias_not_found",),
 )
 async def switch(call: Call) -> Reply:
-    wanted = await requests.body(call.request, AliasSwitchBody)
+    wanted = await requests.body(call, AliasSwitchBody)
     alias = await call.parts.aliases.switch(call.mailbox, call.segments[1], active=wanted.is_active)
     return ok(call.language, AliasObject.of(alias))
 

@@ -49,33 +49,53 @@ class Whole(web.StreamResponse):
 
 class Answer(web.Response):
     """A response to ``request`` with a body of any size, on the connection of ``front``, which is told when it is
-    written. Without a ``front`` the client has gone already.
+    written. Without a ``front`` the client has gone already. A body beyond ``PIECE`` counts as bytes in flight of
+    ``client`` until it is written.
     """
 
     def __init__(
-        self, front: Front | None, request: web.BaseRequest, status: int, body: bytes, headers: CIMultiDict[str]
+        self,
+        front: Front | None,
+        request: web.BaseRequest,
+        client: str,
+        status: int,
+        body: bytes,
+        headers: CIMultiDict[str],
     ) -> None:
         super().__init__(body=body or None, status=status, headers=headers)
-        self._front, self._to = front, request.writer
-        self._in_pieces = len(body) > PIECE and request.method != "HEAD"
+        self._front, self._to, self._client = front, request.writer, client
+        self._written = 0
+        self._large = memoryview(body) if len(body) > PIECE and request.method != "HEAD" else None
 
     async def write_eof(self, data: bytes = b"") -> None:
         """ConnectionError when the client has gone."""
-        front, body = self._front, self.body
+        front = self._front
         if front is None:
             raise ConnectionResetError
-        await front.drained()
-        if self._in_pieces and isinstance(body, bytes):
-            await self._write_pieces(front, memoryview(body))
-            await web.StreamResponse.write_eof(self)
-        else:
+        if self._large is None:
+            await front.drained()
             await super().write_eof(data)
+        else:
+            await self._write_large(front, self._large)
+            await web.StreamResponse.write_eof(self)
         front.finished()
 
-    async def _write_pieces(self, front: Front, body: memoryview) -> None:
-        for start in range(0, len(body), PIECE):
-            await self._to.write(body[start : start + PIECE])
+    async def _write_large(self, front: Front, body: memoryview) -> None:
+        transfer = front.carry(self._client, self._moved)
+        try:
+            transfer.hold(len(body))
             await front.drained()
+            for start in range(0, len(body), PIECE):
+                piece = body[start : start + PIECE]
+                await self._to.write(piece)
+                self._written += len(piece)
+                await front.drained()
+        finally:
+            front.carried = False
+            transfer.done()
+
+    def _moved(self) -> int:
+        return self._written - self._front.unsent() if self._front is not None else 0
 
 
 class Open(web.StreamResponse):

@@ -65,7 +65,7 @@ class ApiKeyList(msgspec.Struct):
     refuses=("duration_invalid", "quota_reached"),
 )
 async def create(call: Call) -> Reply:
-    wanted = await requests.body(call.request, NewKeyBody)
+    wanted = await requests.body(call, NewKeyBody)
     life = requests.lifetime(wanted.expires_in) if wanted.expires_in else None
     scopes = frozenset(SCOPES if wanted.scopes is None else wanted.scopes)
     made = await call.parts.api_keys.create(call.user, wanted.name, scopes, life)

@@ -54,7 +54,7 @@ class Api:
     def __init__(self, parts: WebParts) -> None:
         self._root = _Place()
         self._parts, self._origins = parts, Origins(parts.config)
-        self.hot = Hot(parts.local, _admission(parts))
+        self.hot = Hot(parts.local, _admission(parts), parts.transfers)
         self._addresses = Addresses(parts.config.trusted_proxies)
         self._elsewhere: dict[str, Endpoint] = {}
         self._nowhere = self._unmatched(Failed)

@@ -80,7 +80,7 @@ class SessionObject(msgspec.Struct, rename="camel"):
     refuses=("client_banned", "user_exists"),
 )
 async def register(call: Call) -> Reply:
-    wanted = await requests.body(call.request, RegistrationBody)
+    wanted = await requests.body(call, RegistrationBody)
     session = await call.parts.accounts.register(wanted.email, wanted.password, wanted.username, call.client)
     return created(call.language, SessionObject.of(session))
 
@@ -95,7 +95,7 @@ async def register(call: Call) -> Reply:
     refuses=("credentials_invalid", "account_disabled"),
 )
 async def login(call: Call) -> Reply:
-    said = await requests.body(call.request, LoginBody)
+    said = await requests.body(call, LoginBody)
     session = await call.parts.accounts.login(said.email or said.username or "", said.password, call.client)
     return _private(ok(call.language, SessionObject.of(session)))
 
@@ -109,7 +109,7 @@ async def login(call: Call) -> Reply:
     refuses=("token_invalid", "token_expired", "account_disabled"),
 )
 async def refresh(call: Call) -> Reply:
-    said = await requests.body(call.request, RefreshBody)
+    said = await requests.body(call, RefreshBody)
     return _private(ok(call.language, SessionObject.of(await call.parts.accounts.refresh(said.refresh_token))))
 
 
@@ -123,7 +123,7 @@ async def refresh(call: Call) -> Reply:
 )
 async def logout(call: Call) -> Reply:
     """End the login that acts; where the body names a refresh token of another login of the account, that one too."""
-    said = await requests.body(call.request, LogoutBody, empty=True)
+    said = await requests.body(call, LogoutBody, empty=True)
     if call.principal is not None:
         await call.parts.accounts.logout(call.principal, said.refresh_token)
     return NO_CONTENT

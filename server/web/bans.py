@@ -76,7 +76,7 @@ async def listed(call: Call) -> Reply:
     refuses=("ban_exists", "quota_reached", "duration_invalid"),
 )
 async def add(call: Call) -> Reply:
-    given = await requests.body(call.request, BanBody)
+    given = await requests.body(call, BanBody)
     if not 0 < len(given.reason.strip()) <= _REASON_MAX:
         raise Refused("field_invalid", f"why, in 1 to {_REASON_MAX} characters", field="reason")
     life = requests.lifetime(given.expires_in) if given.expires_in else None

@@ -183,7 +183,7 @@ async def config(call: Call) -> Reply:
     ),
 )
 async def generate(call: Call) -> Reply:
-    wanted = await requests.body(call.request, Generation)
+    wanted = await requests.body(call, Generation)
     life = _life(wanted.expiry_time)
     made = await call.parts.mailboxes.create(wanted.name or None, wanted.domain or None, life, call.client, call.user)
     return bare(NewEmail.of(made.mailbox, token=made.token if _acts(call).may_open() else UNSET))
@@ -275,6 +275,6 @@ ROUTES: Final = (
     _row("GET", "/api/emails", emails, scope="mailbox:read"),
     _row("GET", _EMAIL, letters, scope="mail:read"),
     _row("DELETE", _EMAIL, delete, scope="mailbox:write"),
-    _row("GET", _EMAIL + "/{mid}", letter, scope="mail:read"),
+    _row("GET", _EMAIL + "/{mid}", letter, scope="mail:read", bulky=True),
     _row("DELETE", _EMAIL + "/{mid}", delete_letter, scope="mail:write"),
 )

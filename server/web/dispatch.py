@@ -25,7 +25,7 @@ from server.cache.buckets import Verdict
 from server.cache.local import Local, Ready
 from server.metrics import LATENCY, Counter, Histogram, Labels, Tally
 from server.model.account import Principal
-from server.model.errors import Refused, Unavailable
+from server.model.errors import Crowded, Refused, Unavailable
 from server.model.message import Mailbox
 from server.web import caller
 from server.web.answers import Answer, Open, Whole
@@ -109,9 +109,18 @@ class Endpoint:
                 verdict = call.verdict
             else:
                 reply = Reply(200, ready.body, ready.etag)
-            if self._local is not None and credential.kind == "token" and isinstance(reply, Reply) and reply.etag:
+            if (
+                self._local is not None
+                and credential.kind == "token"
+                and isinstance(reply, Reply)
+                and reply.etag
+                and len(reply.body) <= _WHOLE_MAX
+            ):
                 self._learn(front, request, (request.raw_path, credential, tongue), client)
-        response = self._response(front, request, reply, verdict, tongue) if isinstance(reply, Reply) else reply
+        if isinstance(reply, Reply):
+            response = self._response(front, request, self._fitting(reply, client, tongue), verdict, tongue, client)
+        else:
+            response = reply
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
 
@@ -145,6 +154,21 @@ class Endpoint:
         self._count("GET", status, time.perf_counter() - began)
         return lines + self._hot.tail(time.monotonic(), limit_lines(verdict) if verdict is not None else b"") + body
 
+    def _fitting(self, reply: Reply, client: str, tongue: Language) -> Reply:
+        """``reply``, or that there is no room for an answer so large. Figures are answered while a worker is full."""
+        if len(reply.body) <= _WHOLE_MAX:
+            return reply
+        try:
+            self._parts.transfers.admit(client, len(reply.body), always=self._route.part == "ops")
+        except Refused as refused:
+            return refusal(tongue, refused, self._route.failed)
+        except Crowded as crowded:
+            return self._crowded(tongue, crowded)
+        return reply
+
+    def _crowded(self, tongue: Language, crowded: Crowded) -> Reply:
+        return failure(tongue, "unavailable", (("Retry-After", str(round(crowded.retry_after))),), self._route.failed)
+
     def _ready(
         self, request: web.Request, credential: Credential, principal: Principal | None, tongue: Language
     ) -> Ready | None:
@@ -156,16 +180,23 @@ class Endpoint:
     async def _made(self, call: Call, credential: Credential) -> Reply | web.StreamResponse:
         """What the handler makes of it, within the deadline, or the answer for what went wrong."""
         try:
-            async with asyncio.timeout(self._route.deadline):
+            async with asyncio.timeout(self._route.deadline) as call.deadline:
+                if self._route.bulky:
+                    self._parts.transfers.admit(call.client, 0)
                 return await self._authorised(call, credential)
         except Refused as refused:
             return refusal(call.language, refused, self._route.failed)
         except (web.RequestPayloadError, ConnectionError):  # the client broke its body off, or its chunks are no chunks
             return failure(call.language, "body_invalid", (), self._route.failed)
+        except Crowded as crowded:
+            return self._crowded(call.language, crowded)
         except (Unavailable, TimeoutError) as error:
             return self._unavailable(call, error)
         except Exception as error:  # a fault of ours: the client learns that it was, the log where
             return self._fault(call, error)
+        finally:
+            if call.body is not None:
+                call.body.done()
 
     async def _authorised(self, call: Call, credential: Credential) -> Reply | web.StreamResponse:
         if self._route.deadline is None:
@@ -216,7 +247,13 @@ class Endpoint:
         return request_id
 
     def _response(
-        self, front: Front | None, request: web.Request, reply: Reply, verdict: Verdict | None, tongue: Language
+        self,
+        front: Front | None,
+        request: web.Request,
+        reply: Reply,
+        verdict: Verdict | None,
+        tongue: Language,
+        client: str,
     ) -> web.StreamResponse:
         status, body, tag, extra, _ = reply
         if status == 200 and self._shared:
@@ -229,7 +266,7 @@ class Endpoint:
             limits = limit_lines(verdict) if verdict is not None else b""
             head = _head(status, tongue if body else None, tag, len(body))
             return Whole(front, status, head + self._hot.tail(time.monotonic(), limits) + body)
-        response = Answer(front, request, status, body, _WITH_BODY[tongue] if body else _BODILESS)
+        response = Answer(front, request, client, status, body, _WITH_BODY[tongue] if body else _BODILESS)
         if tag:
             response.headers["ETag"] = tag
         self._finish(request, response.headers, extra, verdict)

@@ -135,7 +135,7 @@ async def _own(call: Call) -> Domain:
     refuses=("domain_exists", "quota_reached"),
 )
 async def claim(call: Call) -> Reply:
-    wanted = await requests.body(call.request, ClaimBody)
+    wanted = await requests.body(call, ClaimBody)
     claimed = await call.parts.domains.claim(call.user, wanted.domain, wanted.mode)
     return created(call.language, DomainObject.of(claimed))
 
@@ -160,7 +160,7 @@ async def show(call: Call) -> Reply:
     refuses=("domain_not_found",),
 )
 async def change(call: Call) -> Reply:
-    wanted = await requests.body(call.request, ModeBody)
+    wanted = await requests.body(call, ModeBody)
     domain = await _own(call)
     return ok(call.language, DomainObject.of(await call.parts.domains.set_mode(domain, wanted.mode)))
 

@@ -16,7 +16,10 @@ with them the whole answer, until the collector comes. Answers (``web/answers.py
 """
 
 import asyncio
+import fcntl
 import re
+import struct
+import termios
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -30,6 +33,8 @@ from server import clock
 from server.cache import local
 from server.cache.local import Kept, Local, Ready
 from server.metrics import Counter, Tally
+from server.model.errors import Crowded, Refused
+from server.services.transfers import Transfer, Transfers
 from server.web.unparsed import Connection
 
 HITS: Final = Counter("tempmail_hot_answers_total", "Requests answered before they were parsed.")
@@ -72,7 +77,7 @@ class Known:
     ``rendered`` gives the head's lines but for Date, limits and the empty one, and whether the body goes with them.
     """
 
-    __slots__ = ("client", "kept", "key", "lines", "make", "rendered", "tally", "whole")
+    __slots__ = ("client", "kept", "key", "large", "lines", "make", "rendered", "tally", "whole")
 
     def __init__(
         self, key: Key, client: str, tally: Tally, rendered: Callable[[Ready], tuple[bytes, bool]], make: Make
@@ -80,6 +85,7 @@ class Known:
         self.key, self.client, self.tally, self.rendered, self.make = key, client, tally, rendered, make
         self.kept: Kept | None = None
         self.lines, self.whole = b"", True
+        self.large = False  # whether the answer is to be written in pieces, which is not done here
 
 
 Admit = Callable[[str], bytes | None]
@@ -89,8 +95,9 @@ Admit = Callable[[str], bytes | None]
 class Hot:
     """The heads one worker knows."""
 
-    def __init__(self, kept: Local, admit: Admit) -> None:
+    def __init__(self, kept: Local, admit: Admit, transfers: Transfers) -> None:
         self._local, self._admit, self._valid = kept, admit, kept.valid
+        self.transfers = transfers
         self._heads: OrderedDict[bytes, Known] = OrderedDict()
         self._until = 0.0  # until then _date is right
         self._date = self._tail = b""
@@ -122,7 +129,7 @@ class Hot:
     def make(self, head: bytes, client: str | None, made: Callable[[asyncio.Task[bytes]], None]) -> bool:
         """Have the answer to ``head`` made anew if it is known; ``made`` is called with it."""
         known = self._heads.get(head) or self._heads.get(_plain(head))
-        if known is None or self._draining:
+        if known is None or known.large or self._draining:
             return False
         task = asyncio.get_running_loop().create_task(known.make(known, known.client if client is None else client))
         REMADE.add()
@@ -152,6 +159,10 @@ class Hot:
     def _found(self, known: Known) -> Kept | None:
         """What is kept under the key now, rendered."""
         kept = self._local.find(known.key)
+        known.large = kept is not None and len(kept.ready.body) > BURST_BYTES
+        if known.large:
+            known.kept = None
+            return None
         if kept is not None:
             known.kept = kept
             known.lines, known.whole = known.rendered(kept.ready)
@@ -200,9 +211,11 @@ class Front(asyncio.Protocol):
         "_paused",
         "_resumed",
         "_transport",
+        "_unread",
         "_until",
         "_write",
         "asked",
+        "carried",
         "client",
         "heads",
     )
@@ -213,6 +226,8 @@ class Front(asyncio.Protocol):
         self._write: Callable[[bytes], None]
         self._begun = self._passing = self._paused = False
         self._resumed: asyncio.Future[None] | None = None  # done once the client takes again or is gone
+        self._unread: Transfer | None = None  # what waits for a client that takes no more
+        self.carried = False  # whether what waits is counted by the answer itself
         self._passed = 0.0  # time.monotonic when something went to aiohttp
         self._until = 0.0  # until when heads are answered here
         self._held: bytearray | None = None  # what came while an answer is being made anew; None: none is
@@ -345,6 +360,7 @@ class Front(asyncio.Protocol):
         transport, self._inner.transport = self._inner.transport, None  # aiohttp would close it
         if transport is None:
             return None
+        self._go_on()
         behind = _Behind()
         self._inner.set_parser(cast(Any, behind))
         self._inner.connection_lost(None)
@@ -366,6 +382,39 @@ class Front(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused, self._until = True, 0.0
+        if not self.carried:
+            self._count_unread()
+
+    def _count_unread(self) -> None:
+        """Answers that are not read count as bytes in flight, with one more that may wait for them."""
+        transport, transfers = self._transport, self._hot.transfers
+        self._unread = transfers.begin(self.client or "", "out", self._taken, self.cut)
+        try:
+            self._unread.grow(transport.get_write_buffer_size() + BURST_BYTES)
+        except (Refused, Crowded):
+            asyncio.get_running_loop().call_soon(self.cut)  # the transport is in the middle of a write
+
+    def carry(self, client: str, moved: Callable[[], int]) -> Transfer:
+        """Count an answer of its own; ``carried`` is to be unset when that is done."""
+        self.carried = True
+        return self._hot.transfers.begin(client, "out", moved, self.cut)
+
+    def _taken(self) -> int:
+        return -self.unsent()
+
+    def unsent(self) -> int:
+        """Bytes of what was written that wait in the transport or, not acknowledged, in the kernel."""
+        transport = self._transport
+        sock = transport.get_extra_info("socket")
+        waiting = struct.pack("i", 0)
+        if sock is not None and not transport.is_closing():
+            waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
+        queued: int = struct.unpack("i", waiting)[0]
+        return transport.get_write_buffer_size() + queued
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        self._transport.abort()
 
     def resume_writing(self) -> None:
         self._go_on()
@@ -374,6 +423,9 @@ class Front(asyncio.Protocol):
     def _go_on(self) -> None:
         """The client takes again, or never will. In neither case an exception: the future would keep it."""
         self._paused = False
+        if self._unread is not None:
+            self._unread.done()
+            self._unread = None
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
 

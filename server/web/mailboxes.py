@@ -50,7 +50,7 @@ class ExtensionBody(msgspec.Struct, rename="camel"):
     ),
 )
 async def create(call: Call) -> Reply:
-    wanted = await requests.body(call.request, NewMailboxBody, empty=True)
+    wanted = await requests.body(call, NewMailboxBody, empty=True)
     owner = call.principal.user if call.principal else None
     prefix, domain, ttl = wanted.prefix or None, wanted.domain or None, _life(wanted.expires_in, owner)
     made = await call.parts.mailboxes.create(prefix, domain, ttl, call.client, owner)
@@ -106,7 +106,7 @@ async def show(call: Call) -> Reply:
     refuses=("duration_invalid",),
 )
 async def extend(call: Call) -> Reply:
-    wanted = await requests.body(call.request, ExtensionBody)
+    wanted = await requests.body(call, ExtensionBody)
     mailbox = await call.parts.mailboxes.extend(call.mailbox, requests.lifetime(wanted.expires_in))
     counts = await call.parts.mailboxes.counts(mailbox)
     return ok(call.language, MailboxObject.of(mailbox, counts.unread, counts.total))

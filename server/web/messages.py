@@ -83,7 +83,7 @@ async def search(call: Call) -> Reply:
 )
 async def inject(call: Call) -> Reply:
     """Store a message as if SMTP had brought it; the answer is the message as a reader will find it."""
-    injection = await requests.body(call.request, Injection, limit=INJECTION_MAX)
+    injection = await requests.body(call, Injection, limit=INJECTION_MAX)
     sender = envelope_sender(injection)
     check_size(injection, call.parts.settings.current.smtp_max_message_bytes)
     composing = partial(compose, injection, call.mailbox.address, call.parts.config.smtp_domain)

@@ -28,6 +28,7 @@ from server.services.contracts import (
     Waiting,
     Webhooks,
 )
+from server.services.transfers import Transfers
 from server.services.watching import Watching
 from server.web.streams import Streams
 
@@ -59,6 +60,7 @@ class WebParts:
     waiting: Waiting
     hub: Watching
     streams: Streams
+    transfers: Transfers
     webhooks: Webhooks
     limits: Limits
     local: Local

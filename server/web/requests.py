@@ -5,16 +5,18 @@ Must not know: what the values are for, or how an answer looks. Raises Refused b
 duration_invalid and message_too_big, and nothing else on purpose.
 """
 
+import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import StreamReader, web
 from yarl import URL
 
 from server import notation
@@ -24,6 +26,7 @@ from server.model.account import Principal, User
 from server.model.errors import Refused
 from server.model.message import Mailbox
 from server.services.contracts import Shares
+from server.services.transfers import Transfer
 from server.web.parts import WebParts
 from server.web.phrases import Language
 
@@ -77,6 +80,21 @@ class Call:
     principal: Principal | None = None
     verdict: Verdict | None = None  # of the budget the request was counted against
     staying: Staying | None = None
+    deadline: asyncio.Timeout | None = None
+    body: Transfer | None = None  # what has come of the request's body, once it is read
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The request's deadline does not run while its body arrives; all of it is there afterwards."""
+        deadline = self.deadline
+        if deadline is None or (ends := deadline.when()) is None:
+            yield
+            return
+        now = asyncio.get_running_loop().time
+        left = ends - now()
+        deadline.reschedule(None)
+        yield
+        deadline.reschedule(now() + left)
 
     @property
     def request(self) -> web.Request:
@@ -121,30 +139,48 @@ class Call:
         return self.principal.user
 
 
-async def read(request: web.Request, limit: int) -> bytes | bytearray:
-    """The request's body. Refused message_too_big once it is known to be longer than ``limit`` bytes."""
-    if (request.content_length or 0) > limit:
+async def read(call: Call, limit: int) -> bytes | bytearray:
+    """The request's body. Refused message_too_big once it is known to be longer than ``limit`` bytes.
+
+    While it arrives it counts as bytes in flight, until the call is answered: Refused rate_limited, Crowded. How fast
+    it has to come is the transfers' rule, not the deadline's.
+    """
+    request = call.request
+    length = request.content_length or 0
+    if length > limit:
         raise Refused("message_too_big", f"at most {limit} bytes")
     if not request.can_read_body:
         return b""
+    call.parts.transfers.admit(call.client, length)
     if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 section 10.1.1
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # what counts from here is the answer
-    whole = bytearray()
     try:
-        async for piece in request.content.iter_any():
-            if len(whole) + len(piece) > limit:
-                raise Refused("message_too_big", f"at most {limit} bytes")
-            whole += piece
+        return await _received(call, request.content, limit)
     except (web.RequestPayloadError, ConnectionError) as error:
         error.__traceback__ = None  # the stream keeps its error, and through these frames itself and all that came
         raise Refused("body_invalid", "the body broke off") from None
+
+
+async def _received(call: Call, content: StreamReader, limit: int) -> bytearray:
+    whole = bytearray()
+    transport = call.request.transport
+    if transport is None:
+        raise ConnectionResetError
+    call.body = body = call.parts.transfers.begin(call.client, "in", whole.__len__, transport.abort)
+    with call.reading():
+        async for piece in content.iter_any():
+            if len(whole) + len(piece) > limit:
+                raise Refused("message_too_big", f"at most {limit} bytes")
+            body.grow(len(piece))
+            whole += piece
+    body.arrived()
     return whole
 
 
-async def body(request: web.Request, kind: type[Body], *, limit: int = BODY_MAX, empty: bool = False) -> Body:
+async def body(call: Call, kind: type[Body], *, limit: int = BODY_MAX, empty: bool = False) -> Body:
     """The JSON body as ``kind``; fields it does not know are ignored. ``empty``: no body at all means no fields."""
-    text = await read(request, limit)
+    text = await read(call, limit)
     return decode(b"{}" if empty and not text.strip() else text, kind)
 
 

@@ -34,7 +34,8 @@ class Route:
     ``deadline`` in seconds, after which the client gets 503; None for a connection that is meant to stay.
     ``failed``: the struct its failures are written as. ``part``: nodes without it answer 404.
     ``shared``: seconds for which anyone's cache may keep its 200, and twelve times as long while it asks for a fresh
-    one; 0: none may. Only for what is the same for whoever asks.
+    one; 0: none may. Only for what is the same for whoever asks. ``bulky``: the answer may be as large as a message, so
+    none is made while there is no room for it.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Route:
     failed: type[FailureBody] = Failed
     shared: int = 0
     part: Part = "api"
+    bulky: bool = False
 
     @property
     def scopes(self) -> tuple[Scope, ...]:

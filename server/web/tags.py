@@ -80,7 +80,7 @@ class TagList(msgspec.Struct):
     refuses=("tag_exists", "quota_reached"),
 )
 async def create(call: Call) -> Reply:
-    wanted = await requests.body(call.request, NewTagBody)
+    wanted = await requests.body(call, NewTagBody)
     tag = await call.parts.tags.create(call.user.id, wanted.name, wanted.color, wanted.description)
     return created(call.language, TagObject.of(tag))
 
@@ -105,7 +105,7 @@ async def show(call: Call) -> Reply:
     refuses=("tag_not_found", "tag_exists"),
 )
 async def change(call: Call) -> Reply:
-    wanted = await requests.body(call.request, TagChangeBody)
+    wanted = await requests.body(call, TagChangeBody)
     user_id, tag_id = call.user.id, call.segments[0]
     tag = await call.parts.tags.update(user_id, tag_id, wanted.name, wanted.color, wanted.description)
     return ok(call.language, TagObject.of(tag))
@@ -156,7 +156,7 @@ def _message_id(call: Call) -> str:
 )
 async def attach(call: Call) -> Reply:
     user_id, message_id = _acting(call), _message_id(call)
-    wanted = await requests.body(call.request, TaggingBody)
+    wanted = await requests.body(call, TaggingBody)
     tag = await call.parts.tags.attach(user_id, call.mailbox, message_id, wanted.tag_id)
     return created(call.language, TagObject.of(tag))
 

@@ -131,7 +131,7 @@ class DeliveryList(msgspec.Struct):
     refuses=("quota_reached",),
 )
 async def create(call: Call) -> Reply:
-    wanted = await requests.body(call.request, NewWebhookBody)
+    wanted = await requests.body(call, NewWebhookBody)
     made = await call.parts.webhooks.create(call.user.id, wanted.url, wanted.events, wanted.description or "")
     return created(call.language, WebhookObject.of(made, secret=True))
 
@@ -155,7 +155,7 @@ async def show(call: Call) -> Reply:
     refuses=("webhook_not_found",),
 )
 async def change(call: Call) -> Reply:
-    wanted = await requests.body(call.request, WebhookChangeBody)
+    wanted = await requests.body(call, WebhookChangeBody)
     change = WebhookChange(wanted.url, wanted.events, wanted.description, wanted.is_active)
     return ok(call.language, WebhookObject.of(await call.parts.webhooks.update(call.user.id, call.segments[0], change)))
 

@@ -10,6 +10,7 @@ from server.cache import keys
 from server.cache.generations import Generations, Writer
 from server.cache.local import Local, Ready
 from server.metrics import Tally
+from server.services.transfers import Transfers
 from server.web import hot
 from server.web.hot import HELD_BYTES, Front, Hot, Known
 
@@ -41,6 +42,12 @@ class Transport:
     def write(self, data: bytes) -> None:
         self.sent += data
 
+    def get_write_buffer_size(self) -> int:
+        return 1 << 16
+
+    def get_extra_info(self, _: str) -> None:
+        return None
+
     def is_closing(self) -> bool:
         return self.closing
 
@@ -50,7 +57,7 @@ class Line:
         self.made = asyncio.Event()
         self.generations = Generations(1)
         self.local = Local(self.generations, 1 << 20, 60)
-        self.hot = Hot(self.local, lambda _: b"")
+        self.hot = Hot(self.local, lambda _: b"", Transfers(1 << 30, 1 << 30, 0, lambda _: True))
         self.inner, self.transport = Inner(), Transport()
         self.front = Front(cast(RequestHandler, self.inner), self.hot)
         self.front.connection_made(cast(Any, self.transport))
@@ -136,7 +143,7 @@ def test_what_may_hold_another_request_ends_the_knowing(strange: bytes) -> None:
     assert line.transport.sent == b""
 
 
-def test_client_that_takes_nothing_is_left_to_aiohttp_until_it_does() -> None:
+async def test_client_that_takes_nothing_is_left_to_aiohttp_until_it_does() -> None:
     line = Line()
     line.know(head("a"), b"answer a")
     line.pass_one(head("b"))

@@ -27,6 +27,7 @@ from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Mailbox, Stored
 from server.services.hub import PAGE, Hub
 from server.services.room import SHARE
+from server.services.transfers import Transfers
 from server.services.watching import RECHECK_INTERVAL
 from server.web.hot import Fronted, Hot
 from server.web.upgrade import take_over
@@ -123,7 +124,9 @@ async def until(done: Callable[[], object]) -> None:
 async def open_place(config: Config) -> AsyncIterator[Place]:
     place = Place(config)
     local = Local(Generations(1), 1 << 20, 60.0)
-    runner = web.ServerRunner(Fronted(place.answer, Hot(local, lambda _: None)))
+    runner = web.ServerRunner(
+        Fronted(place.answer, Hot(local, lambda _: None, Transfers(1 << 30, 1 << 30, 0, lambda _: True)))
+    )
     await runner.setup()
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # accepted sockets inherit it
