@@ -194,7 +194,7 @@ async def test_mail_that_nobody_can_store_is_dropped_or_kept_apart_and_counted(
     assert await asyncio.to_thread(ingest.stop) == 0
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 async def test_an_outage_of_the_database_buries_nothing(own_server: OwnServer, broker: Broker) -> None:
     settings = queue_mode(broker)
     server = own_server(**settings)
@@ -202,15 +202,19 @@ async def test_an_outage_of_the_database_buries_nothing(own_server: OwnServer, b
     await server.deliver(box, subject="first")  # RCPT is answered from memory from here on
     await arrives(server, box)
     postmaster = server.postmaster()
-    postmaster.suspend()
+    postmaster.suspend()  # first, or it would replace its backends
+    backends = postmaster.children()
+    for backend in backends:
+        backend.suspend()
     try:
         for number in range(3):
             await server.deliver(box, subject=f"meanwhile {number}")
-        await asyncio.sleep(8)  # longer than a statement may take
+        async with asyncio.timeout(120):
+            while "commit failed" not in server.log:
+                await asyncio.sleep(0.1)
     finally:
-        postmaster.resume()
-        for backend in postmaster.children():
-            backend.resume()
+        for one in (postmaster, *backends):
+            one.resume()
     assert sorted(await arrives(server, box, 4)) == ["first", "meanwhile 0", "meanwhile 1", "meanwhile 2"]
     assert await broker.depth(settings["RABBITMQ_QUEUE"] + ".dead") == 0
     assert running_dsn(server.folder / "data")
