@@ -29,7 +29,7 @@ _ROOT_SOUGHT = 50
 _MAX_CONTAINERS = 10
 _SIGNED = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
 _TNEF = frozenset(("application/ms-tnef", "application/vnd.ms-tnef"))
-_CONTAINER_NAMES = frozenset(("winmail.dat", "win.dat", "smime.p7m"))
+_CONTAINER_NAMES = ("winmail.dat", "win.dat", ".p7m")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,90}/[a-z0-9!#$&^_.+-]{1,90}")
 # The container of the text that TNEF brings; it is shown where the message has no other.
 TNEF_BODY = "tnef"
@@ -51,6 +51,7 @@ _FIELD = re.compile(
 # A line that neither is a field nor goes on with one (RFC 5322 section 2.2), nor is the first line of an mbox.
 _NO_FIELD = re.compile(rb"\n[!-9;-\xff]++(?![ \t]*+:)(?<!\nFrom)(?<!\n>From)")
 _FIRST_LINE = re.compile(rb"[!-9;-\xff]++(?:[ \t]*:|(?<=From) )|[ \t]|\Z")
+_FIRST_DELIMITER = re.compile(rb"\s*--([!-~]{1,200}?)[ \t]*\r?\n")
 _TORN = re.compile(rb"[A-Za-z*0-9-]{1,40}=")
 _TORN_OFF = re.compile(rb";[ \t\r]*\n(?=[A-Za-z*0-9-]{1,40}=)")
 # Fields behind such a line tell that it is a broken line of the header block and not the beginning of the body.
@@ -263,11 +264,14 @@ def _visit(
     head: Mapping[bytes, bytes], node: _Node, stack: list[_Node], budget: Budget, guess: Guess | None
 ) -> Iterator[Leaf]:
     kind, parameters = content_type(node.raw, head, node.start, node.end, node.container, guess)
-    if kind.startswith("multipart/") and "boundary" in parameters:
+    if kind.startswith("multipart/") and (boundary := _boundary(node, parameters)):
         if len(node.path) >= MAX_DEPTH:
             budget.exceed("depth")
             return
-        ranges = _split(node.raw, node.start, node.end, parameters["boundary"], budget)
+        ranges = _split(node.raw, node.start, node.end, boundary, budget)
+        if not ranges and boundary.endswith(")"):
+            # RFC 2045 section 5.1 allows a comment there.
+            ranges = _split(node.raw, node.start, node.end, boundary.rpartition("(")[0], budget)
         if ranges:
             stack.extend(reversed(_children(node, kind, parameters, ranges)))
             return
@@ -281,10 +285,19 @@ def _visit(
     yield from inner
 
 
+def _boundary(node: _Node, parameters: Mapping[str, str]) -> str:
+    """The boundary of a multipart; where its field has lost it, what its body begins with."""
+    boundary = parameters.get("boundary", "")
+    if boundary:
+        return boundary
+    first = _FIRST_DELIMITER.match(node.raw, node.start, min(node.end, node.start + 300))
+    return first[1].decode("utf-8", "replace") if first else ""
+
+
 def _is_container(leaf: Leaf) -> bool:
     if leaf.content_type in _SIGNED or leaf.content_type in _TNEF:
         return True
-    return leaf.content_type == "application/octet-stream" and leaf.filename.lower() in _CONTAINER_NAMES
+    return leaf.content_type == "application/octet-stream" and leaf.filename.lower().endswith(_CONTAINER_NAMES)
 
 
 def _opened(leaf: Leaf, node: _Node, stack: list[_Node], budget: Budget) -> list[Leaf] | None:

@@ -104,11 +104,17 @@ def _are_words(data: bytes, plain: bytes) -> bool:
     marks = len(symbols.translate(None, _ALPHABET + b"=")) + data.strip().count(b" ")
     if marks * _SYMBOLS_IN_A_WORD < len(symbols) and (len(symbols) % 4 == 0 or len(symbols) > _SHORT):
         return False
-    return bool(symbols) and _reads(data[:_LOOKED_AT]) and not _reads(plain[:_LOOKED_AT])
+    # Letters beyond ASCII, of whatever charset, are never base64.
+    readable = not _controls(data[:_LOOKED_AT]) if not data.isascii() else _reads(data[:_LOOKED_AT])
+    return bool(symbols) and readable and not _reads(plain[:_LOOKED_AT])
+
+
+def _controls(sample: bytes) -> bool:
+    return len(sample) != len(sample.translate(None, _CONTROLS))
 
 
 def _reads(sample: bytes) -> bool:
-    if len(sample) != len(sample.translate(None, _CONTROLS)):
+    if _controls(sample):
         return False
     try:
         # The last character may be cut.

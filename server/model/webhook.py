@@ -112,8 +112,11 @@ def mail_received(row: Stored) -> str:
         "size": row.size,
         "codes": details.codes,
         "links": details.links[:_LISTED_MAX],
+        "hasAttachments": details.has_attachments,
         "attachments": details.attachments[:_LISTED_MAX],
     }
+    if details.invite is not None:
+        data["invite"] = details.invite
     text = written(data)
     if len(text) > PAYLOAD_MAX // 4:  # a character may take four bytes
         text = written(data | {"links": (), "attachments": ()})

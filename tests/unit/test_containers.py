@@ -1,9 +1,11 @@
 """What is wrapped in a form of its own: winmail.dat, opaque S/MIME, calendars. Every container is made by the test."""
 
 import base64
+import json
 import struct
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +18,8 @@ from hypothesis import strategies as st
 
 from server.model import containers, mime, mime_parts
 from server.model.invites import invite
+from server.model.message import Details, Stored, StoredAttachment
+from server.model.webhook import mail_received
 
 HEAD = b"From: a@example.org\r\nTo: b@example.net\r\nSubject: x\r\n"
 ENTITY = (
@@ -403,3 +407,15 @@ def test_long_parameters_behind_many_others_are_cut() -> None:
     head, body, _ = mime._head(raw)
     lengths = [len(leaf.filename) for leaf in mime_parts.leaves(raw, head, body, budget)]
     assert (lengths[0], lengths[-1] < 400) == (3_004, True)
+
+
+def test_webhook_tells_of_an_invitation_and_whether_there_are_attachments() -> None:
+    shown = StoredAttachment("2", "logo.png", "image/png", 3, "logo@x", "inline", True)
+    found = invite(calendar("SUMMARY:Lunch", "DTSTART:20260715T100000Z"))
+    details = Details(attachments=(shown,), invite=found)
+    row = Stored("id", "box", 1, datetime.now(UTC), "", "", "", "", "", 1, False, details)
+    data = json.loads(mail_received(row))
+    assert data["hasAttachments"] is False
+    assert data["attachments"][0]["contentId"] == "logo@x"
+    assert data["invite"]["start"] == "2026-07-15T10:00:00.000Z"
+    assert "invite" not in json.loads(mail_received(msgspec.structs.replace(row, details=Details())))

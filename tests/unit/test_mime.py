@@ -445,6 +445,8 @@ FIELD_NAMES = st.sampled_from(
         b"Content-Type",
         b"content-transfer-encoding",
         b"Content-Disposition",
+        b"Content-ID",
+        b"Content-Location",
         b"Received",
         b"X-To",
         b"Tom",
@@ -468,6 +470,18 @@ FIELD_VALUES = st.one_of(
             b"text/html",
             b"multipart/mixed; boundary=b",
             b"multipart/mixed",
+            b'multipart/related; boundary=b; type="text/html"; start="<a>"',
+            b"multipart/alternative; boundary=b",
+            b"text/plain; format=flowed; delsp=yes",
+            b"text/enriched",
+            b"text/calendar; method=REQUEST",
+            b"application/ms-tnef",
+            b"application/pkcs7-mime",
+            b'a/b; name="=?utf-8?Q?a;b',
+            b"a/b; name*0*=utf-8''%E2; name*1=%9C",
+            b' "base64"',
+            b"x-uuencode",
+            b"<a>",
             b"nonsense",
             b" 7bit",
             b"8BIT ",
@@ -496,7 +510,16 @@ BODIES = st.lists(
                 b"\xe2\x9c\x93",
                 b"\xff",
                 b"--b",
+                b"--b--",
                 b"Subject: x\r\n",
+                b"Content-Type: text/html\r\n",
+                b"<img src='cid:a'><meta charset=koi8-r>",
+                b"\nbegin 644 a\n%:&5L;&\\\n`\nend\n",
+                b" \r\n> ",
+                b"<https://a.b/\r\nc>",
+                b"BEGIN:VEVENT\nDTSTART:20260715T100000Z\nEND:VEVENT\n",
+                b"\x78\x9f\x3e\x22\x01\x00\x02\x02\x90\x06\x00\x00\x00\x00\x00\x00\x00",
+                b"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x80\x30\x80",
                 b"\r\n\r\n",
                 b"code: 1234 ",
                 b"  ",
@@ -527,7 +550,10 @@ def test_plain_mail_read_directly_is_what_the_part_tree_gives(raw: bytes) -> Non
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.one_of(MAILS, st.lists(FIELDS, max_size=8).map(b"".join), st.binary(max_size=60)))
 def test_fields_found_in_one_pass_are_those_found_line_by_line(block: bytes) -> None:
-    shown = b"subject from to cc reply-to date message-id content-type content-transfer-encoding content-disposition"
+    shown = (
+        b"subject from to cc reply-to date message-id content-type content-transfer-encoding content-disposition "
+        b"content-id content-location"
+    )
     expected: dict[bytes, bytes] = {}
     for line in re.sub(rb"\r?\n(?=[ \t])", b"", block).split(b"\n"):
         name, colon, value = line.partition(b":")

@@ -384,6 +384,7 @@ BODIES = {
     "plain words without a mark": ("base64", "Hello your code is 482913", "Hello your code is 482913"),
     "one plain word": ("base64", "Confirmed", "Confirmed"),
     "letters of another language": ("base64", "Ваш код 482913", "Ваш код 482913"),
+    "a word and a line": ("base64", "Hello there.\r\nCode: 482913\r\n", "Hello there.\nCode: 482913\n"),
     "an equals sign": ("quoted-printable", "a==41", "a=A"),
     "uuencode": ("x-uuencode", "begin 644 a.txt\r\n%:&5L;&\\\r\n`\r\nend\r\n", "hello"),
 }
@@ -393,6 +394,11 @@ BODIES = {
 def test_transfer_encoding_as_it_is_written(case: str) -> None:
     encoding, body, text = BODIES[case]
     assert text_of(body.encode(), "text/plain; charset=utf-8", f"Content-Transfer-Encoding: {encoding}") == text
+
+
+def test_words_of_another_charset_that_are_called_base64_stay() -> None:
+    body = "Ваш код 482913".encode("koi8-r")
+    assert text_of(body, "text/plain; charset=koi8-r", "Content-Transfer-Encoding: base64") == "Ваш код 482913"
 
 
 @given(
@@ -439,6 +445,14 @@ def test_close_delimiter_is_the_whole_line(case: str) -> None:
     mail = read(multipart("mixed", alternatives, part("application/pdf; name=i.pdf", "x"), boundary=outer))
     assert (mail.text.strip(), mail.html.strip()) == ("plain", "<p>h</p>")
     assert [one.filename for one in mail.attachments] == ["i.pdf"]
+
+
+@pytest.mark.parametrize(
+    "field", ["", "; boundary=", "; boundary=foo (comment)", '; boundary="foo "', "; BOUNDARY=foo"]
+)
+def test_boundary_that_is_badly_written_is_found(field: str) -> None:
+    mail = read(f"Content-Type: multipart/mixed{field}\r\n\r\n--foo\r\n\r\nhi\r\n--foo--\r\n".encode())
+    assert mail.text.strip() == "hi"
 
 
 SUBTYPES = {
