@@ -26,7 +26,7 @@ from server.capacity.command import plan
 from server.config import Config, ConfigError
 from server.metrics import Board
 from server.model.errors import Unavailable
-from server.notation import Address
+from server.notation import Address, is_loopback, size_text
 from server.services import tokens
 from server.shards import worker
 from server.shards.sockets import SlotSockets
@@ -152,6 +152,8 @@ def _stop_embedded(postgres: EmbeddedPostgres) -> None:
 def _welcome(config: Config, sockets: SlotSockets) -> None:
     http = _shown(sockets.http.getsockname())
     err.print(f"\n[bold green]tempmail is ready[/bold green] ({config.workers} workers). Ctrl-C stops it.")
+    if config.dev:
+        _warn_of_dev(config)
     err.print(f"  HTTP  http://{http}" if not http.startswith("unix:") else f"  HTTP  {http}", soft_wrap=True)
     if sockets.smtp:
         smtp = _shown(sockets.smtp.getsockname())
@@ -167,6 +169,19 @@ def _welcome(config: Config, sockets: SlotSockets) -> None:
         err.print(f"  Docs  {target}/docs", soft_wrap=True)
     err.print("Make the first mailbox:")
     err.print(f"  [bold]curl -X POST {target}/v1/mailboxes[/bold]\n", soft_wrap=True)
+
+
+def _warn_of_dev(config: Config) -> None:
+    err.print("  [bold yellow]MODE  dev: no limits, no quotas, mailboxes under any domain[/bold yellow]")
+    bound = {"SERVER_HOST": config.http, "SMTP_BIND_ADDR": config.smtp}
+    exposed = [name for name, where in bound.items() if not where.path and not is_loopback(where.host)]
+    if exposed:
+        names = " and ".join(exposed)
+        log.event("warning", "MODE=dev is not on loopback alone", settings=names)
+        err.print(
+            f"  [bold red]{names} not on loopback: whoever reaches this host may use it without limit.[/bold red]",
+            soft_wrap=True,
+        )
 
 
 def _shown(name: object) -> str:
@@ -237,8 +252,8 @@ async def _partitions(config: Config, drop: bool) -> None:
         table.add_row(
             f"{r.start:%Y-%m-%d %H:%M}{kind}",
             f"{r.end:%Y-%m-%d %H:%M}",
-            f"{size.get(f'messages_{r.suffix}', 0):,}",
-            f"{size.get(f'bodies_{r.suffix}', 0):,}",
+            size_text(size.get(f"messages_{r.suffix}", 0)),
+            size_text(size.get(f"bodies_{r.suffix}", 0)),
         )
     Console().print(table)
 

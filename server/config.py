@@ -29,6 +29,7 @@ from server.notation import (
     duration_text,
     durations,
     host_name,
+    is_global,
     is_loopback,
     mailbox,
     name_servers,
@@ -87,6 +88,13 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 SETTINGS: Final = (
+    Setting(
+        "MODE",
+        "mode",
+        one_of("production", "dev"),
+        "production",
+        "dev: for a trial or a test suite: no limits and quotas, mailboxes under any domain; never on a public host",
+    ),
     Setting("SERVER_HOST", "", text, "0.0.0.0", "address the HTTP API listens on", "127.0.0.1"),
     Setting("SERVER_PORT", "", port, "8080", "port of the HTTP API; 0 picks a free one"),
     Setting("SMTP_BIND_ADDR", "smtp", address, ":25", "where mail comes in", "127.0.0.1:2525"),
@@ -412,6 +420,15 @@ SETTINGS: Final = (
 )
 
 
+DEV: Final = {
+    "RATE_LIMIT_EXEMPT": "0.0.0.0/0,::/0",
+    "MAILBOX_MAX_PER_IP": "0",
+    "MAILBOX_MAX_MESSAGES": "0",
+    "MAILBOX_MAX_TTL": "720h",
+}
+"""Defaults where MODE is dev: whatever else is given goes over them."""
+
+
 def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | None = None) -> Config:
     """Read the settings of this process: defaults, the TOML file named by TEMPMAIL_CONFIG, the environment,
     ``overrides``.
@@ -424,8 +441,7 @@ def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | No
     embedded = not given.get("DATABASE_DSN")
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        default = setting.embedded if embedded and setting.embedded is not None else setting.default
-        text = given.get(setting.name, default)
+        text = given.get(setting.name, _default(setting, embedded, given.get("MODE", "")))
         try:
             values[setting.field or setting.name] = setting.parse(text)
         except ValueError as error:
@@ -436,6 +452,12 @@ def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | No
     if values["roles"] == ("all",):
         values["roles"] = everything(values["ingest_mode"])
     return _checked(Config(**values))
+
+
+def _default(setting: Setting, embedded: bool, mode: str) -> str:
+    if mode.strip().lower() == "dev" and setting.name in DEV:
+        return DEV[setting.name]
+    return setting.embedded if embedded and setting.embedded is not None else setting.default
 
 
 def everything(mode: str) -> tuple[str, ...]:
@@ -488,7 +510,15 @@ def _checked(config: Config) -> Config:
         raise ConfigError(f"{PREFIX}RATE_LIMIT_BURST: at least 1")
     _check_redis(config)
     _check_queue(config)
+    _check_dev(config)
     return config
+
+
+def _check_dev(config: Config) -> None:
+    """Without limits on an address of the Internet is a mistake; what only a network's own hosts reach is warned of."""
+    for setting, bound in (("SERVER_HOST", config.http), ("SMTP_BIND_ADDR", config.smtp)):
+        if config.dev and is_global(bound.host):
+            raise ConfigError(f"{PREFIX}MODE: dev has no limits, and {setting} {bound.host} is a public address")
 
 
 def _check_queue(config: Config) -> None:

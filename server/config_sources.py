@@ -16,7 +16,7 @@ class ConfigError(ValueError):
     """A setting is unknown, malformed or contradicts another; the text names it and says what would be right."""
 
 
-def _read_file(path: str) -> dict[str, str]:
+def _read_file(path: str, canonical: Mapping[str, str]) -> dict[str, str]:
     try:
         with open(path, "rb") as file:
             table = tomllib.load(file)
@@ -24,9 +24,17 @@ def _read_file(path: str) -> dict[str, str]:
         raise ConfigError(f"configuration file {path}: {error}") from error
     values: dict[str, str] = {}
     for key, value in table.items():
+        name = key.upper().removeprefix(PREFIX)
         if isinstance(value, dict):
             raise ConfigError(f"configuration file {path}: {key} is a table; settings stand at the top level")
-        values[key.upper()] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if name not in canonical:
+            close = get_close_matches(name, canonical, n=1)
+            near = f"; {close[0].lower()} is one" if close else ""
+            hint = "`tempmail check-config --all` lists those there are"
+            raise ConfigError(f"configuration file {path}: unknown setting {key}{near}; {hint}")
+        if name in values:
+            raise ConfigError(f"configuration file {path}: {key} is given twice")
+        values[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return values
 
 
@@ -35,12 +43,14 @@ def gather(env: Mapping[str, str], file: str | None, canonical: Mapping[str, str
 
     ``canonical``: each name that may be given → the public one.
     """
-    given = _read_file(file) if file else {}
+    given = _read_file(file, canonical) if file else {}
     given |= {k.removeprefix(PREFIX): v for k, v in env.items() if k.startswith(PREFIX) and k != PREFIX + "CONFIG"}
     unknown = sorted(set(given) - set(canonical))
     if unknown:
         near = "".join(f"; {PREFIX}{name} is one" for name in get_close_matches(unknown[0], canonical, n=1))
-        raise ConfigError(f"unknown setting {PREFIX}{unknown[0]}{near}; `tempmail check-config` lists those there are")
+        raise ConfigError(
+            f"unknown setting {PREFIX}{unknown[0]}{near}; `tempmail check-config --all` lists those there are"
+        )
     return {canonical[name]: value for name, value in given.items()}
 
 

@@ -201,6 +201,24 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def size_text(size: int) -> str:
+    """Bytes as people read them: ``0 B``, ``512 B``, ``1.5 MiB``."""
+    value, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def is_global(host: str) -> bool:
+    """Whether it is an address that the Internet reaches. One for all interfaces, or a name, says nothing."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
+
+
 def one_of(*allowed: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value.strip().lower() not in allowed:

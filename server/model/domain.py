@@ -72,16 +72,21 @@ class Served(msgspec.Struct, frozen=True):
 class ServedSet:
     """All domains that take mail at one moment, ``default`` among them. Its identity stands for its content."""
 
-    __slots__ = ("_domains", "default", "public")
+    __slots__ = ("_any", "_domains", "default", "public")
 
-    def __init__(self, domains: Iterable[Served], default: str) -> None:
+    def __init__(self, domains: Iterable[Served], default: str, *, all_names: bool = False) -> None:
+        """``all_names``: every name that can be a domain takes mail too (MODE dev)."""
+        self._any = all_names
         self._domains: Mapping[str, Served] = {domain.name: domain for domain in domains}
         self.default = default
         shared = [d.name for d in self._domains.values() if d.mode == "shared" and d.name != default]
         self.public = (default, *shared)
 
     def get(self, name: str) -> Served | None:
-        return self._domains.get(name)
+        found = self._domains.get(name)
+        if found is None and self._any and len(name) <= NAME_MAX and _NAME.fullmatch(name):
+            return Served(name)
+        return found
 
     def above(self, name: str) -> tuple[str, Served] | None:
         """The nearest served domain above ``name``, and the labels in front of it: ``box.temp.mail`` → ("box",

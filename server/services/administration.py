@@ -59,11 +59,13 @@ class AdministrationService:
         self._coherence.tell([account(user_id)])
         return changed
 
-    async def set_quota(self, actor: Actor, user_id: str, quota: Quota) -> Quota:
-        """Refused user_not_found, permission_denied."""
+    async def set_quota(self, actor: Actor, user_id: str, given: Mapping[str, int]) -> Quota:
+        """Change the fields of the quota that are given. Refused user_not_found, permission_denied."""
         _check_id(user_id)
         with self._coherence.writing(users=[user_id]):
-            await self._store.set_quota(actor, user_id, quota, lambda user, _: _check_rank(actor, user), self._clock())
+            quota = await self._store.set_quota(
+                actor, user_id, given, lambda user, _: _check_rank(actor, user), self._clock()
+            )
         self._coherence.tell([account(user_id)])
         return quota
 

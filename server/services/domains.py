@@ -18,9 +18,14 @@ from server.store.domains import DomainStore, ServedRow
 
 
 class ServedDomains:
-    """``configured``: the names of MAILBOX_ALLOWED_DOMAINS, the default first. ``ttl`` in seconds."""
+    """``configured``: the names of MAILBOX_ALLOWED_DOMAINS, the default first. ``ttl`` in seconds. ``all_names``: any
+    other name takes mail as well.
+    """
 
-    def __init__(self, store: DomainStore, local: Local, configured: Sequence[str], ttl: float) -> None:
+    def __init__(
+        self, store: DomainStore, local: Local, configured: Sequence[str], ttl: float, *, all_names: bool = False
+    ) -> None:
+        self._all_names = all_names
         self._store, self._local, self._configured, self._ttl = store, local, tuple(configured), ttl
         self._set = self._assembled([])
         self._revision = 0
@@ -63,4 +68,4 @@ class ServedDomains:
                 served[row.domain.name] = row.domain
             if row.is_default and row.domain.name in served:
                 default = row.domain.name
-        return ServedSet(served.values(), default)
+        return ServedSet(served.values(), default, all_names=self._all_names)

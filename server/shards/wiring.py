@@ -188,7 +188,7 @@ class Shard:
 
     async def _build_domains(self) -> None:
         config, store = self._config, DomainStore(self._pools.mailboxes)
-        self._served = ServedDomains(store, self._local, config.domains, config.follow_ttl)
+        self._served = ServedDomains(store, self._local, config.domains, config.follow_ttl, all_names=config.dev)
         self._resolver = resolver = Resolver(config.dns_servers)
         self._closing.push_async_callback(resolver.close)
         self._domains = DomainClaims(config, store, self._served, resolver, self._coherence, now)

@@ -71,13 +71,17 @@ class AdministrationStore:
             row = await connection.fetchrow(SQL.user_by_id, user_id)
             return users.user(row) if row else after
 
-    async def set_quota(self, actor: Actor, user_id: str, quota: Quota, judge: Judge, now: datetime) -> None:
-        """Refused user_not_found, and what ``judge`` raises."""
+    async def set_quota(
+        self, actor: Actor, user_id: str, given: Mapping[str, int], judge: Judge, now: datetime
+    ) -> Quota:
+        """The quota with the ``given`` fields of it changed. Refused user_not_found, and what ``judge`` raises."""
         async with self._database.transaction() as connection:
             before = await _judged(connection, user_id, judge)
+            quota = msgspec.structs.replace(before.quota, **given)
             granted = msgspec.structs.asdict(quota)
             await connection.execute(SQL.admin_quota_set, user_id, *granted.values())
             await write_act(connection, actor, "quota.set", user_id, msgspec.structs.asdict(before.quota), granted, now)
+        return quota
 
     async def delete(self, actor: Actor, user_id: str, judge: Judge, now: datetime) -> None:
         """Refused user_not_found, and what ``judge`` raises. What the account has elsewhere is noted as still to go."""

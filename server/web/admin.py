@@ -64,12 +64,12 @@ class AccountBody(msgspec.Struct, rename="camel"):
 
 
 class QuotaBody(msgspec.Struct, rename="camel"):
-    """What an account may use; 0 is without limit."""
+    """What an account may use; 0 is without limit, and what is left out stays as it is."""
 
-    max_mailboxes: int
-    max_messages_per_mailbox: int
-    max_api_requests_per_minute: int
-    max_concurrent_requests: int
+    max_mailboxes: int | UnsetType = UNSET
+    max_messages_per_mailbox: int | UnsetType = UNSET
+    max_api_requests_per_minute: int | UnsetType = UNSET
+    max_concurrent_requests: int | UnsetType = UNSET
 
 
 class QuotaObject(msgspec.Struct, rename="camel"):
@@ -202,7 +202,7 @@ async def quota(call: Call) -> Reply:
 
 @describe(
     "Set what an account may use",
-    detail="Counts instead of what its tier allows, from this answer on.",
+    detail="Counts instead of what its tier allows, from this answer on. Fields that are left out stay as they are.",
     gives=QuotaObject,
     body=QuotaBody,
     example={
@@ -215,9 +215,12 @@ async def quota(call: Call) -> Reply:
 )
 async def set_quota(call: Call) -> Reply:
     given = await requests.body(call, QuotaBody)
-    for field, name in zip(msgspec.structs.fields(QuotaBody), given.__struct_fields__, strict=True):
-        requests.within(getattr(given, name), 0, _QUOTA_MAX, field.encode_name)
-    wanted = Quota(*msgspec.structs.astuple(given))
+    wanted = {}
+    for field, name in zip(msgspec.structs.fields(QuotaBody), Quota.__struct_fields__, strict=True):
+        value = getattr(given, field.name)
+        if value is not UNSET:
+            requests.within(value, 0, _QUOTA_MAX, field.encode_name)
+            wanted[name] = value
     granted = await call.parts.administration.set_quota(actor(call), call.segments[0], wanted)
     return ok(call.language, QuotaObject.of(call.segments[0], granted))
 

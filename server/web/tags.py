@@ -149,7 +149,6 @@ def _message_id(call: Call) -> str:
     "Tag a message",
     detail="Again is no error. Needs an account: a mailbox's token alone is not enough.",
     gives=TagObject,
-    status=201,
     body=TaggingBody,
     example={"tagId": "01890000-0000-7000-8000-000000000000"},
     refuses=("tag_not_found", "message_not_found"),
@@ -158,7 +157,7 @@ async def attach(call: Call) -> Reply:
     user_id, message_id = _acting(call), _message_id(call)
     wanted = await requests.body(call, TaggingBody)
     tag = await call.parts.tags.attach(user_id, call.mailbox, message_id, wanted.tag_id)
-    return created(call.language, TagObject.of(tag))
+    return ok(call.language, TagObject.of(tag))
 
 
 @describe("List your tags on a message", gives=TagList, refuses=("message_not_found",))

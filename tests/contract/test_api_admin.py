@@ -125,10 +125,22 @@ async def test_a_quota_of_ones_own_counts_at_once_instead_of_the_tiers(people: P
     assert [answer.status for answer in made] == [201] * 4 + [403]
 
 
+async def test_a_part_of_a_quota_changes_and_the_rest_stays(people: People) -> None:
+    path = f"/v1/admin/users/{people.user.id}/quota"
+    before = (await people.admin.ask("GET", path)).data
+    for field in QUOTA:
+        changed = (await people.admin.ask("PUT", path, json={field: QUOTA[field]})).data
+        before |= {field: QUOTA[field]}
+        assert changed == before
+    assert (await people.admin.ask("PUT", path, json={})).data == before
+    assert (await people.admin.ask("GET", path)).data == before
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({name: value for name, value in QUOTA.items() if name != "maxMailboxes"}, "maxMailboxes"),
+        ({"maxMailboxes": None}, "maxMailboxes"),
+        ({"maxMailboxes": -1}, "maxMailboxes"),
         (QUOTA | {"maxMessagesPerMailbox": -1}, "maxMessagesPerMailbox"),
         (QUOTA | {"maxConcurrentRequests": 10**12}, "maxConcurrentRequests"),
         (QUOTA | {"maxApiRequestsPerMinute": "many"}, "maxApiRequestsPerMinute"),

@@ -15,7 +15,7 @@ from server.cache.generations import Generations, Writer
 from server.cache.local import Local
 from server.config import Config
 from server.model import ids
-from server.model.account import ROLES, TIERS, Quota, User
+from server.model.account import ROLES, TIERS, User
 from server.model.administration import Actor, Changes
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
@@ -178,7 +178,7 @@ async def test_an_act_that_cannot_be_noted_is_not_done(host: Host, monkeypatch: 
         raise asyncpg.PostgresError("the trail cannot be written")
 
     monkeypatch.setattr(administration_store, "_record", unable)
-    service, quota = host.services[0], Quota(1, 1, 1, 1)
+    service, quota = host.services[0], {"max_mailboxes": 1}
     for act in (
         service.change(ROOT, user.id, Changes(tier="pro")),
         service.set_quota(ROOT, user.id, quota),
@@ -212,7 +212,7 @@ def _ids(users: list[User]) -> list[str]:
 
 async def test_a_deletion_leaves_nothing_of_the_account_in_its_own_domain(host: Host) -> None:
     user = await host.user()
-    await host.services[0].set_quota(ROOT, user.id, Quota(1, 2, 3, 4))
+    await host.services[0].set_quota(ROOT, user.id, {"max_mailboxes": 1})
     await host.services[0].delete(ROOT, user.id)
     for table in ("users", "quotas"):
         assert await host.pools.users.fetch(f"SELECT 1 FROM users.{table}") == []

@@ -241,3 +241,23 @@ def test_ways_in_that_are_guarded_are_allowed() -> None:
 def test_a_redis_at_an_ipv6_address_may_be_given_both_ways() -> None:
     found = load(REDIS_ADDRESS="[::1]:6379", REDIS_URL="redis://[::1]:6379/0", ROLES="all")
     assert found.redis_nodes() == ("redis://[::1]:6379/0",)
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        ("smpt_domain = 'x'", "unknown setting smpt_domain; smtp_domain is one"),
+        ("Smtp-Domain = 'x'", "unknown setting Smtp-Domain; smtp_domain is one"),
+        ("zzz = 1", "unknown setting zzz; `tempmail check-config"),
+        ("[smtp]\ndomain = 'x'", "smtp is a table"),
+        ("smtp_domain = 'a.example'\nSMTP_DOMAIN = 'b.example'", "SMTP_DOMAIN is given twice"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named_as_written_with_the_file(
+    tmp_path: Path, written: str, complaint: str
+) -> None:
+    path = tmp_path / "tempmail.toml"
+    path.write_text(written)
+    with pytest.raises(config.ConfigError) as refused:
+        config.load({"TEMPMAIL_CONFIG": str(path)})
+    assert str(refused.value).startswith(f"configuration file {path}: {complaint}")
