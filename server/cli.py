@@ -24,6 +24,7 @@ from server import config as configuration
 from server.administration import database
 from server.capacity.command import plan
 from server.config import Config, ConfigError
+from server.dsn import place
 from server.metrics import Board
 from server.model.errors import Unavailable
 from server.notation import Address, is_loopback, size_text
@@ -160,6 +161,9 @@ def _welcome(config: Config, sockets: SlotSockets) -> None:
         err.print(f"  SMTP  {smtp}   for {', '.join(config.domains)}", soft_wrap=True)
     if sockets.lmtp:
         err.print(f"  LMTP  {_shown(sockets.lmtp.getsockname())}", soft_wrap=True)
+    if not config.embedded:
+        servers = dict.fromkeys(place(config.dsn(domain)) for domain in DOMAINS)
+        err.print(f"  Data  PostgreSQL at {'; '.join(servers)}", soft_wrap=True)
     if config.roles != configuration.everything(config.ingest_mode):
         err.print(f"  Roles {', '.join(config.roles)}", soft_wrap=True)
     if "web" not in config.roles:

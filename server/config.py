@@ -17,14 +17,14 @@ import msgspec
 
 from server.config_model import Config
 from server.config_sources import PREFIX, ConfigError, environment, gather
+from server.dsn import dsn, dsns
+from server.dsn import shown as shown_dsn
 from server.notation import (
     Address,
     address,
     boolean,
     count,
     domains,
-    dsn,
-    dsns,
     duration,
     duration_text,
     durations,
@@ -266,7 +266,7 @@ SETTINGS: Final = (
         "database_dsn",
         dsn,
         "",
-        "PostgreSQL >= 15; empty starts one of our own",
+        "PostgreSQL >= 15, all hosts that may be the primary (@db1,db2/ or host=db1,db2); empty starts one of our own",
         aliases=("DATABASE_MASTER_DSN",),
         secret=True,
     ),
@@ -574,7 +574,11 @@ def shown(config: Config) -> list[tuple[str, str, str]]:
         else:
             value = getattr(config, setting.field)
         text = _written(value)
-        rows.append((setting.name, "(set)" if setting.secret and text else text, setting.why))
+        if setting.parse in (dsn, dsns):
+            text = ",".join(map(shown_dsn, value if isinstance(value, tuple) else (value,)))
+        elif setting.secret and text:
+            text = "(set)"
+        rows.append((setting.name, text, setting.why))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How the text of a setting becomes a value: numbers, durations, addresses, names, DSNs.
+"""How the text of a setting becomes a value: numbers, durations, addresses, names.
 
 Must not know: which settings there are. Every function raises ValueError whose text says what would be right.
 """
@@ -60,20 +60,6 @@ def host_name(value: str) -> str:
     if len(name) > 253 or not re.fullmatch(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", name):
         raise ValueError(f"{value!r} is not a host name such as mx.example.net")
     return name
-
-
-def dsn(value: str) -> str:
-    value = value.strip()
-    ports = re.findall(r":([^:,@\]]*)(?=[,/?]|$)", re.split(r"[/?]", value.partition("://")[2])[0].rpartition("@")[2])
-    well = value.startswith(("postgresql://", "postgres://")) and all(re.fullmatch(r"\d{0,5}", port) for port in ports)
-    if value and not well:
-        raise ValueError("must look like postgresql://user:password@host:5432/database")
-    return value
-
-
-def dsns(value: str) -> tuple[str, ...]:
-    """Separated by commas; a comma inside one names further hosts of it."""
-    return tuple(dsn(item) for item in re.split(r",\s*(?=postgres(?:ql)?://)", value.strip()) if item)
 
 
 def name_servers(value: str) -> tuple[str, ...]:

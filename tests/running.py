@@ -42,6 +42,7 @@ class Server:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.log_path = folder / "log"
+        self.tree = ROOT  # the checkout that the next start runs
         self._settings = {
             "SERVER_PORT": "0",
             "SMTP_BIND_ADDR": "127.0.0.1:0",
@@ -69,7 +70,7 @@ class Server:
             offset = log.tell()
             self.process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=self.tree,
                 env=env,
                 pass_fds=pass_fds,
                 stderr=log,

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-import asyncpg
-
 from server.bus.channel import Channel, Receiver
 from server.model.event import Hint
+from server.primary import connect
 
 CHANNEL: Final = "tempmail_hints"
 _PER_PAYLOAD: Final = 230  # hints: 18 + 230 * 25 bytes are 7,692 in base64
@@ -28,6 +27,8 @@ _OTHERS: Final = (
     "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()"
     " AND pg_catalog.starts_with(application_name, $1) AND application_name <> $2"
 )
+
+_READ_ONLY: Final = "SELECT pg_catalog.current_setting('transaction_read_only')::boolean"
 
 Lend = Callable[[float], AbstractAsyncContextManager[Any]]
 """Lends a connection; TimeoutError after so many seconds without one."""
@@ -49,7 +50,7 @@ class PostgresChannel(Channel):
     async def _listen(self) -> None:
         name = _NAME + self._host.hex()
         named = {"application_name": name}
-        connection = await asyncpg.connect(self._dsn, timeout=2, command_timeout=2, server_settings=named)
+        connection = await connect(self._dsn, timeout=2, command_timeout=2, server_settings=named)
         try:
             await connection.add_listener(CHANNEL, self._notified)
             self.alone = await connection.fetchval(_OTHERS, _NAME, name) == 0
@@ -58,6 +59,8 @@ class PostgresChannel(Channel):
             while True:
                 await asyncio.sleep(_ALIVE)
                 self.alone = await connection.fetchval(_OTHERS, _NAME, name) == 0
+                if await connection.fetchval(_READ_ONLY):
+                    raise ConnectionError("read-only: another server may be the primary now")
         finally:
             connection.terminate()
 

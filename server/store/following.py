@@ -18,6 +18,7 @@ import asyncpg
 
 from server.log import event
 from server.metrics import Counter, Gauge
+from server.primary import connect
 from server.store.pools import ERRORS, TROUBLE
 from server.store.standings import MAX_LAG, Standing, Standings
 
@@ -174,4 +175,7 @@ class Follower:
 
 async def _connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
     settings = {"application_name": "tempmail", "search_path": ""}
-    return await asyncpg.connect(dsn, timeout=_TIMEOUT, command_timeout=_TIMEOUT, server_settings=settings)
+    connection: asyncpg.Connection[asyncpg.Record] = await connect(
+        dsn, timeout=_TIMEOUT, command_timeout=_TIMEOUT, server_settings=settings
+    )
+    return connection

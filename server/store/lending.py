@@ -27,10 +27,11 @@ AT_HAND: Final = 4  # connections kept out of the pool; the last one given back 
 class Lender:
     """One pool's connections. Who takes one directly of the pool may have to wait for one at hand: nobody should."""
 
-    __slots__ = ("_at_hand", "_epoch", "_spare", "_waiting", "pool")
+    __slots__ = ("_at_hand", "_epoch", "_spare", "_waiting", "pool", "together")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self.together: list[Lender] = [self]  # those that lead to the same servers
         self._at_hand: list[Connection] = []
         self._spare = 0  # how many of them nobody has needed since the last look
         self._epoch = 0  # grows when those lent out are not to be kept any more
@@ -82,6 +83,11 @@ class Lender:
         for connection in kept:
             await self.pool.release(connection)
 
+    async def leave(self) -> None:
+        """The server takes no writes: another may be the primary now. Reads of this one would be old from here on."""
+        for lender in self.together:
+            await lender.renew()
+
     async def close(self) -> None:
         """Close the pool once what is under way has ended."""
         with suppress(asyncpg.InterfaceError):  # it is closed already
@@ -112,6 +118,8 @@ class Loan:
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         await self._lender.give_back(self._connection, self._epoch, sound=kind is None)
+        if kind is asyncpg.ReadOnlySQLTransactionError:
+            await self._lender.leave()
 
 
 def gone(connection: Connection) -> bool:

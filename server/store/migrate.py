@@ -24,6 +24,8 @@ import asyncpg
 import msgspec
 
 from server.config import PREFIX
+from server.dsn import place
+from server.primary import NEXT, connect
 from server.store.pools import DOMAINS, TROUBLE, Connection, Domain
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Connection"
@@ -128,9 +130,9 @@ async def migrate(
     done: list[Migration] = []
     for domain in DOMAINS:
         try:
-            connection = await asyncpg.connect(dsns[domain], timeout=10)
+            connection = await connect(dsns[domain], timeout=10)
         except TROUBLE as error:
-            raise _unreachable(domain, error) from error
+            raise _unreachable(domain, dsns[domain], error) from error
         try:
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
             todo = outstanding(domain, await applied(connection, domain), phases)
@@ -142,9 +144,10 @@ async def migrate(
     return done
 
 
-def _unreachable(domain: Domain, error: BaseException) -> MigrationError:
+def _unreachable(domain: Domain, dsn: str, error: BaseException) -> MigrationError:
     settings = f"{PREFIX}DATABASE_DSN or {PREFIX}DATABASE_{domain.upper()}_DSN"
-    return MigrationError(f"no database for {domain} at {settings}: {str(error) or type(error).__name__}")
+    why = str(error) or type(error).__name__
+    return MigrationError(f"no database for {domain} at {place(dsn)} ({settings}): {why}")
 
 
 async def check(dsns: dict[Domain, str], patience: float, waiting: Callable[[str], None]) -> None:
@@ -158,8 +161,8 @@ async def check(dsns: dict[Domain, str], patience: float, waiting: Callable[[str
             try:
                 await _check(dsns[domain], domain)
                 break
-            except (OSError, TimeoutError, asyncpg.CannotConnectNowError) as error:
-                trouble = _unreachable(domain, error)
+            except NEXT as error:
+                trouble = _unreachable(domain, dsns[domain], error)
                 if time.monotonic() >= deadline:
                     raise trouble from error
                 if not said:
@@ -167,11 +170,11 @@ async def check(dsns: dict[Domain, str], patience: float, waiting: Callable[[str
                 said = True
                 await asyncio.sleep(_AGAIN)
             except TROUBLE as error:
-                raise _unreachable(domain, error) from error
+                raise _unreachable(domain, dsns[domain], error) from error
 
 
 async def _check(dsn: str, domain: Domain) -> None:
-    connection = await asyncpg.connect(dsn, timeout=5)
+    connection = await connect(dsn, timeout=5)
     try:
         require(await pending(connection, [domain]))
     finally:

@@ -21,6 +21,7 @@ from server import clock
 from server.config import Config
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
+from server.primary import connect
 from server.store import letters
 from server.store.lending import Connection, Lender, Loan, Pool
 from server.store.together import LANES
@@ -184,6 +185,8 @@ class Pools:
         self.users, self.mailboxes, self.messages = (databases[domain] for domain in DOMAINS)
         self.arrivals, self.pages = arrivals, pages
         self._lenders = list({id(db.lender): db.lender for db in (*databases.values(), arrivals, pages)}.values())
+        for lender in self._lenders:
+            lender.together = self._lenders
         self._keeping = [asyncio.create_task(self._renew(lifetime)), asyncio.create_task(self._rest(idle))]
 
     @classmethod
@@ -261,6 +264,7 @@ def _for_pages(config: Config) -> bool:
 
 _CLOCK: Final = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 _MANY: Final = 8  # connections of a worker
+_CONNECT: Final[Any] = connect  # the stubs ask for an overloaded function
 _PLANNED_ONCE: Final = {"plan_cache_mode": "force_generic_plan"}
 
 
@@ -269,6 +273,7 @@ async def _pool(
 ) -> Pool:
     return await asyncpg.create_pool(
         dsn,
+        connect=_CONNECT,
         min_size=least,
         max_size=most,
         max_inactive_connection_lifetime=config.database_max_idle_time,
