@@ -10,6 +10,7 @@ next one that can says how many were lost.
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,12 +25,17 @@ _SECRETS: Final = ("token", "authorization", "body", "password")
 _LINE_MAX: Final = 4096  # PIPE_BUF: POSIX promises that a write to a pipe is whole only up to this
 _TEXT_MAX: Final = 2000
 _TEXT_SHORT: Final = 200
+_OF_CONNECTIONS: Final = frozenset({"asyncio", "asyncpg", "aiohttp", "aiormq", "pamqp", "redis"})
+_REPEATS_MAX: Final = 20  # times that one warning or error is written in a minute, by one process
+_MINUTE: Final = 60.0  # s
+_MESSAGES_MAX: Final = 256  # different ones that are counted
 
 _PRIORITIES: Final = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>"}
 
 _threshold = LEVELS["info"]
 _journal = False
 _lost = 0
+_written: dict[str, tuple[float, int, int]] = {}  # warnings and errors: since when, how often, and how often left out
 
 
 def configure(level: str) -> None:
@@ -56,6 +62,9 @@ class _Libraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0] if record.exc_info else None
         level = "error" if record.levelno >= logging.ERROR else "warning"
+        failed = kind is not None and issubclass(kind, (OSError, EOFError))
+        if record.name.split(".")[0] in _OF_CONNECTIONS and (failed or record.levelno < logging.ERROR):
+            level = "debug"  # whoever made the connection says that it failed, and what that means
         event(level, "from a library", library=record.name, said=str(record.msg), kind=kind.__name__ if kind else None)
 
 
@@ -80,6 +89,12 @@ def event(level: str, message: str, /, **fields: object) -> None:
     global _lost
     if LEVELS.get(level, LEVELS["error"]) < _threshold:
         return
+    if LEVELS.get(level, LEVELS["error"]) >= LEVELS["warning"]:
+        left_out = _repeats(message)
+        if left_out is None:
+            return
+        if left_out:
+            fields["repeated"] = left_out
     if _lost:
         fields["lost_lines"] = _lost
     line = _line(level, message, fields)
@@ -87,6 +102,21 @@ def event(level: str, message: str, /, **fields: object) -> None:
         _lost = 0
     else:  # standard error is closed or full, or its reader is gone or asleep: there is no other place to say so
         _lost += 1
+
+
+def _repeats(message: str) -> int | None:
+    """None where this message was written often enough in its minute; else how often it was left out before."""
+    now = time.monotonic()
+    began, written, left_out = _written.get(message, (now, 0, 0))
+    if now - began >= _MINUTE:
+        began, written = now, 0
+    if written >= _REPEATS_MAX:
+        _written[message] = began, written, left_out + 1
+        return None
+    if len(_written) > _MESSAGES_MAX:
+        _written.clear()
+    _written[message] = began, written + 1, 0
+    return left_out
 
 
 def _line(level: str, message: str, fields: Mapping[str, object]) -> bytes:

@@ -19,6 +19,7 @@ from typing import Final
 from server.log import event
 from server.metrics import Counter, Gauge
 from server.model.event import NOBODY, Hint, Kind, pack, unpack
+from server.outages import Outage
 
 MAX_PENDING: Final = 100_000  # hints; more are dropped and readers poll
 PACE: Final = 0.02  # s from one publish to the next, where there is only new mail to tell of
@@ -45,6 +46,7 @@ Receiver = Callable[[list[Hint], bool], None]
 class Channel(ABC):
     """One worker's end of the bus. ``host`` is 8 bytes that the host's workers share, ``worker`` tells them apart."""
 
+    outage: Outage
     pulses = False
     """Whether it can fail while the database works, so that senders have to be heard of."""
 
@@ -120,8 +122,7 @@ class Channel(ABC):
                 self._pending.insert(0, Hint(Kind.LOST, NOBODY))
 
     def _fail(self, error: BaseException) -> None:
-        if self.healthy:
-            event("warning", "bus lost; readers poll until it is back", reason=repr(error))
+        self.told(error)
         self.alone = False
         self.healthy, self.reason = False, type(error).__name__  # its text, in the log, names hosts
 
@@ -135,7 +136,8 @@ class Channel(ABC):
             await asyncio.sleep(RETRY)
 
     def _connected(self) -> None:
-        event("info", "bus connected")
+        if self.outage.doubted:
+            self.outage.back()
         self._listening = True
         self.healthy, self.reason = True, ""
 
@@ -180,6 +182,10 @@ class Channel(ABC):
         last = self._senders.get(origin, (number - 1, 0.0))[0]
         self._senders[origin] = max(last, number), time.monotonic()
         return number > last + 1
+
+    def told(self, error: BaseException) -> None:
+        """Say that it is lost."""
+        self.outage.lost(repr(error))
 
     @abstractmethod
     async def _send(self, hints: list[Hint]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from server.bus.channel import Channel, Receiver
 from server.model.event import Hint
+from server.outages import DATABASE, EVENTS
 from server.primary import connect
 
 CHANNEL: Final = "tempmail_hints"
@@ -22,6 +23,7 @@ _PATIENCE: Final = 2.0  # seconds to wait for a connection on which to publish
 _ALIVE: Final = 2.0  # seconds between looks at who listens, which prove that the connection still answers
 _NOTICED: Final = 3 * _ALIVE  # s after which others have surely looked
 _NAME: Final = "tempmail bus "
+_UNTOLD: Final = 4  # failures in a row, of which the first may be an outage of the database that nothing else met yet
 _NOTIFY: Final = "SELECT pg_catalog.pg_notify($1, payload) FROM pg_catalog.unnest($2::text[]) AS payload"
 _OTHERS: Final = (
     "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()"
@@ -36,6 +38,13 @@ Lend = Callable[[float], AbstractAsyncContextManager[Any]]
 
 class PostgresChannel(Channel):
     """``lend`` lends a connection for each publish; listening has one of its own."""
+
+    outage = EVENTS
+
+    def told(self, error: BaseException) -> None:
+        """Where the database is away that is said, and enough."""
+        if not DATABASE.said:
+            self.outage.lost(repr(error), after=_UNTOLD)
 
     def __init__(self, host: bytes, worker: int, receive: Receiver, dsn: str, lend: Lend) -> None:
         super().__init__(host, worker, receive)

@@ -29,6 +29,7 @@ from server.config import Config
 from server.log import event
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
+from server.outages import RABBITMQ
 
 CONNECT: Final = 5.0  # s to connect and declare the queues
 CONFIRM: Final = 10.0  # s for the broker to say that it has a message
@@ -87,6 +88,8 @@ class Queues:
 class Link(ABC):
     """One connection with one channel, kept: when it is lost it is made again. ``measures``: it watches the depths."""
 
+    part = 0  # of what a worker has of the broker
+
     def __init__(self, config: Config, *, measures: bool) -> None:
         url = URL(config.rabbitmq_url)
         self._url = url.with_query({"heartbeat": str(HEARTBEAT), "name": "tempmail"} | dict(url.query))
@@ -134,7 +137,7 @@ class Link(ABC):
         self.healthy, self.reason = True, ""
         self._up.set()
         CONNECTED.add()
-        event("info", "broker connected", part=type(self).__name__.lower())
+        RABBITMQ.back(self.part)
         return channel
 
     async def _watch(self, channel: AbstractChannel) -> None:
@@ -164,8 +167,7 @@ class Link(ABC):
     def _fail(self, reason: str) -> None:
         if self.healthy:
             CONNECTED.add(n=-1)
-        if reason != self.reason:
-            event("warning", "broker lost", part=type(self).__name__.lower(), reason=reason)
+        RABBITMQ.lost(reason, self.part)
         self.healthy, self.reason = False, reason
         if self._measures:
             DEPTH.values = {}
@@ -207,6 +209,7 @@ def _said(error: Exception) -> str:
 class Publisher(Link):
     """Gives messages to the broker and waits until a majority of its nodes has them on disk."""
 
+    part = 1
     _channel: AbstractChannel | None = None
 
     async def _permitted(self) -> None:

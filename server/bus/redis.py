@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from server.bus.channel import Channel, Receiver
 from server.model.event import Hint
+from server.outages import REDIS
 
 CHANNEL: Final = "tempmail:hints"
 _TIMEOUT: Final = 2.0  # seconds a command may take; a hung Redis is then as good as a dead one
@@ -26,6 +27,7 @@ _ALIVE: Final = 2.0  # seconds of silence after which the listening connection i
 class RedisChannel(Channel):
     """``urls``: the nodes there are, of which any will do."""
 
+    outage = REDIS
     pulses = True
 
     def __init__(self, host: bytes, worker: int, receive: Receiver, urls: Sequence[str]) -> None:

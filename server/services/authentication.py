@@ -19,6 +19,7 @@ from server.model.domain import organisation, to_ascii
 from server.model.errors import Unavailable
 from server.model.message import Envelope, Recipient, Stored
 from server.model.spf import IP, Result, Subject
+from server.outages import put_off
 from server.services.coherence import Coherence, mail
 from server.services.contracts import Delivery, Shares
 from server.services.fair_queue import FairQueue, QueueFull, ShareUsed
@@ -109,7 +110,7 @@ class Authentication:
             try:
                 await self._finish(rows, await self.check(envelope))
             except Unavailable as error:
-                event("warning", "authentication not stored", reason=str(error))
+                put_off("authentication not stored", error)
             except Exception as error:  # one message's fault must not end the others' checks
                 event("error", "authentication failed", reason=type(error).__name__)
             finally:

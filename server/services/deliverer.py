@@ -26,6 +26,7 @@ from server.log import event
 from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.errors import Refused, Unavailable
 from server.model.webhook import TEST, Delivery, Outcome, Webhook, payload
+from server.outages import put_off
 from server.services.outbound import TIMEOUT, Outbound
 from server.store.deliveries import EXPIRE_BATCH, DeliveryStore
 from server.store.webhooks import WebhookStore
@@ -235,6 +236,6 @@ async def _tried(work: Callable[[], Awaitable[object]]) -> None:
     try:
         await work()
     except Unavailable as error:
-        event("warning", "webhooks wait", reason=str(error))
+        put_off("webhooks wait", error)
     except Exception as error:  # a fault in one must not end the others
         event("error", "webhooks wait", reason=repr(error))

@@ -17,6 +17,7 @@ from typing import Final
 from server.log import event
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
+from server.outages import put_off
 from server.services.coherence import Coherence, domain_set
 from server.store.departures import DepartureStore
 
@@ -48,7 +49,7 @@ class Departures:
             try:
                 await self.round()
             except Unavailable as error:
-                event("warning", "departures put off", reason=str(error))
+                put_off("departures put off", error)
             except Exception as error:  # a fault in one round must not end the clockwork
                 event("error", "departures failed", reason=repr(error))
 

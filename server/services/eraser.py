@@ -12,6 +12,7 @@ from typing import Final
 from server.log import event
 from server.metrics import Counter
 from server.model.errors import Unavailable
+from server.outages import put_off
 from server.store.erasures import ErasureStore
 from server.store.messages import BATCH
 
@@ -46,7 +47,7 @@ class Eraser:
             try:
                 await self.round()
             except Unavailable as error:
-                event("warning", "erasing put off", reason=str(error))
+                put_off("erasing put off", error)
             except Exception as error:  # a fault in one round must not end the clockwork
                 event("error", "erasing failed", reason=repr(error))
 

@@ -33,7 +33,7 @@ from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
 from server.store import batch
 from server.store.batch import Item, Rows, Shortfall
 from server.store.partitions import Partitions
-from server.store.pools import ERRORS, TROUBLE, Database, spoken
+from server.store.pools import ERRORS, TROUBLE, Database, away, spoken
 
 MAX_BATCH: Final = 500  # messages in one transaction
 MAX_BATCH_BYTES: Final = 16 << 20  # packed bytes in one transaction
@@ -221,7 +221,8 @@ class Ingest:
                 await self._commit(pending)
             except Exception as error:  # the loop must outlive any fault: nobody would take mail otherwise
                 ERRORS.add((type(error).__name__, "ingest"))
-                event("error", "batch failed", reason=_kind(error))
+                if not away(error):
+                    event("error", "batch failed", reason=_kind(error))
                 self._outcome(spoken(error))
                 for one in pending:
                     one.refuse(Unavailable("batch failed"))
@@ -352,7 +353,8 @@ class Ingest:
         if not pending:
             return
         ERRORS.add((type(error).__name__, "ingest"))
-        event("error", "commit failed", reason=_kind(error), messages=len(pending))
+        if not away(error):
+            event("error", "commit failed", reason=_kind(error), messages=len(pending))
         self._outcome(spoken(error))
         for one in pending:
             one.lost = True

@@ -17,6 +17,7 @@ from server.config import Config
 from server.model.errors import Unavailable
 from server.model.message import Alias, Mailbox
 from server.model.trace import Noted, Page, Question, Reason, Row, Sampler, counted, rows, verdict
+from server.outages import put_off
 from server.services.decisions import Decisions
 from server.services.retention import every
 from server.store.trace import TraceStore
@@ -87,7 +88,7 @@ class MailTrace:
         try:
             await self._store.write(waiting + counted(uncounted, time.time()))
         except Unavailable as error:
-            log.event("warning", "trace waits for the database", reason=str(error), rows=len(waiting))
+            put_off("trace waits for the database", error)
             self._uncounted += uncounted
             self._waiting = waiting + self._waiting
             self._wait([])

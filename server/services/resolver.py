@@ -16,6 +16,7 @@ import pycares
 
 from server.metrics import LATENCY, Histogram
 from server.model.errors import Unavailable
+from server.outages import DNS
 
 DEADLINE: Final = 5.0  # s for one question, all attempts and servers together
 _ATTEMPT: Final = 1.5  # s until a server is asked again
@@ -25,6 +26,8 @@ KEPT_MAX: Final = 32 << 20
 _ANSWER: Final = 1_024  # bytes that any of them takes
 
 _NOTHING: Final = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})
+_AWAY: Final = frozenset({aiodns.error.ARES_ETIMEOUT, aiodns.error.ARES_ECONNREFUSED})
+_ROW: Final = 3  # questions in a row without an answer; one may be the fault of the servers of the name
 
 SECONDS: Final = Histogram("tempmail_dns_seconds", "Time to an answer from DNS.", LATENCY, ("type",))
 
@@ -125,10 +128,15 @@ async def _ask(channel: aiodns.DNSResolver, name: str, kind: str, shape: type[Da
         answer = await asyncio.wait_for(channel.query_dns(name, kind), DEADLINE)
     except aiodns.error.DNSError as error:
         if error.args[0] in _NOTHING:
+            DNS.back()
             return []
+        if error.args[0] in _AWAY:
+            DNS.lost(str(error.args[-1]), after=_ROW)
         raise Unavailable(f"DNS: {kind} of a name: {error.args[-1]}") from error
     except TimeoutError as error:
+        DNS.lost("no answer", after=_ROW)
         raise Unavailable(f"DNS: {kind} of a name: no answer") from error
     finally:
         SECONDS.observe(asyncio.get_running_loop().time() - began, (kind,))
+    DNS.back()
     return [record.data for record in answer.answer if isinstance(record.data, shape)]

@@ -13,6 +13,7 @@ from server import clock
 from server.config import Config
 from server.log import event
 from server.model.errors import Unavailable
+from server.outages import put_off
 from server.services.mailboxes import MailboxService
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
@@ -68,6 +69,6 @@ async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Unavailable as error:
-            event("warning", "upkeep failed", work=work.__name__, reason=str(error))
+            put_off(f"upkeep put off: {work.__name__}", error)
         except Exception as error:  # a fault in one round must not end the clockwork
             event("error", "upkeep failed", work=work.__name__, reason=repr(error))

@@ -25,6 +25,7 @@ from server.model.administration import Actor
 from server.model.ban import Ban, BanSet, Names
 from server.model.errors import Refused, Unavailable
 from server.notation import duration
+from server.outages import put_off
 from server.services.coherence import Coherence, settings_changed
 from server.services.contracts import ShownSettings
 from server.store.administration import AdministrationStore, Overrides
@@ -111,7 +112,7 @@ class Settings:
                 await self.load()
             except Unavailable as error:
                 self._failed = time.monotonic()
-                event("warning", "settings not read", reason=str(error))
+                put_off("settings not read", error)
 
     async def load(self) -> None:
         """Read what is set. Unavailable."""

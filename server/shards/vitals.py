@@ -11,6 +11,7 @@ from server.config import Config
 from server.log import event
 from server.metrics import Gauge
 from server.model.errors import Unavailable
+from server.outages import put_off
 from server.shards.leftovers import Leftovers
 from server.smtp import shared
 from server.store.pools import Pools
@@ -68,7 +69,7 @@ class Vitals:
             try:
                 await self.count()
             except Unavailable as error:
-                event("warning", "figures not counted", reason=str(error))
+                put_off("figures not counted", error)
             await asyncio.sleep(COUNT_EVERY)
 
     async def count(self) -> None:

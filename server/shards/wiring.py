@@ -23,7 +23,7 @@ from server.cache.generations import Writer
 from server.cache.local import Local
 from server.clock import now
 from server.config import Config
-from server.log import event, wants
+from server.log import wants
 from server.metrics import Board, exposition, snapshot
 from server.model.domain import Rules, Target
 from server.model.errors import Unavailable
@@ -104,10 +104,9 @@ async def _opened(config: Config, replicas: Replicas) -> Pools:
     while True:
         try:
             return await Pools.open(config, replicas.of)
-        except Unavailable as error:
+        except Unavailable:  # the pools have said why
             if asyncio.get_running_loop().time() > give_up:
                 raise
-            event("warning", "waiting for the database", reason=str(error))
             await asyncio.sleep(0.5)
 
 

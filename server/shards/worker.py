@@ -8,7 +8,7 @@ from typing import Final
 
 import uvloop
 
-from server import metrics
+from server import metrics, outages
 from server.config import Config
 from server.log import event
 from server.metrics import Board
@@ -22,6 +22,7 @@ _GC_THRESHOLD: Final = (50_000, 20, 100)
 def run(config: Config, board: Board, host: bytes, context: WorkerContext) -> None:
     """Serve until SIGTERM. What it raises before ``ready`` is the reason that the supervisor shows."""
     metrics.restore(board.read(context.column))
+    outages.begin(context.column)
     gc.set_threshold(*_GC_THRESHOLD)
     _allow_descriptors()
     uvloop.run(_serve(config, board, host, context))
@@ -66,4 +67,7 @@ async def _beat(context: WorkerContext, shard: Shard) -> None:
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    event("error", "unhandled in the loop", reason=repr(context.get("exception") or context.get("message")))
+    error = context.get("exception")
+    expected = isinstance(error, (OSError, EOFError, asyncio.CancelledError))  # of a connection whose user was told
+    reason = repr(error or context.get("message"))
+    event("debug" if expected else "error", "unhandled in the loop", reason=reason)

@@ -13,7 +13,9 @@ from server import log
 from server.config import Config
 from server.metrics import Counter, Gauge, Tally
 from server.model.client import Holdings, parse
+from server.model.errors import Unavailable
 from server.notation import Network
+from server.outages import DATABASE, RABBITMQ
 from server.services.contracts import Delivery
 from server.services.decisions import Decisions
 from server.services.guard import Guard
@@ -115,7 +117,8 @@ class Shared:
         if now - self._told.get(stage, -1.0) >= 1.0:
             self._told[stage] = now
             # not its text, which may quote an address or a mail
-            log.event("error", "smtp trouble", stage=stage, error=type(error).__name__)
+            told = isinstance(error, Unavailable) and (DATABASE.said or RABBITMQ.said)
+            log.event("debug" if told else "error", "smtp trouble", stage=stage, error=type(error).__name__)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` and keep it alive until it is done (the loop itself only remembers tasks weakly)."""

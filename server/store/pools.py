@@ -21,6 +21,7 @@ from server import clock
 from server.config import Config
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
+from server.outages import DATABASE
 from server.primary import connect
 from server.store import letters
 from server.store.lending import Connection, Lender, Loan, Pool
@@ -90,8 +91,35 @@ def spoken(error: BaseException) -> str:
     return _WORDS.get(sqlstate) or " ".join(filter(None, (type(error).__name__, sqlstate)))
 
 
+_AWAY: Final = (
+    OSError,
+    EOFError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+_PATIENCE: Final = 5  # timeouts in a row that are taken for an outage: a busy database may be late now and then
+
+
+def away(error: BaseException) -> bool:
+    """Whether the database cannot be reached, and not one statement failed; then the log is told."""
+    late = isinstance(error, TimeoutError)
+    if not late and not isinstance(error, _AWAY):
+        return False
+    text = str(error)
+    DATABASE.lost(f"{spoken(error)}: {text}" if text and not late else spoken(error), after=_PATIENCE if late else 1)
+    return DATABASE.said
+
+
 def _unavailable(error: Exception) -> Unavailable:
     ERRORS.add((type(error).__name__, "database"))
+    away(error)
     return Unavailable(f"database: {type(error).__name__}: {error}")
 
 
@@ -143,6 +171,8 @@ class Database:
         try:
             async with self.lender.acquire() as connection:
                 rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+                if DATABASE.doubted:
+                    DATABASE.back()
                 return rows
         except TROUBLE as error:
             raise _unavailable(error) from error
@@ -155,6 +185,8 @@ class Database:
         with translated():
             async with self.lender.acquire() as connection:
                 status: str = await connection.execute(sql, *args)
+                if DATABASE.doubted:
+                    DATABASE.back()
                 return status
 
     def connection(self) -> Loan:
@@ -217,6 +249,8 @@ class Pools:
                 asked = time.monotonic()
                 told = await connection.fetchval(_CLOCK)
                 clock.measured(asked, told, time.monotonic())
+        if DATABASE.doubted:
+            DATABASE.back()
 
     async def _renew(self, lifetime: float) -> None:
         """Once in ``lifetime`` each pool replaces its connections as they are borrowed: what a session gathers in the

@@ -123,3 +123,32 @@ def test_what_libraries_warn_of_is_a_line_without_what_they_were_told(lines: Cap
     assert (line["level"], line["library"], line["said"]) == ("warning", "some.library", "lost %s")
     assert line["kind"] == "ConnectionRefusedError"
     assert "s3cret" not in str(line)
+
+
+def test_what_libraries_say_of_connections_that_fail_is_left_to_the_line_about_the_outage(lines: Captured) -> None:
+    log.configure("info")
+    logging.getLogger("asyncpg.pool").warning("Failed to restore the pool connection floor; retrying")
+    for library in ("asyncio", "aiormq.connection", "aiohttp.server", "redis"):
+        try:
+            raise ConnectionResetError
+        except OSError:
+            logging.getLogger(library).exception("Task exception was never retrieved")
+    assert lines() == []
+    try:
+        raise ValueError
+    except ValueError:
+        logging.getLogger("asyncio").exception("a fault")
+    assert len(lines()) == 1
+
+
+def test_a_flood_of_one_message_is_cut_and_counted(lines: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(1000):
+        log.event("error", "the same once more", n=n)
+    log.event("error", "another")
+    found = lines()
+    assert len(found) == 21
+    real = log.time.monotonic
+    monkeypatch.setattr(log.time, "monotonic", lambda: real() + 61)
+    log.event("error", "the same once more")
+    (line,) = lines()
+    assert line["repeated"] == 980
