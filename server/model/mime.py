@@ -128,7 +128,7 @@ class _Content:
 
 
 def is_cheap(raw: bytes) -> bool:
-    """Whether `parse(raw)` takes no more than about 20 ms of CPU whatever the message holds."""
+    """Whether `parse(raw)` takes no more than about 40 ms of CPU whatever the message holds."""
     return len(raw) <= CHEAP_BYTES
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webencodings import LABELS
 
-from server.model import mime, mime_text, plaintext, transfer
+from server.model import charsets, mime, mime_text, plaintext, transfer
 from server.model.charsets import Guess, codec_of, decode
 
 HEAD = b"From: Shop <shop@example.org>\r\nTo: box@example.net\r\nSubject: Hello\r\n"
@@ -447,6 +447,36 @@ def test_close_delimiter_is_the_whole_line(case: str) -> None:
     assert [one.filename for one in mail.attachments] == ["i.pdf"]
 
 
+BOUNDARY = st.text(alphabet="ab-='", min_size=1, max_size=4).filter(lambda text: not text.endswith("--"))
+TREE = st.recursive(
+    st.integers(0, 9), lambda inner: st.tuples(BOUNDARY, st.lists(inner, min_size=1, max_size=3)), max_leaves=8
+)
+
+
+def built(tree: object, used: set[str], texts: list[str]) -> bytes:
+    """A part that holds this tree of multiparts; what it is to be read as joins ``texts``."""
+    if not isinstance(tree, tuple):
+        texts.append(f"text {len(texts)} ({tree})")
+        return part("text/plain", f"{texts[-1]}\r\n--{tree} is no border\r\n")
+    boundary = tree[0]
+    while boundary in used:
+        boundary += "x"
+    used.add(boundary)
+    inner = [built(one, used, texts) for one in tree[1]]
+    body = b"".join(b"--" + boundary.encode() + b"\r\n" + one + b"\r\n" for one in inner)
+    return (
+        f'Content-Type: multipart/mixed; boundary="{boundary}"\r\n\r\n'.encode() + body + f"--{boundary}--\r\n".encode()
+    )
+
+
+@given(TREE)
+def test_parts_of_nested_multiparts_come_back_in_order(tree: object) -> None:
+    texts: list[str] = []
+    mail = read(built(tree, set(), texts))
+    assert [line for line in mail.text.split("\n") if line.startswith("text ")] == texts
+    assert mail.attachments == ()
+
+
 @pytest.mark.parametrize(
     "field", ["", "; boundary=", "; boundary=foo (comment)", '; boundary="foo "', "; BOUNDARY=foo"]
 )
@@ -764,6 +794,12 @@ def test_uuencoded_file_in_a_text_is_an_attachment(data: bytes, name: str) -> No
 )
 def test_text_that_only_begins_like_uuencode_stays(text: str) -> None:
     assert text_of(text.encode()) == text
+
+
+def test_text_without_a_label_is_western_where_there_is_no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charsets, "EncodingDetector", None)
+    assert text_of("Grüße".encode("cp1252")) == "Grüße"
+    assert text_of("Grüße".encode()) == "Grüße"
 
 
 def test_detector_looks_at_a_bounded_sample() -> None:
