@@ -13,7 +13,7 @@ from server.config import Config
 from server.model.message import FOREVER
 from server.store import batch
 from server.store.messages import MessageStore, span
-from server.store.partitions import PARENTS, Partitions, aligned, attached, month, parse
+from server.store.partitions import GRACE, PARENTS, Partitions, aligned, attached, month, parse
 from server.store.pools import Pools
 from server.store.sql import SQL
 from tests.integration.mail import item, now, settled
@@ -143,6 +143,36 @@ async def test_ended_partitions_go_whole_and_others_stay(pools: Pools) -> None:
     assert len(await pools.messages.fetch("SELECT 1 FROM messages.bodies")) == 1
     assert len((await store.page(kept, 10, 0, 1 << 62))[0]) == 1
     assert await keeper.drop_expired(later) == []
+
+
+@pytest.mark.parametrize("width", [60, 3600, 86400])
+async def test_range_goes_when_its_end_and_the_grace_are_over_and_not_a_second_earlier(
+    pools: Pools, width: int
+) -> None:
+    keeper = Partitions(pools.messages, width)
+    over = aligned(now(), timedelta(seconds=width))
+    await keeper.ensure([(over.start, over.start)])
+    second = timedelta(seconds=1)
+    for early in (over.start + GRACE, over.end - second, over.end, over.end + second, over.end + GRACE - second):
+        assert await keeper.drop_expired(early) == [], early
+    assert keeper.covered(over.start, over.start)
+    gone = await keeper.drop_expired(over.end + GRACE)
+    assert sorted(gone) == sorted(f"{parent}_{over.suffix}" for parent in PARENTS)
+    assert not keeper.covered(over.start, over.start)
+
+
+async def test_mail_kept_for_ever_is_never_dropped(pools: Pools) -> None:
+    store, keeper = MessageStore(pools.messages, now), Partitions(pools.messages, 3600)
+    box = await settled(store, None)
+    await keeper.ensure([(FOREVER, now())])
+    await batch.write(pools.messages, 0, [item(box)], now())
+    assert await keeper.drop_expired(now() + timedelta(days=400)) == []
+    [row] = (await store.page(box, 10, 0, 1 << 62))[0]
+    assert await store.raw(row)
+
+
+def test_grace_outlasts_a_commit_that_is_under_way() -> None:
+    assert timedelta(seconds=10) <= GRACE <= timedelta(minutes=1)
 
 
 async def test_drop_left_half_done_by_a_crash_is_finished(pools: Pools) -> None:
