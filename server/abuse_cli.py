@@ -107,7 +107,7 @@ def add(
         raise ConfigError("--reason: why, in 1 to 500 characters")
 
     async def work(_: Config, pools: Pools) -> Ban:
-        life = _seconds(expires_in) if expires_in else None
+        life = seconds(expires_in) if expires_in else None
         now = datetime.now(UTC)
         return await BanStore(pools.users).add(OPERATOR, wanted, canonical(wanted, value), reason.strip(), life, now)
 
@@ -162,7 +162,7 @@ def _kind(text: str) -> Kind:
     raise ConfigError(f"{text!r} is none of {', '.join(get_args(Kind))}")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     try:
         seconds = duration(text)
     except ValueError:

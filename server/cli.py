@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from server import abuse_cli, administration, clock, log, standard
+from server import abuse_cli, administration, clock, log, mailbox_cli, standard
 from server import config as configuration
 from server.administration import database
 from server.capacity.command import plan
@@ -49,6 +49,7 @@ app = typer.Typer(
 )
 administration.app.command("list")(abuse_cli.listed)
 administration.app.add_typer(abuse_cli.ban)
+administration.app.add_typer(mailbox_cli.mailbox)
 app.add_typer(administration.app)
 app.command()(plan)
 app.command()(trace)

@@ -211,6 +211,13 @@ SETTINGS: Final = (
         "names that no new mailbox or alias gets, beside the built-in ones; * stands for any letters: paypal*,mybank",
     ),
     Setting(
+        "CREATOR_RETENTION",
+        "creator_retention",
+        duration,
+        "7d",
+        "how long it is known which address made a mailbox, against abuse; 0 = it is not noted",
+    ),
+    Setting(
         "RETENTION", "retention", duration, "0", "how long mail of a mailbox that never expires is kept; 0 = for ever"
     ),
     Setting("PARTITION_INTERVAL", "partition_interval", duration, "1h", "width of a partition of short-lived mail"),

@@ -51,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     mailbox_max_messages: int
     mailbox_max_aliases: int
     reserved_names: tuple[str, ...]
+    creator_retention: float
     retention: float
     partition_interval: float
     cors_origins: tuple[str, ...]

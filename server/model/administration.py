@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -41,6 +41,33 @@ class Changes(msgspec.Struct, frozen=True):
     tier: Tier | None = None
     is_active: bool | None = None
     is_email_verified: bool | None = None
+
+
+State = Literal["active", "disabled", "gone"]
+STATES: Final[tuple[State, ...]] = ("active", "disabled", "gone")
+
+
+class MailboxFacts(msgspec.Struct, frozen=True):
+    """What administrators see of a mailbox. ``client``: the address that made it, "" where that is not known (any
+    more). One that is ``gone`` is known by who made it alone."""
+
+    id: str
+    address: str
+    created_at: datetime
+    expires_at: datetime | None
+    state: State
+    user_id: str | None
+    client: str
+
+
+class MailboxFilter(msgspec.Struct, frozen=True):
+    """Conditions of a list of mailboxes, all optional: an address or a part of one, an owner, a network in CIDR form.
+    Without ``state`` the living ones are meant."""
+
+    address: str = ""
+    owner: str | None = None
+    network: str | None = None
+    state: str | None = None
 
 
 class UserFilter(msgspec.Struct, frozen=True):

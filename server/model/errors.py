@@ -27,6 +27,7 @@ Word = Literal[
     "domain_unverified",
     "duration_invalid",
     "field_invalid",
+    "mailbox_disabled",
     "mailbox_exists",
     "mailbox_full",
     "mailbox_not_found",

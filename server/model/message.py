@@ -12,7 +12,8 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Mailbox(msgspec.Struct, frozen=True):
-    """An address somebody holds a token for. ``expires_at`` is None for one kept for ever."""
+    """An address somebody holds a token for. ``expires_at`` is None for one kept for ever;
+    ``disabled`` by administrators, it takes no mail."""
 
     id: str
     local_part: str
@@ -21,6 +22,7 @@ class Mailbox(msgspec.Struct, frozen=True):
     created_at: datetime
     expires_at: datetime | None
     user_id: str | None = None
+    disabled: bool = False
 
     @property
     def address(self) -> str:

@@ -50,7 +50,7 @@ class AdministrationService:
         """Refused user_not_found, permission_denied (saying why)."""
 
         def judge(user: User, last: bool) -> None:
-            _check_rank(actor, user)
+            check_rank(actor, user)
             _check_changes(actor, user, changes, last)
 
         _check_id(user_id)
@@ -64,7 +64,7 @@ class AdministrationService:
         _check_id(user_id)
         with self._coherence.writing(users=[user_id]):
             quota = await self._store.set_quota(
-                actor, user_id, given, lambda user, _: _check_rank(actor, user), self._clock()
+                actor, user_id, given, lambda user, _: check_rank(actor, user), self._clock()
             )
         self._coherence.tell([account(user_id)])
         return quota
@@ -75,7 +75,7 @@ class AdministrationService:
         """
 
         def judge(user: User, last: bool) -> None:
-            _check_rank(actor, user)
+            check_rank(actor, user)
             if user.id == actor.user_id or last:
                 raise Refused("permission_denied", "not oneself, and not the last super user")
 
@@ -108,7 +108,8 @@ def _check_id(user_id: str) -> None:
         raise Refused("user_not_found")
 
 
-def _check_rank(actor: Actor, user: User) -> None:
+def check_rank(actor: Actor, user: User) -> None:
+    """Refused permission_denied where somebody acts on an account, or on what is its, that is above him."""
     if actor.role != "super" and ROLES.index(user.role) > 0 and user.id != actor.user_id:
         raise Refused("permission_denied", "only a super user acts on administrators")
 

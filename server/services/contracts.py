@@ -14,7 +14,7 @@ import msgspec
 from server.cache.buckets import Verdict
 from server.config import Config
 from server.model.account import ApiKey, Principal, Quota, User
-from server.model.administration import Act, Actor, Changes, Statistics, UserFilter
+from server.model.administration import Act, Actor, Changes, MailboxFacts, MailboxFilter, Statistics, UserFilter
 from server.model.ban import Ban
 from server.model.ban import Kind as BanKind
 from server.model.client import ClientNetwork
@@ -334,6 +334,21 @@ class Settings(Protocol):
         """Set what is ``given``, leave the rest. Refused field_invalid, naming the path."""
 
     async def reset(self, actor: Actor) -> ShownSettings: ...
+
+
+class Abuse(Protocol):
+    """Mailboxes as administrators see them. Refused mailbox_not_found, and permission_denied where the rank is too low
+    or the mailbox is the administrators' own."""
+
+    async def page(self, wanted: MailboxFilter, page: int, page_size: int) -> tuple[Sequence[MailboxFacts], int]:
+        """A page, counted from 1, newest first, and how many there are in all."""
+
+    async def one(self, mailbox_id: str) -> tuple[MailboxFacts, Counts]: ...
+
+    async def change(self, actor: Actor, mailbox_id: str, ttl: float | None, active: bool | None) -> None:
+        """Refused duration_invalid, too."""
+
+    async def delete(self, actor: Actor, mailbox_id: str) -> None: ...
 
 
 class Bans(Protocol):

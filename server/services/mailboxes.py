@@ -100,10 +100,12 @@ class MailboxService:
                 raise Refused("permission_denied", "only accounts with a verified email make mailboxes")
             life = None if ttl == math.inf else self._life(ttl, self._config.mailbox_user_max_ttl)
             quota = owner.quota if not self._config.dev else _NO_QUOTA
-            return await self.establish(local_part, domain, life, quota.max_messages, owner.id, quota.max_mailboxes)
+            return await self.establish(
+                local_part, domain, life, quota.max_messages, owner.id, quota.max_mailboxes, client
+            )
         life = self._life(ttl, self._config.mailbox_max_ttl)
         self._limits.create_mailbox(client)
-        return await self.establish(local_part, domain, life, self._config.mailbox_max_messages)
+        return await self.establish(local_part, domain, life, self._config.mailbox_max_messages, client=client)
 
     def chosen_name(self, text: str, field: str) -> str:
         """``text`` as the name of a new mailbox or alias. Refused prefix_invalid, naming ``field``."""
@@ -141,16 +143,18 @@ class MailboxService:
         capacity: int,
         user_id: str | None = None,
         most: int = 0,
+        client: str = "",
     ) -> NewMailbox:
         """Make the mailbox; ``life`` None for one without an end, ``capacity`` 0 for one without a quota. ``most``: how
-        many the user may have (0: any number). Refused mailbox_exists, quota_reached."""
+        many the user may have (0: any number). ``client``: the address
+        that asks for it, "" for mail. Refused mailbox_exists, quota_reached."""
         token, now = secrets.token_urlsafe(32), self._clock()
         expires = _to_millisecond(now + life) if life else None
         mailbox = Mailbox(ids.new(), local_part, domain, _hash(token), now, expires, user_id)
         with self._coherence.writing(addresses=[mailbox.address], records=[mailbox.id]):
             await self._messages.create_inbox(mailbox, capacity)
             try:
-                await self._insert(mailbox, now, most)
+                await self._insert(mailbox, now, most, client if self._config.creator_retention else None)
             except Refused:
                 await self._messages.delete_inboxes([mailbox.id])
                 raise
@@ -159,13 +163,13 @@ class MailboxService:
         await self._outbox.record(user_id, "mailbox.created", mailbox_created(mailbox))
         return NewMailbox(mailbox, token)
 
-    async def _insert(self, mailbox: Mailbox, now: datetime, most: int) -> None:
+    async def _insert(self, mailbox: Mailbox, now: datetime, most: int, client: str | None) -> None:
         try:
-            await self._mailboxes.insert(mailbox, most)
+            await self._mailboxes.insert(mailbox, most, client)
         except Refused as refused:
             if refused.word != "mailbox_exists" or not await self.free(mailbox.local_part, mailbox.domain, now):
                 raise
-            await self._mailboxes.insert(mailbox, most)
+            await self._mailboxes.insert(mailbox, most, client)
 
     async def free(self, local_part: str, domain: str, now: datetime) -> bool:
         """End whichever mailbox still has this address though its time is over; whether there was one."""
@@ -261,17 +265,19 @@ class MailboxService:
         self._coherence.tell([Hint(Kind.EXPIRED, mailbox.id)])
         self._deleted()
 
-    async def extend(self, mailbox: Mailbox, ttl: float) -> Mailbox:
-        """Let it live ``ttl`` seconds from now, its mail moving along; never shorter than before. Refused
-        duration_invalid."""
+    async def extend(self, mailbox: Mailbox, ttl: float, granted: float | None = None) -> Mailbox:
+        """Let it live ``ttl`` seconds from now, its mail moving along; never shorter than before. ``granted``: what an
+        administrator may give, instead of what its holder may take. Refused duration_invalid."""
         if mailbox.expires_at is None:
             return mailbox
         config = self._config
         most = config.mailbox_max_ttl if mailbox.user_id is None else config.mailbox_user_max_ttl
+        most = most if granted is None else granted
         expires = _to_millisecond(self._clock() + self._life(ttl, most))
         if expires <= mailbox.expires_at:
             return mailbox
-        self._limits.extend_mailbox(mailbox.id)
+        if granted is None:
+            self._limits.extend_mailbox(mailbox.id)
         if not self._partitions.covered(expires, self._clock()):  # the check of all takes turns over all workers
             await self._partitions.ensure([(expires, self._clock())])
         with self._coherence.writing(addresses=[mailbox.address], records=[mailbox.id]):

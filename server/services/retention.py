@@ -15,12 +15,14 @@ from server.log import event
 from server.model.errors import Unavailable
 from server.outages import put_off
 from server.services.mailboxes import MailboxService
+from server.store.abuse import AbuseStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 
 SWEEP_EVERY: Final = 1.0  # s
 SWEEP_BATCH: Final = 500  # mailboxes in one statement
 UPKEEP_EVERY: Final = 30.0  # s, for partitions and orphans
+_FORGOTTEN: Final = 1000  # makers of mailboxes in one statement
 _ORPHAN_AGE: Final = timedelta(minutes=5)  # past its end; the sweep of its mailbox has surely been by
 
 
@@ -32,7 +34,9 @@ class Retention:
         messages: MessageStore,
         partitions: Partitions,
         clock: Callable[[], datetime],
+        abuse: AbuseStore | None = None,
     ) -> None:
+        self._abuse = abuse
         self._config, self._mailboxes, self._messages = config, mailboxes, messages
         self._partitions, self._clock = partitions, clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -49,12 +53,15 @@ class Retention:
             await asyncio.sleep(0)
 
     async def upkeep(self) -> None:
-        """Partitions ahead and past, and inboxes whose mailbox never came to be."""
+        """Partitions ahead and past, inboxes whose mailbox never came to be, and who made mailboxes long ago."""
         now = self._clock()
         await self._partitions.ahead(now, self._config.mailbox_max_ttl)
         if clock.agrees():
             await self._messages.delete_orphans(now - _ORPHAN_AGE, SWEEP_BATCH)
             await self._partitions.drop_expired(now)
+        if self._abuse is not None:
+            while await self._abuse.forget_creators(self._config.creator_retention, _FORGOTTEN) == _FORGOTTEN:
+                await asyncio.sleep(0)
 
     async def close(self) -> None:
         for task in self._tasks:

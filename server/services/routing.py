@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from server.cache import keys
 from server.cache.local import Local, Ticket
 from server.model.domain import Rules, ServedSet, Target
-from server.model.errors import Refused
+from server.model.errors import Refused, Word
 from server.model.message import Mailbox, Recipient
 from server.services.domains import ServedDomains
 from server.store.mailboxes import MailboxStore
@@ -42,6 +42,7 @@ class _Route(NamedTuple):
     ticket: Ticket
     until: float
     recipient: Recipient | None
+    refusal: Word = "mailbox_not_found"  # where there is no recipient
 
 
 class Routes:
@@ -88,14 +89,14 @@ class Routes:
         return None if mailbox is None else self._keep(address, target, served, ticket, mailbox)
 
     async def resolve(self, address: str) -> Recipient:
-        """Refused domain_not_allowed, mailbox_not_found, mailbox_full; Unavailable."""
+        """Refused domain_not_allowed, mailbox_not_found, mailbox_disabled, mailbox_full; Unavailable."""
         served = await self._domains.current()
         target = self._rules.target(address, served)
         if target is None:
             raise Refused("domain_not_allowed")
         route = self._known(address, served) or await self._look_up(address, target, served)
         if route.recipient is None:
-            raise Refused("mailbox_not_found")
+            raise Refused(route.refusal)
         if self._is_full(route.recipient.mailbox_id):
             raise Refused("mailbox_full")
         return route.recipient
@@ -113,7 +114,8 @@ class Routes:
         else:
             most = KNOWN_FOR if mailbox.address == target.address else ALIAS_KNOWN_FOR
             life = min(most, (mailbox.expires_at - self._clock()).total_seconds()) if mailbox.expires_at else most
-            route = _Route(served, ticket, time.monotonic() + life, Recipient(address, mailbox.id))
+            recipient = None if mailbox.disabled else Recipient(address, mailbox.id)
+            route = _Route(served, ticket, time.monotonic() + life, recipient, "mailbox_disabled")
         if self._local.settled(ticket):
             self._routes[address] = route
             if len(self._routes) > MAX_ROUTES:

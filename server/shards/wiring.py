@@ -29,6 +29,7 @@ from server.model.domain import Rules, Target
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind, Step
 from server.model.message import Mailbox, Stored
+from server.services.abuse import AbuseService
 from server.services.accounts import AccountService
 from server.services.across import AcrossService
 from server.services.administration import AdministrationService
@@ -73,6 +74,7 @@ from server.shards.timekeeper import Timekeeper
 from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
 from server.store import migrate
+from server.store.abuse import AbuseStore
 from server.store.across import AcrossStore
 from server.store.administration import AdministrationStore
 from server.store.bans import BanStore
@@ -275,7 +277,8 @@ class Shard:
         self._publish = publisher(self._context.column, self._board.publish, snapshot)
 
     def _start_sweeping(self) -> None:
-        retention = Retention(self._config, self._mailboxes, self._message_store, self._partitions, now)
+        abuse = AbuseStore(self._pools.mailboxes)
+        retention = Retention(self._config, self._mailboxes, self._message_store, self._partitions, now, abuse)
         for clockwork in (self._domains, retention, self._eraser):
             clockwork.start()
             self._closing.push_async_callback(clockwork.close)
@@ -330,6 +333,18 @@ class Shard:
         # watched under the account that acts, whose changes put the right in doubt; administrators' has no owner
         return msgspec.structs.replace(mailbox, user_id=principal.user.id), until
 
+    def _build_abuse(self) -> AbuseService:
+        return AbuseService(
+            self._config,
+            AbuseStore(self._pools.mailboxes),
+            self._mailbox_store,
+            self._mailboxes,
+            UserStore(self._pools.users),
+            self._administration_store,
+            self._coherence,
+            now,
+        )
+
     def _build_accounts(self) -> None:
         hasher = Passwords()
         self._closing.callback(hasher.close)
@@ -354,6 +369,7 @@ class Shard:
             served=self._does.served,
             settings=self._settings,
             administration=self._administration,
+            abuse=self._build_abuse(),
             bans=BanService(BanStore(self._pools.users), self._settings, self._coherence, now),
             accounts=self._accounts,
             api_keys=self._keys,

@@ -45,6 +45,7 @@ NESTED_MAIL: Final = b"503 5.5.1 A mail is already begun\r\n"
 CHUNKS_BEGUN: Final = b"503 5.5.1 This mail comes by BDAT\r\n"
 ALREADY_TLS: Final = b"503 5.5.1 TLS is already on\r\n"
 
+MAILBOX_DISABLED: Final = b"550 5.2.1 Mailbox disabled\r\n"
 MAILBOX_NOT_FOUND: Final = b"550 5.1.1 No such mailbox\r\n"
 DOMAIN_NOT_ALLOWED: Final = b"550 5.7.1 Domain not served, no relaying\r\n"
 BANNED: Final = b"550 5.7.1 Refused by the administrators here\r\n"
@@ -60,6 +61,7 @@ _WORDS: Final[dict[Word, bytes]] = {
     "address_invalid": BAD_ADDRESS,
     "domain_not_allowed": DOMAIN_NOT_ALLOWED,
     "field_invalid": BAD_ARGUMENT,
+    "mailbox_disabled": MAILBOX_DISABLED,
     "mailbox_full": MAILBOX_FULL,
     "mailbox_not_found": MAILBOX_NOT_FOUND,
     "message_too_big": TOO_BIG,

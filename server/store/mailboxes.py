@@ -21,20 +21,21 @@ class MailboxStore:
         self._records = Together("mailbox", self._by_ids)
         self._routes = Together("address", self._by_addresses)
 
-    async def insert(self, mailbox: Mailbox, most: int = 0) -> None:
+    async def insert(self, mailbox: Mailbox, most: int = 0, client: str | None = None) -> None:
         """Refused mailbox_exists when a mailbox has the address, as its own or as an alias; quota_reached when its user
-        has ``most`` living ones already (0: any number may be).
+        has ``most`` living ones already (0: any number may be). ``client``: the IP address that makes it, or empty;
+        None where that is not to be noted.
         """
         if mailbox.user_id is None or not most:
             with translated():
                 async with self._database.connection() as connection:
-                    await _insert(connection, mailbox)
+                    await _insert(connection, mailbox, client)
             return
         async with self._database.transaction() as connection:
             await connection.execute(SQL.mailboxes_own_lock, mailbox.user_id)
             if await connection.fetchval(SQL.mailboxes_own_count, mailbox.user_id, mailbox.created_at) >= most:
                 raise Refused("quota_reached", f"at most {most} mailboxes")
-            await _insert(connection, mailbox)
+            await _insert(connection, mailbox, client)
 
     async def of_user(self, user_id: str, now: datetime, limit: int, before: str | None) -> list[Mailbox]:
         """The living ones, newest first; ``before``: only ids less than this one."""
@@ -70,6 +71,11 @@ class MailboxStore:
         found = await self._database.fetch(SQL.mailboxes_by_address, local_parts, domains)
         known = {row["n"]: rows.mailbox(row) for row in found}
         return [known.get(n) for n in range(1, len(wanted) + 1)]
+
+    async def any_by_address(self, local_part: str, domain: str) -> str | None:
+        """The id of the mailbox that has this address, be it switched off or disabled."""
+        row = await self._database.fetchrow(SQL.mailbox_of_address, local_part, domain)
+        return str(row["mailbox_id"]) if row else None
 
     async def set_token(self, mailbox_id: str, token_hash: bytes) -> bool:
         return affected(await self._database.execute(SQL.mailbox_token, mailbox_id, token_hash)) == 1
@@ -127,7 +133,7 @@ def _knows(found: Sequence[asyncpg.Record]) -> bool:
     return all(row["known"] for row in found)
 
 
-async def _insert(connection: Connection, mailbox: Mailbox) -> None:
+async def _insert(connection: Connection, mailbox: Mailbox, client: str | None) -> None:
     try:
         await connection.execute(
             SQL.mailbox_insert,
@@ -138,6 +144,8 @@ async def _insert(connection: Connection, mailbox: Mailbox) -> None:
             mailbox.user_id,
             mailbox.created_at,
             mailbox.expires_at,
+            (client or "").partition("%")[0] or None,
+            client is not None,
         )
     except asyncpg.UniqueViolationError:
         raise Refused("mailbox_exists", "choose another prefix", field="prefix") from None

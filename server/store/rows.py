@@ -37,6 +37,7 @@ def mailbox(row: asyncpg.Record) -> Mailbox:
         row["created_at"],
         row["expires_at"],
         str(row["user_id"]) if row["user_id"] else None,
+        row["disabled"],
     )
 
 

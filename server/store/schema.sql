@@ -131,7 +131,8 @@ CREATE TABLE mailboxes.mailboxes (
     token_hash bytea NOT NULL CHECK (octet_length(token_hash) = 32),
     user_id    uuid,
     created_at timestamptz NOT NULL,
-    expires_at timestamptz
+    expires_at timestamptz,
+    disabled   boolean NOT NULL DEFAULT false -- by administrators: it takes no mail, and its address stays taken
 );
 -- The sweeper takes the oldest first; mailboxes kept for ever are not in its way.
 CREATE INDEX mailboxes_expires_at ON mailboxes.mailboxes (expires_at) WHERE expires_at IS NOT NULL;
@@ -486,3 +487,16 @@ CREATE TABLE users.bans (
     expires_at timestamptz,
     UNIQUE (kind, value)
 );
+
+-- Who made which mailbox, for the days that CREATOR_RETENTION says, also when the mailbox is gone.
+CREATE TABLE mailboxes.creators (
+    mailbox_id uuid PRIMARY KEY,
+    local_part text NOT NULL,
+    domain     text NOT NULL,
+    client     inet, -- NULL: mail made it, or a client of this host's socket
+    user_id    uuid,
+    at         timestamptz NOT NULL
+);
+CREATE INDEX creators_at ON mailboxes.creators (at);
+-- Which of them a network made.
+CREATE INDEX creators_client ON mailboxes.creators USING gist (client inet_ops);

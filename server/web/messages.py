@@ -79,10 +79,12 @@ async def search(call: Call) -> Reply:
     status=201,
     body=Injection,
     example={"from": "alice@example.org", "subject": "Hello", "text": "Your code is 482193"},
-    refuses=("mailbox_full", "message_too_big"),
+    refuses=("mailbox_disabled", "mailbox_full", "message_too_big"),
 )
 async def inject(call: Call) -> Reply:
     """Store a message as if SMTP had brought it; the answer is the message as a reader will find it."""
+    if call.mailbox.disabled:
+        raise Refused("mailbox_disabled")
     injection = await requests.body(call, Injection, limit=INJECTION_MAX)
     sender = envelope_sender(injection)
     check_size(injection, call.parts.settings.current.smtp_max_message_bytes)

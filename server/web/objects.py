@@ -26,7 +26,8 @@ def rfc3339(moment: datetime) -> str:
 
 
 class MailboxObject(msgspec.Struct, rename="camel"):
-    """A mailbox; ``token`` only where it was just made, ``expires_at`` only where it expires."""
+    """A mailbox; ``token`` only where it was just made, ``expires_at`` only where it expires, ``disabled``
+    only where the administrators have disabled it: it takes no mail then."""
 
     id: str
     address: str
@@ -37,6 +38,7 @@ class MailboxObject(msgspec.Struct, rename="camel"):
     total: int
     token: str | UnsetType = UNSET
     expires_at: str | UnsetType = UNSET
+    disabled: bool | UnsetType = UNSET
 
     @classmethod
     def of(cls, mailbox: Mailbox, unread: int, total: int, token: str | UnsetType = UNSET) -> Self:
@@ -50,6 +52,7 @@ class MailboxObject(msgspec.Struct, rename="camel"):
             total=total,
             token=token,
             expires_at=UNSET if mailbox.expires_at is None else rfc3339(mailbox.expires_at),
+            disabled=mailbox.disabled or UNSET,
         )
 
 

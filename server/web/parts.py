@@ -12,6 +12,7 @@ from aiohttp import web
 from server.cache.local import Local
 from server.config import Config
 from server.services.contracts import (
+    Abuse,
     Accounts,
     Across,
     Administration,
@@ -48,6 +49,7 @@ class WebParts:
     settings: Settings
     administration: Administration
     bans: Bans
+    abuse: Abuse
     accounts: Accounts
     api_keys: ApiKeys
     mailboxes: Mailboxes

@@ -26,6 +26,7 @@ BODIES: Final[dict[tuple[str, str], Any]] = {
     ("PATCH", "/v1/user/domains/{id}"): {"mode": "shared"},
     ("PATCH", "/v1/admin/users/{id}"): {"isActive": False},
     ("PUT", "/v1/admin/users/{id}/quota"): {},
+    ("PATCH", "/v1/admin/mailboxes/{id}"): {"isActive": False},
     ("PATCH", "/v1/admin/domains/{id}/toggle"): {"isActive": False},
 }
 CREDENTIALS: Final = {"mailbox": ("token", "jwt", "key"), "key": ("key",)}

@@ -4,7 +4,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -16,9 +16,10 @@ from server.cache.local import Local
 from server.config import Config
 from server.model import ids
 from server.model.account import ROLES, TIERS, User
-from server.model.administration import Actor, Changes
+from server.model.administration import Actor, Changes, MailboxFilter
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
+from server.model.message import Mailbox
 from server.services.accounts import new_user
 from server.services.administration import AdministrationService
 from server.services.coherence import Coherence
@@ -26,6 +27,7 @@ from server.services.departures import GRACE, Departures
 from server.services.settings import Settings, written
 from server.store import administration as administration_store
 from server.store import batch
+from server.store.abuse import AbuseStore
 from server.store.administration import AdministrationStore
 from server.store.departures import DepartureStore
 from server.store.mailboxes import MailboxStore
@@ -177,7 +179,7 @@ async def test_an_act_that_cannot_be_noted_is_not_done(host: Host, monkeypatch: 
     async def unable(*_: object) -> None:
         raise asyncpg.PostgresError("the trail cannot be written")
 
-    monkeypatch.setattr(administration_store, "_record", unable)
+    monkeypatch.setattr(administration_store, "write_act", unable)
     service, quota = host.services[0], {"max_mailboxes": 1}
     for act in (
         service.change(ROOT, user.id, Changes(tier="pro")),
@@ -364,3 +366,23 @@ async def test_an_id_that_is_none_is_an_unknown_account(host: Host) -> None:
         with pytest.raises(Refused) as refused:
             await host.services[0].delete(ROOT, user_id)
         assert refused.value.word == "user_not_found"
+
+
+async def test_who_made_a_mailbox_is_known_for_the_days_of_the_setting_by_the_databases_clock(pools: Pools) -> None:
+    store, mailboxes = AbuseStore(pools.mailboxes), MailboxStore(pools.mailboxes)
+    old, new, unnoted = (
+        Mailbox(ids.new(), f"box{n}", "temp.mail", b"0" * 32, datetime.now(UTC), None) for n in range(3)
+    )
+    await mailboxes.insert(old, client="192.0.2.1")
+    await mailboxes.insert(new, client="fe80::1%eth0")
+    await mailboxes.insert(unnoted)
+    async with pools.mailboxes.connection() as connection:
+        await connection.execute(
+            "UPDATE mailboxes.creators SET at = now() - interval '8 days' WHERE mailbox_id = $1", old.id
+        )
+    found, _ = await store.page(MailboxFilter(), 10, 0)
+    assert {one.id: one.client for one in found} == {old.id: "192.0.2.1", new.id: "fe80::1", unnoted.id: ""}
+    assert await store.forget_creators(7 * 86400.0, 1000) == 1
+    found, _ = await store.page(MailboxFilter(), 10, 0)
+    assert {one.id: one.client for one in found} == {old.id: "", new.id: "fe80::1", unnoted.id: ""}
+    assert await store.forget_creators(0.0, 1000) == 1

@@ -208,10 +208,14 @@ ADMINISTRATION: Final = (
     Case("POST /v1/admin/config/reset"),
     Case("GET /v1/admin/audit"),
     Case("GET /v1/admin/trace"),
+    Case("GET /v1/admin/mailboxes"),
+    Case("GET /v1/admin/mailboxes/{id}"),
+    Case("PATCH /v1/admin/mailboxes/{id}", body=lambda _: {"isActive": True}),
     Case("GET /v1/admin/bans"),
     Case("POST /v1/admin/bans", body=banned, then=made_ban),
 )
 ADMINISTRATIVE_ENDINGS: Final = (
+    Case("DELETE /v1/admin/mailboxes/{id}"),
     Case("DELETE /v1/admin/bans/{id}"),
     Case(f"DELETE {SYSTEM}/{{id}}"),
     Case("DELETE /v1/admin/users/{id}"),
