@@ -177,6 +177,9 @@ def _goes_on(raw: bytes, start: int, odd: int, end: int) -> bool:
     """Whether the block goes on behind the line at `odd`, which is no field: with a field of mail that was not there
     yet, or with nothing but fields.
     """
+    if raw.startswith(b"--", odd):
+        # The border of a part.
+        return False
     behind = {match[1].lower() for match in _SURELY_FIELD.finditer(raw, odd, end)}
     if not behind:
         return False

@@ -20,6 +20,7 @@ _DATA = _words(
     "amp-html calendar css csv directory ecmascript javascript rfc822-header rfc822-headers rtf tab-separated-values "
     "vcard watch-html x-amp-html x-javascript x-moz-deleted x-vcalendar x-vcard xml xml-external-parsed-entity"
 )
+_READ = HTML_TYPES | _words("text/plain text/enriched text/richtext text/markdown text/x-markdown")
 # Renderings for a few programs, of what the other alternatives say too.
 _RENDERINGS = frozenset(("text/x-amp-html", "text/amp-html", "text/watch-html"))
 
@@ -94,6 +95,9 @@ def _sort(
             for view in (text, html):
                 if view is not None:
                     view.append(leaf)
+            if leaf.container and leaf.content_type not in _READ:
+                # The RFC makes it an attachment, RFC 2046 makes it text.
+                attachments.append(leaf)
     if subtype == "alternative" and had_both and both_text is not None and both_html is not None:
         if len(both_text) == text_before:
             both_text += both_html[html_before:]

@@ -508,6 +508,7 @@ def test_subtype_of_text_that_is_not_known_is_text(subtype: str) -> None:
     assert text_of(body.encode(), f"text/{subtype}; charset=utf-8") == text
     mixed = read(multipart("mixed", part(f"text/{subtype}", body), part("text/html", "<p>h</p>")))
     assert text in mixed.text
+    assert len(mixed.attachments) == (subtype not in ("markdown", "x-markdown", "enriched", "richtext"))
     named = read(multipart("mixed", part("text/plain", "t"), part(f"text/{subtype}; name=a.txt", body)))
     assert (named.text, [one.filename for one in named.attachments]) == ("t", ["a.txt"])
 
@@ -656,6 +657,11 @@ BROKEN_HEADS = {
         "Hello there\nNote: code 482913\nbye",
     ),
     "a broken line among fields": (b"Subject: x\r\nbroken line here\r\nContent-Type: text/plain\r\n\r\ncode", "code"),
+    "the border of a part": (
+        b'Content-Type: multipart/mixed; boundary="a"\r\nMIME-Version: 1.0\r\n--a\r\nContent-Type: text/plain\r\n\r\n'
+        b"code\r\n--a--",
+        "code",
+    ),
     "line feeds alone": (b"Subject: x\nHello there\ncode 482913", "Hello there\ncode 482913"),
     "a fold": (b"Subject: x\r\n y\r\nHello there", "Hello there"),
     "no header": (b"Hello there\r\n\r\ncode 482913", "Hello there\n\ncode 482913"),
