@@ -50,7 +50,7 @@ _OCTETS = "application/octet-stream"
 _CALENDARS = frozenset(("text/calendar", "application/ics"))
 # Where HTML names what it shows: attributes and CSS.
 _REFERENCE = re.compile(
-    r"(?:\b(?:src|background|href|data|poster)\s{0,5}=\s{0,5}|\burl\(\s{0,5})"
+    r"(?:\b(?:src|srcset|background|data|poster)\s{0,5}=\s{0,5}|\burl\(\s{0,5})"
     r"(?:\"([^\"]{1,1000})\"|'([^']{1,1000})'|([^\s\"'<>)]{1,1000}))",
     re.IGNORECASE,
 )
@@ -357,6 +357,8 @@ def _references(views: mime_views.Views, html: str) -> frozenset[str]:
         return frozenset()
     found = islice(_REFERENCE.finditer(html[:_MAX_REFERRING]), _MAX_REFERENCES)
     values = {html_entities.unescape(match[1] or match[2] or match[3] or "").strip() for match in found}
+    # Of several in one attribute each ends at white space or a comma.
+    values |= {piece for value in values if " " in value for piece in value.replace(",", " ").split()}
     shown = {value[4:] if value[:4].lower() == "cid:" else value for value in values}
     return frozenset(shown | {unquote(value) for value in shown}) - {""}
 

@@ -59,6 +59,9 @@ SHOWN = {
     "background": ('<td background="cid:a@b">', "Content-ID: <a@b>"),
     "in a style": ("<td style=\"background:url('cid:a@b')\">", "Content-ID: <a@b>"),
     "in a style without quotes": ('<td style="background:url(cid:a@b)">', "Content-ID: <a@b>"),
+    "several sizes": ('<img srcset="cid:a@b 1x, cid:c@d 2x">', "Content-ID: <c@d>"),
+    "an object": ("<object data='cid:a@b'>", "Content-ID: <a@b>"),
+    "an image of Outlook": ('<v:imagedata src="cid:a@b" o:title="">', "Content-ID: <a@b>"),
     "by Content-Location": ('<img src="images/a.png">', "Content-Location: images/a.png"),
     "by an absolute Content-Location": ('<img src="http://x.org/a.png">', "Content-Location: http://x.org/a.png"),
 }
@@ -83,6 +86,12 @@ def test_image_that_html_does_not_show_is_an_attachment_like_any_other() -> None
     )
     (one,) = mail.attachments
     assert (one.content_id, one.disposition, one.inline) == ("a@b", "inline", False)
+
+
+@pytest.mark.parametrize("html", ['<a href="cid:a@b">file</a>', "<p>cid:a@b</p>", '<img alt="cid:a@b">'])
+def test_image_that_html_only_names_is_an_attachment(html: str) -> None:
+    (one,) = read(multipart("related", part("text/html", html), image("Content-ID: <a@b>"))).attachments
+    assert not one.inline
 
 
 @pytest.mark.parametrize("subtype", ["x-amp-html", "watch-html"])
