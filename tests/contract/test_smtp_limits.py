@@ -17,7 +17,7 @@ from server.model.errors import Refused, Unavailable
 from server.smtp import base
 from server.smtp.connection import Connection
 from server.smtp.incoming import Incoming
-from server.smtp.shared import INPUT_MAX, Seats
+from server.smtp.shared import INPUT_MAX, LINGER, Seats
 from tests.contract.listening import ENVELOPE, MAIL, Client, Listening, listening
 
 SECRET = "dsn=postgres://secret"
@@ -546,3 +546,48 @@ async def test_without_the_shortcut_sessions_work_the_same(tmp_path: Path, monke
         client = await begun(place)
         client.write(MAIL)
         assert [reply[:3] for reply in await client.replies(2)] == ["354", "250"]
+
+
+async def test_a_client_that_keeps_its_side_open_is_cut_off_after_the_last_word(tmp_path: Path) -> None:
+    async with listening(tmp_path) as place:
+        client = await begun(place)
+        client.write(b"x" * 5_000)
+        assert (await client.rest())[-1].startswith("500")  # our side is closed, the client's is not
+        place.later(LINGER - 1)
+        assert len(place.listener._sessions) == 1
+        place.later(LINGER + 1)
+        async with asyncio.timeout(30):
+            while place.listener._sessions:
+                await asyncio.sleep(0.01)
+        client.writer.close()
+
+
+async def test_a_client_that_drips_on_after_the_last_word_is_cut_off_too(tmp_path: Path) -> None:
+    async with listening(tmp_path) as place:
+        client = await begun(place)
+        client.write(b"x" * 5_000)
+        assert (await client.rest())[-1].startswith("500")
+        client.write(b"more")
+        await asyncio.sleep(0.1)
+        place.later(LINGER + 1)
+        async with asyncio.timeout(30):
+            while place.listener._sessions:
+                await asyncio.sleep(0.01)
+        client.writer.close()
+
+
+async def test_replies_to_one_packet_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a client that sends commands and reads no reply is noticed within one piece."""
+    pieces: list[int] = []
+    flush = Connection._flush
+
+    def counted(self: Connection) -> None:
+        pieces.append(len(self._out))
+        flush(self)
+
+    monkeypatch.setattr(Connection, "_flush", counted)
+    async with listening(tmp_path) as place:
+        client = await begun(place)
+        client.write(b"NOOP\r\n" * 500)
+        assert await client.replies(500) == ["250 2.0.0 OK"] * 500
+    assert max(pieces) <= 64
