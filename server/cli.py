@@ -17,12 +17,13 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from server import abuse_cli, administration, clock, log, mailbox_cli, standard
 from server import config as configuration
 from server.administration import database
 from server.capacity.command import plan
+from server.check_cli import check_config
 from server.config import Config, ConfigError
 from server.dsn import place
 from server.metrics import Board
@@ -52,6 +53,7 @@ administration.app.add_typer(abuse_cli.ban)
 administration.app.add_typer(mailbox_cli.mailbox)
 app.add_typer(administration.app)
 app.command()(plan)
+app.command()(check_config)
 app.command()(trace)
 err: Final = Console(stderr=True, highlight=False, emoji=False)
 _PATIENCE: Final = 30.0  # s that a database may take to start
@@ -267,14 +269,3 @@ _SIZES: Final = (
     "SELECT c.relname, pg_catalog.pg_total_relation_size(c.oid) AS size FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'messages' AND c.relkind = 'r'"
 )
-
-
-@app.command()
-def check_config() -> None:
-    """Read every setting as [bold]serve[/bold] would and show it, with what it is for; secrets are not shown."""
-    config = configuration.load()
-    table = Table(Column("setting", no_wrap=True), Column("value", overflow="fold"), Column("what it is for"))
-    for name, value, why in configuration.shown(config):
-        table.add_row(configuration.PREFIX + name, escape(value), escape(why))
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)

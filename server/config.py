@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from server.config_model import Config
-from server.config_sources import PREFIX, ConfigError, environment, gather
+from server.config_sources import PREFIX, ConfigError, environment, gather, origins_of
 from server.dsn import dsn, dsns
 from server.dsn import shown as shown_dsn
 from server.notation import (
@@ -41,6 +41,7 @@ from server.notation import (
     optional_address,
     port,
     positive,
+    public_url,
     queue_name,
     span,
     text,
@@ -96,6 +97,13 @@ SETTINGS: Final = (
         "dev: for a trial or a test suite: no limits and quotas, mailboxes under any domain; never on a public host",
     ),
     Setting("SERVER_HOST", "", text, "0.0.0.0", "address the HTTP API listens on", "127.0.0.1"),
+    Setting(
+        "PUBLIC_URL",
+        "public_url",
+        public_url,
+        "",
+        "where people reach the HTTP API, such as https://example.org/mail behind a proxy that strips /mail",
+    ),
     Setting("SERVER_PORT", "", port, "8080", "port of the HTTP API; 0 picks a free one"),
     Setting("SMTP_BIND_ADDR", "smtp", address, ":25", "where mail comes in", "127.0.0.1:2525"),
     Setting(
@@ -443,8 +451,7 @@ def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | No
     ``overrides`` are public names with text values (command-line flags). Raises ConfigError.
     """
     env = os.environ if env is None else env
-    canonical = {alias: setting.name for setting in SETTINGS for alias in (setting.name, *setting.aliases)}
-    given = gather(env, env.get(PREFIX + "CONFIG"), canonical) | dict(overrides or {})
+    given = gather(env, env.get(PREFIX + "CONFIG"), _canonical()) | dict(overrides or {})
     embedded = not given.get("DATABASE_DSN")
     values: dict[str, Any] = {}
     for setting in SETTINGS:
@@ -459,6 +466,11 @@ def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | No
     if values["roles"] == ("all",):
         values["roles"] = everything(values["ingest_mode"])
     return _checked(Config(**values))
+
+
+def _canonical() -> dict[str, str]:
+    """Each name that may be given → the public one."""
+    return {alias: setting.name for setting in SETTINGS for alias in (setting.name, *setting.aliases)}
 
 
 def _default(setting: Setting, embedded: bool, mode: str) -> str:
@@ -568,6 +580,21 @@ def _check_replicas(config: Config) -> None:
             raise ConfigError(f"{name}: give the primary as {PREFIX}DATABASE_DSN")
         if config.dsn(domain) in config.replica_dsns(domain):
             raise ConfigError(f"{name}: holds the DSN of the primary itself")
+
+
+def origins(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where each setting that is given comes from: ``environment``, or the file's path."""
+    env = os.environ if env is None else env
+    return origins_of(env, env.get(PREFIX + "CONFIG"), _canonical())
+
+
+def defaults(config: Config) -> list[tuple[str, str]]:
+    """(name, value) of every setting as it would be shown if it were not given, beside those that are."""
+    rows = []
+    for setting in SETTINGS:
+        value = setting.parse(_default(setting, config.embedded, config.mode))
+        rows.append((setting.name, "(set)" if setting.secret and value else _written(value)))
+    return rows
 
 
 def shown(config: Config) -> list[tuple[str, str, str]]:

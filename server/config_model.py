@@ -19,6 +19,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     mode: str
     http: Address
+    public_url: str
     smtp: Address
     smtp_domain: str
     smtp_proxy_protocol: bool

@@ -54,6 +54,13 @@ def gather(env: Mapping[str, str], file: str | None, canonical: Mapping[str, str
     return {canonical[name]: value for name, value in given.items()}
 
 
+def origins_of(env: Mapping[str, str], file: str | None, canonical: Mapping[str, str]) -> dict[str, str]:
+    """Where each given value comes from, by public name: ``environment``, or ``file`` and its path."""
+    found = dict.fromkeys(_read_file(file, canonical) if file else {}, f"file {file}")
+    found |= {name.removeprefix(PREFIX): "environment" for name in env if name.startswith(PREFIX)}
+    return {canonical[name]: origin for name, origin in found.items() if name in canonical}
+
+
 def environment() -> dict[str, str]:
     """This process's environment, for a child that is to be configured as it is."""
     return dict(os.environ)

@@ -197,6 +197,14 @@ def size_text(size: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def public_url(value: str) -> str:
+    """An http or https URL without a slash at its end, a query or a fragment; empty for none."""
+    value = value.strip().rstrip("/")
+    if value and not re.fullmatch(r"https?://[A-Za-z0-9.\-:\[\]]+(?:/[A-Za-z0-9._~\-]+)*", value):
+        raise ValueError(f"{value!r} is not a URL such as https://example.org or https://example.org/mail")
+    return value
+
+
 def is_global(host: str) -> bool:
     """Whether it is an address that the Internet reaches. One for all interfaces, or a name, says nothing."""
     try:

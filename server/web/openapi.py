@@ -22,7 +22,8 @@ _INTRODUCTION: Final = """\
 Receive-only mail for tests and for people who would rather not give their address.
 
 `POST /v1/mailboxes` makes a mailbox and returns its token, once. Mail sent to its address is listed by
-`GET /v1/mailboxes/{id}/messages` with that token, pushed over `/v1/ws`, and gone when the mailbox expires.
+`GET /v1/mailboxes/{id}/messages` with that token, pushed over `/v1/ws`, and gone when the mailbox expires. A test suite
+triggers a mail and then asks `GET /v1/mailboxes/{id}/wait?extract=code`, which answers when it is there.
 
 Answers under `/v1` are `{code, msg, data}`; a failure's `data` is null and its `error` is a stable word for programs.
 `msg` is for people and follows `Accept-Language` (English, Chinese). Answers under `/api` are bare JSON. Times are
@@ -32,6 +33,7 @@ Limited routes say in `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds si
 name in `Retry-After` the seconds to wait.
 """
 
+_FIRST: Final = "/v1/mailboxes"
 _ALWAYS: Final[tuple[Failure, ...]] = ("internal_error", "unavailable")
 # a key without the scope, or on a route that takes none, is permission_denied
 _TOKEN: Final[tuple[Failure, ...]] = ("token_invalid", "token_expired", "account_disabled", "permission_denied")
@@ -149,9 +151,12 @@ def _prose(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """The whole document. LookupError for a route whose handler is not described."""
-    described = [(route, _doc(route)) for route in routes]
+def document(routes: Sequence[Route], url: str = "/") -> dict[str, Any]:
+    """The whole document, of a server that is reached at ``url``. What one does first, making a mailbox, is first.
+    LookupError for a route whose handler is not described.
+    """
+    ordered = sorted(routes, key=lambda route: (route.path != _FIRST, route.path == _FIRST and route.method != "POST"))
+    described = [(route, _doc(route)) for route in ordered]
     used = [kind for _, doc in described for kind in (doc.gives, doc.body) if kind is not None]
     types = _Types([*used, *(route.failed for route, _ in described)])
     paths: dict[str, dict[str, Any]] = {}
@@ -161,7 +166,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "tempmail", "version": VERSION, "description": _INTRODUCTION},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": url}],
         "tags": _tags(described),
         "paths": paths,
         "components": {

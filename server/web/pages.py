@@ -9,9 +9,11 @@ pages name the latter, which caches may keep for ever.
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from server.model.errors import Refused
 from server.web.description import describe
@@ -27,6 +29,7 @@ _TYPES: Final = {
 }
 _POLICY: Final = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _FOREVER: Final = ("Cache-Control", "public, max-age=31536000, immutable")  # RFC 8246
+_OURS: Final = re.compile(rb'((?:href|src|content)=")/(?=["\w])')  # what a page says of this server
 _NAMED: Final = re.compile(rb'(?<=["\'(]/static/)[\w.-]+(?=["\')])')
 
 
@@ -67,8 +70,16 @@ def document(described: dict[str, Any]) -> Reply:
     detail="Operations by family, searchable, each with a curl line and a form to try it with a token of yours.",
     media="text/html",
 )
-async def docs(_: Call) -> Reply:
-    return _FILES["docs.html"]
+async def docs(call: Call) -> Reply:
+    return _under(urlsplit(call.parts.config.public_url).path)
+
+
+@cache
+def _under(prefix: str) -> Reply:
+    """The page, with what it names of this server under ``prefix``: the path of PUBLIC_URL."""
+    plain = _FILES["docs.html"]
+    body = _OURS.sub(b"\\1" + prefix.encode() + b"/", plain.body)
+    return plain._replace(body=body, etag=etag(body))
 
 
 @describe("A file of the pages", media="*/*", refuses=("route_not_found",))

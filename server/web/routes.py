@@ -38,13 +38,13 @@ from server.web.route import Route
 
 
 @cache
-def _document() -> Reply:
-    return pages.document(openapi.document(ROUTES))
+def _document(url: str) -> Reply:
+    return pages.document(openapi.document(ROUTES, url or "/"))
 
 
 @describe("This description for programs", detail="OpenAPI 3.1.", gives=dict[str, Any], bare=True, family="pages")
-async def description(_: Call) -> Reply:
-    return _document()
+async def description(call: Call) -> Reply:
+    return _document(call.parts.config.public_url)
 
 
 _BOX: Final = "/v1/mailboxes/{id}"

@@ -1,9 +1,11 @@
 """The description as people and programs fetch it: served by this server, allowed to load nothing else."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
+from server.config import ConfigError, load
 from server.web.routes import ROUTES
 from tests.contract.transcript import ask
 from tests.running import Server
@@ -78,3 +80,33 @@ def test_only_what_is_the_same_for_everybody_may_be_kept_by_others() -> None:
     shared = {route.path for route in ROUTES if route.shared}
     assert shared == {"/", "/docs", "/openapi.json", "/static/{file}", "/v1/public/config", "/v1/public/domains"}
     assert all(route.auth == "none" and route.method == "GET" for route in ROUTES if route.shared)
+
+
+async def test_the_description_begins_with_making_a_mailbox(server: Server) -> None:
+    described = (await ask(server, "GET", "/openapi.json")).json
+    assert described["servers"] == [{"url": "/"}]
+    assert next(iter(described["paths"])) == "/v1/mailboxes"
+    assert next(iter(described["paths"]["/v1/mailboxes"])) == "post"
+    assert described["tags"][0]["name"] == "mailboxes"
+
+
+async def test_under_a_sub_path_the_page_asks_for_everything_there(own_server: Callable[..., Server]) -> None:
+    """A proxy strips /mail: whatever the page names must have it."""
+    server = own_server(PUBLIC_URL="https://example.org/mail/")
+    page = (await ask(server, "GET", "/docs")).body.decode()
+    named = re.findall(r'(?:src|href|content)="(/[^"]*)"', page)
+    assert "/mail/" in named, "what the script puts in front of every request"
+    assert all(path.startswith("/mail/") for path in named), named
+    for path in named:
+        if path != "/mail/":
+            assert (await ask(server, "GET", path.removeprefix("/mail"))).status == 200, path
+    described = (await ask(server, "GET", "/openapi.json")).json
+    assert described["servers"] == [{"url": "https://example.org/mail"}]
+
+
+@pytest.mark.parametrize(
+    "value", ["example.org", "ftp://example.org", "https://example.org/?x=1", 'https://e/"><script>']
+)
+def test_what_is_no_public_url_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="TEMPMAIL_PUBLIC_URL"):
+        load({"TEMPMAIL_PUBLIC_URL": value})

@@ -4,6 +4,8 @@
 const METHODS = ["get", "post", "put", "patch", "delete"];
 const SHOWN_MAX = 200000; // characters of an answer that are shown
 
+const BASE = document.querySelector('meta[name="base"]').content.replace(/\/$/, ""); // the path of PUBLIC_URL
+
 const byId = (id) => document.getElementById(id);
 
 function make(name, attributes = {}, ...children) {
@@ -105,7 +107,7 @@ class Trial {
       else if (value) asked.append(parameter.name, value);
     }
     const query = asked.toString();
-    return path + (query ? `?${query}` : "");
+    return BASE + path + (query ? `?${query}` : "");
   }
 
   text() {
@@ -307,7 +309,7 @@ function openNamed() {
 }
 
 async function start() {
-  const response = await fetch("/openapi.json");
+  const response = await fetch(`${BASE}/openapi.json`);
   if (!response.ok) throw new Error(`openapi.json: ${response.status}`);
   const found = render(await response.json());
   byId("search").addEventListener("input", () => search(found));
