@@ -1,20 +1,15 @@
-"""What readers of disposable mail come for: verification codes and links. Pure functions over text.
+"""What readers of disposable mail come for: verification codes. Pure functions over text.
 
 A code counts only beside a word that says what it is, in English, Chinese, German, French, Spanish, Portuguese,
 Italian, Japanese, Korean or Russian. Candidates are found by byte searches at C speed and judged by regular
 expressions over a window of fixed size, so the cost is linear in a bounded text.
 """
 
-import html as html_entities
 import re
 
 SCAN_CHARACTERS = 16_384
 MAX_CODES = 5
-MAX_LINKS = 20
-MAX_LINK = 2_000
-_HTML_CHARACTERS = 262_144
 _MAX_CANDIDATES = 60
-_MAX_URLS = 200
 _BEFORE = 80
 _AFTER = 60
 _CUE_REACH = 12
@@ -67,18 +62,6 @@ _MIXED = re.compile(
 _CASES = re.compile(r"[A-Z]")
 _DIGIT = re.compile(r"[0-9]")
 _LETTER = re.compile(r"[A-Za-z]")
-
-_URL = re.compile(
-    r"https?://[^\s<>\"'`\\^{|}\u0000-\u001f\u3000-\u303f\uff08-\uff0c\u201c\u201d]{1,2000}+", re.IGNORECASE
-)
-_HREF = re.compile(r"href\s{0,5}=\s{0,5}[\"']?\s{0,5}$", re.IGNORECASE)
-_TAG = re.compile(r"<[^<>]{0,500}>")
-_ACTION = re.compile(
-    r"verif|confirm|activat|reset|magic|log[-_]?in|sign[-_]?in|token|auth|passw|recover|invit|validat|otp|opt-?in|"
-    r"验证|驗證|激活|确认|確認|重置|登录|登錄|bestätig|aktivier|vérifi|activer|valider|verific|activar|認証|подтверд|인증",
-    re.IGNORECASE,
-)
-_LEAVE = re.compile(r"unsubscri|opt-?out|preferences|privacy|退订|abmelden|désabonn", re.IGNORECASE)
 
 
 def codes(subject: str, text: str) -> tuple[str, ...]:
@@ -251,77 +234,3 @@ def _is_mixed_code(code: str) -> bool:
     if not 5 <= len(plain) <= 12 or not _DIGIT.search(plain) or not _LETTER.search(plain):
         return False
     return _CASES.search(plain) is not None or len(_DIGIT.findall(plain)) >= 2
-
-
-def links(text: str, html: str) -> tuple[str, ...]:
-    """At most 20 http(s) URLs of at most 2,000 characters: those that verify, confirm, reset or sign in come first,
-    those to unsubscribe last, equal ones in the order of the mail.
-
-    Of `html` only the targets of href count, in its first 262,144 characters, each judged by its link text too.
-    """
-    ranked: dict[str, int] = {}
-    # One character is found at many times the speed of three.
-    if "/" in html and "://" in html:
-        _html_links(html[:_HTML_CHARACTERS], ranked)
-    if "/" in text and ":" in text and "://" in text:
-        _text_links(text[:SCAN_CHARACTERS], ranked)
-    if not ranked:
-        return ()
-    return tuple(sorted(ranked, key=ranked.__getitem__))[:MAX_LINKS]
-
-
-def _rank(url: str, words: str) -> int:
-    """0 for an action, 1 for an ordinary link, 2 for leaving a list."""
-    path = url.partition("://")[2].partition("/")[2]
-    if _LEAVE.search(path) or _LEAVE.search(words):
-        return 2
-    return 0 if _ACTION.search(path) or _ACTION.search(words) else 1
-
-
-def _note(ranked: dict[str, int], url: str, words: str) -> None:
-    if len(url) <= MAX_LINK:
-        ranked[url] = min(ranked.get(url, 2), _rank(url, words))
-
-
-def _text_links(text: str, ranked: dict[str, int]) -> None:
-    for position in _schemes(text):
-        match = _URL.match(text, position)
-        if match:
-            _note(ranked, _trimmed(match[0]), "")
-
-
-def _html_links(html: str, ranked: dict[str, int]) -> None:
-    for position in _schemes(html):
-        opening = _HREF.search(html, max(0, position - 20), position)
-        match = _URL.match(html, position)
-        if opening and match:
-            content = html[match.end() : match.end() + 600].partition(">")[2]
-            words = _TAG.sub(" ", content.partition("</a")[0])[:200]
-            _note(ranked, html_entities.unescape(match[0]), words)
-
-
-def _schemes(text: str) -> list[int]:
-    """Where at most 200 http(s) URLs begin."""
-    starts: list[int] = []
-    position = 0
-    for _ in range(_MAX_URLS):
-        position = text.find("://", position)
-        if position < 0:
-            break
-        scheme = text[max(0, position - 5) : position].lower()
-        if scheme.endswith("http"):
-            starts.append(position - 4)
-        elif scheme == "https":
-            starts.append(position - 5)
-        position += 3
-    return starts
-
-
-def _trimmed(url: str) -> str:
-    """`url` without the punctuation of the sentence around it."""
-    url = url.rstrip(".,;:!?*")
-    for _ in range(3):
-        if not url.endswith((")", "]")) or url.count(url[-1]) <= url.count("(" if url[-1] == ")" else "["):
-            break
-        url = url[:-1].rstrip(".,;:!?*")
-    return url

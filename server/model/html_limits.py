@@ -56,6 +56,8 @@ _FORMATTING = _words("a b big code em font i nobr s small strike strong tt u")
 _INLINE = "|".join(sorted(_FORMATTING))
 _LEFT_OPEN = re.compile(rf"(?<![^ ])({_INLINE}) (?!(?:(?!\1 )(?:img|br|/?(?:span|{_INLINE})) ){{0,8}}?/\1 )")
 _SCOPES = _words("table td th caption applet marquee object template")
+# Formatting that is open before one of these is not open in it, and what is left open in it ends with it.
+_MARKERS = _SCOPES - {"table"}
 _TABLE_PARTS = _words("caption colgroup tbody td tfoot th thead tr")
 # The same standard's "special" elements; end tags of ordinary elements and open list items are not looked for beyond.
 _BLOCKS = _words(
@@ -170,7 +172,7 @@ class _Nesting:
             self._close_nearest(*_IMPLIED[tag])
         self._stack.append(tag)
         self._open[tag] = self._open.get(tag, 0) + 1
-        if tag in _SCOPES:
+        if tag in _MARKERS:
             self._outer.append(self._formatting)
             self._formatting = {}
 
@@ -198,7 +200,7 @@ class _Nesting:
         """Closes the element with this place in the stack and those in it."""
         for tag in self._stack[index:]:
             self._open[tag] -= 1
-            if tag in _SCOPES:
+            if tag in _MARKERS:
                 if self._formatting:
                     self._active -= sum(self._formatting.values())
                 self._formatting = self._outer.pop()

@@ -17,13 +17,24 @@ from urllib.parse import unquote
 
 import msgspec
 
-from server.model import charsets, extract, filenames, invites, mime_parts, mime_text, mime_views, plaintext, transfer
+from server.model import (
+    charsets,
+    extract,
+    filenames,
+    html_page,
+    invites,
+    links,
+    mime_parts,
+    mime_text,
+    mime_views,
+    plaintext,
+    transfer,
+)
 from server.model.charsets import Guess
 from server.model.invites import Invite
 from server.model.mime_parts import Budget, Leaf
 from server.model.mime_views import HTML_TYPES
 from server.model.plaintext import File
-from server.model.sanitise import html_to_text
 
 MAX_SUBJECT = 1_000
 MAX_ADDRESSES = 2_000
@@ -153,7 +164,7 @@ def parse(raw: bytes, *, crlf: bool = False) -> Mail:
         attachments=tuple(content.attachments),
         preview=mime_text.preview(text, MAX_PREVIEW),
         codes=extract.codes(subject, text),
-        links=extract.links(text, html),
+        links=links.find(text, html_page.read(html).anchors if html else ()),
         defect=broken or content.defect,
         invite=content.invite,
     )
@@ -246,7 +257,7 @@ def _structured(raw: bytes, head: Mapping[bytes, bytes], body: int, guess: Guess
     read = _Reading(views, content, guess)
     content.text, content.html = read.text(views.text), read.html(views.html)
     if content.html and (not content.text or content.text.isspace()):
-        content.text = html_to_text(content.html)
+        content.text = html_page.html_to_text(content.html)
     _list(views, read, content, guess)
     content.defect = budget.broken or content.defect
     return content
@@ -296,7 +307,8 @@ class _Reading:
         if not any(leaf.content_type not in HTML_TYPES for leaf in leaves):
             return ""
         shown = [
-            html_to_text(self._shown(leaf)) if leaf.content_type in HTML_TYPES else self._shown(leaf) for leaf in leaves
+            html_page.html_to_text(self._shown(leaf)) if leaf.content_type in HTML_TYPES else self._shown(leaf)
+            for leaf in leaves
         ]
         return "\n".join(filter(None, shown))[:MAX_TEXT]
 

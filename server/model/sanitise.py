@@ -1,11 +1,11 @@
-"""The HTML of mail made fit to show, and its text.
+"""The HTML of mail made fit to show.
 
 Pure functions. The allow-list is the inner of two walls: the page still puts the result into a sandboxed frame
 under a policy that forbids everything. Remote images are never loaded from the result: their address moves to
 `data-src`, and the page sets it back when the reader asks.
 
-Both functions take bounded input and time that grows with it: `sanitise` up to 20 ms for 16 KiB and 0.5 s for 512 KiB
-of the worst source. Run what is large where it can be killed.
+Input is bounded and time grows with it: up to 20 ms for 16 KiB and 0.5 s for 512 KiB of the worst source. Run what is
+large where it can be killed.
 """
 
 import html as html_entities
@@ -18,9 +18,6 @@ from server.model import html_limits
 MAX_HTML_BYTES = 524_288
 # A parser copies the text so far at each `&`: with 512 KiB of text, so many of them take 0.2 s.
 MAX_REFERENCES = 8_000
-_MAX_TEXT_INPUT = 262_144
-_MAX_TEXT_MARKS = 20_000
-_MAX_DENSE_INPUT = 65_536
 _MAX_STYLE = 4_096
 
 
@@ -76,19 +73,6 @@ _BLOCKED = "blocked:"
 _REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 # What stays a reference: it would be read as markup, or as no text at all.
 _MARKUP = frozenset("&<>\"'\r\t\n\0")
-
-# A tag ends at the next `<` at the latest: then each character is looked at once, closed or not.
-_BREAK = re.compile(
-    r"<(?:br|/?(?:div|p|tr|table|li|ul|ol|h[1-6]|hr|blockquote|section|article|header|footer|pre|dl|dt|dd))\b[^<>]*+>?",
-    re.IGNORECASE,
-)
-_CELL = re.compile(r"<t[dh]\b[^<>]*+>?", re.IGNORECASE)
-_ANY_TAG = re.compile(r"<[/!?]?[a-zA-Z\[][^<>]*+>?")
-_INVISIBLE = re.compile(r"<(script|style|title|template|noscript|svg|textarea|select)\b|<!--", re.IGNORECASE)
-_END_OF = {
-    name: re.compile(f"</{name}[^<>]*+>?", re.IGNORECASE)
-    for name in ("script", "style", "title", "template", "noscript", "svg", "textarea", "select")
-}
 
 
 def sanitise(html: str) -> str:
@@ -163,44 +147,3 @@ _CLEANER = nh3.Cleaner(
     url_relative="deny",
     filter_style_properties=set(_STYLES),
 )
-
-
-def html_to_text(html: str) -> str:
-    """The readable text of the first 262,144 characters: a line per block, entities resolved, no script and no style.
-
-    Linear. A source of more than 20,000 tags and entities is cut at 65,536 characters. Never raises.
-    The result holds no NUL, and no lone surrogate that the source does not hold.
-    """
-    html = html[:_MAX_TEXT_INPUT]
-    if html.count("<") + html.count("&") > _MAX_TEXT_MARKS:
-        html = html[:_MAX_DENSE_INPUT]
-    text = _visible(html).replace("\n", " ")
-    text = _BREAK.sub("\n", text)
-    text = _ANY_TAG.sub("", _CELL.sub(" ", text))
-    if "&" in text:
-        text = html_entities.unescape(text)
-    lines: list[str] = [""]
-    for line in text.replace("\0", "\ufffd").split("\n"):
-        folded = " ".join(line.split())
-        if folded or lines[-1]:
-            lines.append(folded)
-    return "\n".join(lines).strip()
-
-
-def _visible(html: str) -> str:
-    """`html` without comments and elements that show no text; an unclosed one hides the rest."""
-    if not (match := _INVISIBLE.search(html)):
-        return html
-    shown: list[str] = []
-    position = 0
-    while match:
-        shown.append(html[position : match.start()])
-        if match[1]:
-            end = _END_OF[match[1].lower()].search(html, match.end())
-            position = end.end() if end else len(html)
-        else:
-            closed = html.find("-->", match.end())
-            position = closed + 3 if closed >= 0 else len(html)
-        match = _INVISIBLE.search(html, position)
-    shown.append(html[position:])
-    return "".join(shown)

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from server.model import ids
+from server.model.links import MAX_LINK
 from server.model.message import FOREVER, Details, Envelope, Recipient, Stored, StoredAttachment, delivered_to_lines
 from server.model.mime import Mail
 from server.store import arrivals
@@ -301,7 +302,7 @@ def _details(mail: Mail, envelope: Envelope) -> Details:
         if mail.attachments
         else (),
         codes=tuple([scrubbed(code, 64) for code in mail.codes]) if mail.codes else (),
-        links=tuple([scrubbed(link, 2000) for link in mail.links]) if mail.links else (),
+        links=tuple([scrubbed(link, MAX_LINK) for link in mail.links]) if mail.links else (),
         defect=mail.defect,
         invite=mail.invite,
     )

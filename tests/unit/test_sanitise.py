@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.model.sanitise import MAX_HTML_BYTES, MAX_REFERENCES, html_to_text, sanitise
+from server.model.sanitise import MAX_HTML_BYTES, MAX_REFERENCES, sanitise
 
 TAG = re.compile(r"<([a-z0-9]+)((?:\s[a-z-]+(?:=\"[^\"]*\")?)*)\s*>")
 
@@ -277,27 +277,3 @@ def test_ordinary_newsletter_is_within_the_bounds() -> None:
     row = "<tr><td style='padding:4px'><p>text<p>more<ul><li>a<li>b</ul><br><img src='cid:x'></td></tr>"
     html = "<table><tbody><tr><td>" * 12 + "<table>" + row * 500 + "</table>" + "</td></tr></tbody></table>" * 12
     assert not sanitise(html).startswith("<pre>")
-
-
-@pytest.mark.parametrize(
-    ("html", "text"),
-    [
-        ("<p>a</p><p>b</p>", "a\n\nb"),
-        ("a<br>b<BR/>c", "a\nb\nc"),
-        ("<title>t</title><style>s</style><script>x</script><!-- c -->a", "a"),
-        ("a &amp; b &lt; c&nbsp;d", "a & b < c d"),
-        ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
-        ("<td>a</td><td>b</td>", "a b"),
-        ("a<style>unclosed", "a"),
-        ("", ""),
-    ],
-)
-def test_text_of(html: str, text: str) -> None:
-    assert html_to_text(html) == text
-
-
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_text_of_anything_can_be_stored(html: str) -> None:
-    text = html_to_text(html)
-    assert "\0" not in text
-    text.encode()

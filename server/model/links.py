@@ -1,0 +1,103 @@
+"""The links of a mail, the likeliest to be waited for first: a pure function of its text and of what its HTML shows.
+
+A link in text ends where the sentence goes on; one in HTML is the whole value of what can be clicked. Linear in bounded
+input. Must not know MIME, nor how a page is read.
+"""
+
+import re
+
+from server.model import wording
+from server.model.html_page import Anchor
+
+SCAN_CHARACTERS = 65_536
+MAX_LINKS = 20
+MAX_LINK = 16_384
+# Of all links of a message together: those that do not fit are left out, the least likely first.
+MAX_TOTAL = 49_152
+_MAX_URLS = 300
+
+# Scripts that are written without spaces, and full-width marks, end a URL; so do quotes and invisible characters.
+_UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fff\u3000-\u30ff\u3100-\u318f\u31a0-\u4dbf\u4e00-\ua4cf\uac00-\ud7ff"
+    r"\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
+)
+# A host of such a script is known by its place alone.
+_FIRST = r"\u3041-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+_ENDS = rf"\s\x00-\x20<>\"`\\^\u00ab\u00bb\u00ad\u2000-\u206f\ufeff\ufffd{_UNSPACED}"
+_URL = re.compile(rf"https?://(?:[^{_ENDS}/?#]|[{_FIRST}](?<=://.))[^{_ENDS}]{{0,{MAX_LINK}}}+", re.IGNORECASE)
+_TRAILING = ".,;:!?*'’…·|~،؛؟।॥"
+_PAIRS = {")": "(", "]": "[", "}": "{"}
+_ACTION = re.compile("|".join(wording.LINK_ACTION))
+_PATH_ACTION = re.compile("|".join(wording.PATH_ACTION))
+_LAST = re.compile("|".join(wording.LINK_LAST))
+_PATH_LAST = re.compile("|".join(wording.PATH_LAST))
+_WEB = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
+_HOST = re.compile(r"https?://([^/?#]{0,300})", re.IGNORECASE)
+
+
+def find(text: str, anchors: tuple[Anchor, ...] = ()) -> tuple[str, ...]:
+    """At most 20 http(s) URLs of at most 16,384 characters: those that verify, confirm, reset or sign in come first,
+    those to leave a list, to other places of the sender and to terms last, equal ones in the order of the mail.
+
+    Each anchor is judged by its words, then by its path; a URL in text by the line in front of it, then by its path.
+    """
+    ranked: dict[str, int] = {}
+    for anchor in anchors:
+        if _WEB.match(anchor.target):
+            _note(ranked, anchor.target, anchor.words)
+    if ":" in text and "://" in text:
+        _text_links(text[:SCAN_CHARACTERS], ranked)
+    kept: list[str] = []
+    room = MAX_TOTAL
+    for url in sorted(ranked, key=ranked.__getitem__):
+        if len(url) <= room and len(kept) < MAX_LINKS:
+            kept.append(url)
+            room -= len(url)
+    return tuple(kept)
+
+
+def _note(ranked: dict[str, int], url: str, words: str) -> None:
+    if len(url) <= MAX_LINK:
+        rank = _rank(url, words.lower())
+        ranked[url] = min(ranked.get(url, rank), rank)
+
+
+def _rank(url: str, words: str) -> int:
+    """0 for an action, 1 for what may be one, 2 for an ordinary link, 3 for what leads away."""
+    host = _HOST.match(url)
+    path = url[host.end() : host.end() + 1000].lower() if host else ""
+    if _LAST.search(words) or _PATH_LAST.search(path):
+        return 3
+    if _ACTION.search(words):
+        return 0
+    if host and _is_social(host[1].lower()):
+        return 3
+    return 1 if _PATH_ACTION.search(path) else 2
+
+
+def _is_social(host: str) -> bool:
+    return any(host == name or host.endswith("." + name) for name in wording.SOCIAL_HOSTS)
+
+
+def _text_links(text: str, ranked: dict[str, int]) -> None:
+    before = 0
+    for number, match in enumerate(_URL.finditer(text)):
+        if number == _MAX_URLS:
+            return
+        url = trimmed(match[0])
+        if _WEB.match(url):
+            words = text[max(before, match.start() - 160) : match.start()].rstrip("\n \t<(:：")
+            _note(ranked, url, words.rpartition("\n")[2])
+        before = match.end()
+
+
+def trimmed(url: str) -> str:
+    """`url` without the punctuation and the unbalanced brackets of the sentence around it."""
+    for closing, opening in _PAIRS.items():
+        depth = 0
+        for position, character in enumerate(url) if closing in url else ():
+            depth += (character == opening) - (character == closing)
+            if depth < 0:
+                url = url[:position]
+                break
+    return url.rstrip(_TRAILING + "([{")
