@@ -5,7 +5,7 @@ Lives here: the operators, their values, and what is said about a wrong one. Mus
 A query is words, all of which must match. ``"several words"`` in quotes match as they stand; ``-`` in front of anything
 turns it round; ``name:value`` narrows. A word with a colon whose name is no operator (``12:30``, an address) is a word.
 
-    from:  to:  subject:        part of the field, without regard to case; to: looks at Cc as well
+    from:  to:  subject:        part of the field, folded (model/folding.py); to: looks at Cc as well
     before:  after:             2024-05-01 (midnight UTC) or 2024-05-01T12:00:00Z
     larger:  smaller:           bytes, or 10K, 1M, 1G (powers of 1024)
     has:attachment  is:unread  is:read

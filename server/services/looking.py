@@ -7,8 +7,11 @@ killed, of its own, so that searches never keep arriving mail from being read.
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from server.model import finding
 from server.model.errors import Refused, Unavailable
+from server.model.folding import folded, sought
 from server.model.message import Stored
 from server.model.query import Term
 from server.services.contracts import Shares
@@ -31,7 +34,8 @@ class Looker:
         """Those that match, in order; ``terms`` are the query's terms on the text. Raises Unavailable, or
         Refused rate_limited where ``shares`` are used.
         """
-        asked = [(term.value, term.negated) for term in terms]
+        asked = [(sought(term.value), term.negated) for term in terms]
+        page = [one for one in (_named(one, asked) for one in page) if one is not None]
         open_ = [one for one in page if one.packed is not None]
         bodies = [(one.packed or b"", [asked[nth - 1] for nth in one.misses]) for one in open_]
         small = sum(one.stored.size for one in open_) <= _SMALL
@@ -51,3 +55,19 @@ class Looker:
             raise Refused("rate_limited", "too many searches from here; wait for one", retry_after=1.0) from error
         except SandboxError as error:
             raise Unavailable("the text of messages could not be searched") from error
+
+
+def _named(one: Candidate, asked: Sequence[tuple[str, bool]]) -> Candidate | None:
+    """The candidate without the terms that its subject, addresses and attachments' names answer; None where one of
+    those is not to be there. The database has decided where these stand plainly.
+    """
+    details = one.stored.details
+    if not one.misses:
+        return one
+    said = (one.stored.subject, one.stored.sender, one.stored.to, details.cc, details.reply_to)
+    texts = [folded(text) for text in (*said, *(each.filename for each in details.attachments)) if text]
+    met = [nth for nth in one.misses if any(asked[nth - 1][0] in text for text in texts)]
+    if any(asked[nth - 1][1] for nth in met):
+        return None
+    left = [nth for nth in one.misses if nth not in met]
+    return msgspec.structs.replace(one, misses=left, packed=one.packed if left else None)

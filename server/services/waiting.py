@@ -16,6 +16,7 @@ import msgspec
 from server import clock
 from server.cache.marks import Marks
 from server.model.errors import Refused
+from server.model.folding import folded, sought
 from server.model.message import Mailbox, Stored
 from server.services.contracts import NOW, Messages, Wanted
 from server.services.watching import Subscription, Watching
@@ -143,11 +144,13 @@ def _old(stored: Stored, answered: int) -> bool:
 
 
 def matches(wanted: Wanted, stored: Stored) -> bool:
-    """Sender (header or envelope) and subject contain what is wanted, in any case, and there is what to extract."""
-    sender, subject = wanted.sender.casefold(), wanted.subject.casefold()
-    if sender not in stored.sender.casefold() and sender not in stored.envelope_from.casefold():
+    """Sender (header or envelope) and subject contain what is wanted, as a search compares text, and there is what to
+    extract.
+    """
+    sender, subject = sought(wanted.sender), sought(wanted.subject)
+    if sender not in folded(stored.sender) and sender not in folded(stored.envelope_from):
         return False
-    return subject in stored.subject.casefold() and (wanted.extract is None or bool(wanted.extracted(stored)))
+    return subject in folded(stored.subject) and (wanted.extract is None or bool(wanted.extracted(stored)))
 
 
 class _Bell:

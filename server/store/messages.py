@@ -16,6 +16,7 @@ import zstandard
 
 from server.model import ids
 from server.model.errors import Refused, Unavailable
+from server.model.folding import sought
 from server.model.message import FOREVER, Counts, Mailbox, Stored
 from server.model.query import Query, Term
 from server.model.webhook import written
@@ -62,7 +63,7 @@ def span(drop_after: datetime | None, now: datetime) -> Span:
 
 
 def like(text: str) -> str:
-    """An ILIKE pattern for ``text`` anywhere, its wildcards escaped."""
+    """A LIKE pattern for ``text`` anywhere, its wildcards escaped."""
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{rows.scrubbed(escaped, 1000)}%"
 
@@ -355,7 +356,7 @@ def conditions_of(wanted: Query, tags: Mapping[str, str]) -> Sequence[object]:
         [term.kind for term in plain],
         [_value(term, tags) for term in plain],
         [term.negated for term in plain],
-        [like(term.value) for term in text],
+        [like(sought(term.value)) for term in text],
         [term.negated for term in text],
     )
 
@@ -363,7 +364,7 @@ def conditions_of(wanted: Query, tags: Mapping[str, str]) -> Sequence[object]:
 def _value(term: Term, tags: Mapping[str, str]) -> str:
     if term.kind == "tag":
         return tags.get(term.value, _NO_TAG)
-    return like(term.value) if term.kind in ("from", "to", "subject") else term.value
+    return like(sought(term.value)) if term.kind in ("from", "to", "subject") else term.value
 
 
 def _counts(row: asyncpg.Record) -> Counts:

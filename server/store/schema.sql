@@ -295,6 +295,32 @@ CREATE TABLE messages.deliveries (
     mailbox_id  uuid -- whose mail it quotes: it is forgotten with its mailbox
 );
 CREATE INDEX deliveries_mailbox_id ON messages.deliveries (mailbox_id) WHERE mailbox_id IS NOT NULL;
+
+-- Text as a search compares it: server/model/folding.py does the same.
+CREATE FUNCTION messages.folded_apart(given text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    bare text := translate(lower(regexp_replace(
+        normalize(given, NFKD),
+        '[\u0300-\u036f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]+', '', 'g'
+    )), 'øłđðħıŧς', 'olddhitσ');
+BEGIN
+    IF bare ~ '[ßæœþ]' THEN
+        bare := replace(replace(replace(replace(bare, 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe'), 'þ', 'th');
+    END IF;
+    IF bare ~ '[\u1100-\u11ff\u3099\u309a]' THEN
+        bare := normalize(bare, NFC);
+    END IF;
+    IF bare ~ '\s\s|[^\S ]|^\s|\s$' THEN
+        bare := btrim(regexp_replace(bare, '\s+', ' ', 'g'));
+    END IF;
+    RETURN bare;
+END $$;
+
+CREATE FUNCTION messages.folded(given text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN octet_length(given) = char_length(given) AND strpos(given, '  ') = 0 AND strpos(given, E'\t') = 0
+        THEN lower(given) ELSE messages.folded_apart(given) END
+$$;
+
 -- What is left of an event whose mail is forgotten.
 CREATE FUNCTION messages.without_quotes(data json) RETURNS json LANGUAGE sql IMMUTABLE AS
     $$SELECT json_build_object('messageId', data ->> 'messageId', 'mailboxId', data ->> 'mailboxId', 'seq', data -> 'seq')$$;

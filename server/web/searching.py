@@ -8,7 +8,8 @@ from server.web.requests import Call
 
 _Q: Final = Text(
     "q",
-    'Words that all stand in the subject, the text or an address; "several words" in quotes; - in front for what is '
+    "Words that all stand in the subject, the text, an address or an attachment's name, whatever their case, accents "
+    'and white space; "several words" in quotes; - in front for what is '
     "not to be there; and from: to: subject: before: after: larger: smaller: (5000, 10K, 1M) has:attachment is:read "
     "is:unread tag: dmarc: (none, pass, fail, temperror, permerror).",
 )

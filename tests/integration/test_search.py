@@ -9,6 +9,7 @@ import pytest
 from server.config import Config
 from server.model import ids
 from server.model.errors import Unavailable
+from server.model.folding import folded
 from server.model.message import Envelope, Mailbox, Recipient, Stored
 from server.model.query import Term, parse
 from server.services.across import AcrossService
@@ -23,6 +24,7 @@ from server.store.pools import Pools
 from server.store.tags import TagStore
 from tests.integration.mail import mailbox, now, settled
 from tests.integration.test_ingest import Bench
+from tests.unit.test_folding import ALIKE, APART
 
 
 class Finding(Bench):
@@ -77,6 +79,76 @@ async def test_each_condition_finds_what_it_says_in_this_mailbox_alone(finding: 
         assert finding.total == len(wanted), q
     assert await finding.subjects(box, "", page=6) == []
     assert finding.total == 2
+
+
+async def test_search_compares_what_people_see_in_every_place(finding: Finding) -> None:
+    """Subject, addresses, text, HTML and names of attachments; quotes, negation and operators alike."""
+    box = await settled(finding.store)
+    for subject, sender, to, body in (
+        ("Erdős Pál", "Łukasz Müller <l@example.org>", "Søren <s@example.org>", "Straße\r\nnach\u00a0Łódź"),
+        ("ＣＯＤＥ ﾊﾞﾝｺﾞｳ", "plain <p@example.org>", "x@example.org", "<p>in\u200bvis<b>ible</b>\n\n words</p>"),
+    ):
+        kind = "text/html" if body.startswith("<") else "text/plain"
+        raw = (
+            f"Subject: {subject}\r\nFrom: {sender}\r\nTo: {to}\r\nCc: Ağrı <a@example.org>\r\n"
+            "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+            f"--b\r\nContent-Type: {kind}; charset=utf-8\r\n\r\n{body}\r\n"
+            "--b\r\nContent-Disposition: attachment; "
+            f"filename*=utf-8''Rechnung%20f%C3%BCr%20{len(kind)}.pdf\r\n\r\nx\r\n"
+            "--b--\r\n"
+        )
+        await finding.messages.inject(box, raw.encode(), "a@example.org", is_read=False)
+    one, other = "Erdős Pál", "ＣＯＤＥ ﾊﾞﾝｺﾞｳ"
+    for q, wanted in {
+        "erdos": [one],
+        "ERDŐS": [one],
+        '"erdos  pal"': [one],
+        "subject:ERDOS": [one],
+        "-subject:erdos": [other],
+        "-erdos": [other],
+        "from:lukasz": [one],
+        'from:"lukasz muller"': [one],
+        "-from:muller": [other],
+        "lukasz": [one],
+        "to:soren": [one],
+        "soren": [one],
+        "to:agri": [other, one],
+        "agri": [other, one],
+        "-agri": [],
+        "strasse": [one],
+        '"strasse nach lodz"': [one],
+        '-"strasse nach lodz"': [other],
+        "code": [other],
+        "バンゴウ": [other],
+        "subject:バンゴウ": [other],
+        "invisible": [other],
+        '"invisible words"': [other],
+        "für": [other, one],
+        '"rechnung fur 10"': [one],
+        '-"rechnung fur 10"': [other],
+        "rechnung erdos strasse": [one],
+        "rechnung -strasse": [other],
+    }.items():
+        assert await finding.subjects(box, q) == wanted, q
+
+
+async def test_database_and_process_fold_text_alike(pools: Pools) -> None:
+    texts = [text for pair in ALIKE + APART for text in pair]
+    texts += [
+        "plain Text",
+        "two  spaces",
+        "a\ttab",
+        "",
+        "100%_\\",
+        "Ünï\u200bcödé  \u3000 x",
+        "Ǆ ŉ ﷺ ĳ",
+        "\u0130\u0131",
+        "Ⅷ ½ ™",
+    ]
+    found = await pools.messages.fetch(
+        "SELECT messages.folded(t) AS f FROM unnest($1::text[]) WITH ORDINALITY AS u (t, n) ORDER BY n", texts
+    )
+    assert [row["f"] for row in found] == [folded(text) for text in texts]
 
 
 async def test_text_is_found_beyond_the_bodies_looked_through_at_a_time(finding: Finding) -> None:

@@ -17,7 +17,7 @@ SELECT found.*, CASE WHEN cardinality($14::text[]) > 0 AND cardinality(found.mis
 FROM (
     SELECT m.*, CASE WHEN cardinality($14::text[]) > 0 THEN ARRAY(
         SELECT term.nth FROM unnest($14::text[], $15::boolean[]) WITH ORDINALITY AS term (value, negated, nth)
-        WHERE NOT (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value)
+        WHERE NOT (lower(m.subject) LIKE term.value OR lower(m.sender) LIKE term.value OR lower(m.recipient) LIKE term.value)
     ) END AS misses
     FROM unnest($1::uuid[], $2::timestamptz[]) AS i (mailbox_id, drop_after)
     CROSS JOIN LATERAL (
@@ -34,9 +34,10 @@ FROM (
             AND (cardinality($11::text[]) = 0 OR NOT EXISTS (
                 SELECT 1 FROM unnest($11::text[], $12::text[], $13::boolean[]) AS term (kind, value, negated)
                 WHERE term.negated = CASE term.kind
-                    WHEN 'from' THEN m.sender ILIKE term.value OR m.envelope_from ILIKE term.value
-                    WHEN 'to' THEN m.recipient ILIKE term.value OR coalesce(m.details ->> 'cc', '') ILIKE term.value
-                    WHEN 'subject' THEN m.subject ILIKE term.value
+                    WHEN 'from' THEN messages.folded(m.sender) LIKE term.value OR messages.folded(m.envelope_from) LIKE term.value
+                    WHEN 'to' THEN messages.folded(m.recipient) LIKE term.value
+                        OR messages.folded(coalesce(m.details ->> 'cc', '')) LIKE term.value
+                    WHEN 'subject' THEN messages.folded(m.subject) LIKE term.value
                     WHEN 'attachment' THEN EXISTS (
                         SELECT 1 FROM json_array_elements(m.details -> 'attachments') AS one
                         WHERE one ->> 'inline' IS DISTINCT FROM 'true'
@@ -52,7 +53,7 @@ FROM (
             ))
             AND (cardinality($14::text[]) = 0 OR NOT EXISTS (
                 SELECT 1 FROM unnest($14::text[], $15::boolean[]) AS term (value, negated)
-                WHERE term.negated AND (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value)
+                WHERE term.negated AND (lower(m.subject) LIKE term.value OR lower(m.sender) LIKE term.value OR lower(m.recipient) LIKE term.value)
             ))
         ORDER BY m.seq DESC LIMIT $16
     ) m

@@ -145,8 +145,8 @@ WHERE mailbox_id = $1 AND drop_after BETWEEN $2 AND $3
 -- Bounded by the session's statement_timeout. One statement for every query: a message is found when no term fails, and NULL
 -- leaves a bound out. $8..$10 are the terms that the row itself answers (kind, value, negated). $11 and $12 are those that the
 -- text of the body may answer as well (pattern, negated): `misses` names those of them, counted from 1, that nothing in the row
--- answers, and `raw` is then the beginning of the packed body, for the caller to look in; a row that already fails is not
--- brought. Values are ILIKE patterns, escaped by the caller. A query without $11 is planned without the bodies and counted here;
+-- answers plainly (what is folded alike the caller sees), and `raw` is then the beginning of the packed body, for the caller to look in; a row that already fails is not
+-- brought. Values are LIKE patterns, folded and escaped by the caller. A query without $11 is planned without the bodies and counted here;
 -- with it the caller asks again below the last seq.
 SELECT found.*, CASE WHEN cardinality($11::text[]) > 0 AND cardinality(found.misses) > 0 THEN (
     SELECT substr(b.raw, 1, 400000) FROM messages.bodies b
@@ -158,7 +158,7 @@ FROM (
         m.recipient, m.subject, m.preview, m.details,
         CASE WHEN cardinality($11::text[]) > 0 THEN ARRAY(
             SELECT term.nth FROM unnest($11::text[], $12::boolean[]) WITH ORDINALITY AS term (value, negated, nth)
-            WHERE NOT (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value)
+            WHERE NOT (lower(m.subject) LIKE term.value OR lower(m.sender) LIKE term.value OR lower(m.recipient) LIKE term.value)
         ) END AS misses
     FROM messages.inboxes i
     JOIN messages.messages m ON m.mailbox_id = i.mailbox_id
@@ -170,9 +170,10 @@ FROM (
         AND (cardinality($8::text[]) = 0 OR NOT EXISTS (
             SELECT 1 FROM unnest($8::text[], $9::text[], $10::boolean[]) AS term (kind, value, negated)
             WHERE term.negated = CASE term.kind
-                WHEN 'from' THEN m.sender ILIKE term.value OR m.envelope_from ILIKE term.value
-                WHEN 'to' THEN m.recipient ILIKE term.value OR coalesce(m.details ->> 'cc', '') ILIKE term.value
-                WHEN 'subject' THEN m.subject ILIKE term.value
+                WHEN 'from' THEN messages.folded(m.sender) LIKE term.value OR messages.folded(m.envelope_from) LIKE term.value
+                WHEN 'to' THEN messages.folded(m.recipient) LIKE term.value
+                    OR messages.folded(coalesce(m.details ->> 'cc', '')) LIKE term.value
+                WHEN 'subject' THEN messages.folded(m.subject) LIKE term.value
                 WHEN 'attachment' THEN EXISTS (
                     SELECT 1 FROM json_array_elements(m.details -> 'attachments') AS one
                     WHERE one ->> 'inline' IS DISTINCT FROM 'true'
@@ -187,7 +188,7 @@ FROM (
         ))
         AND (cardinality($11::text[]) = 0 OR NOT EXISTS (
             SELECT 1 FROM unnest($11::text[], $12::boolean[]) AS term (value, negated)
-            WHERE term.negated AND (m.subject ILIKE term.value OR m.sender ILIKE term.value OR m.recipient ILIKE term.value)
+            WHERE term.negated AND (lower(m.subject) LIKE term.value OR lower(m.sender) LIKE term.value OR lower(m.recipient) LIKE term.value)
         ))
     ORDER BY m.seq DESC LIMIT $14 OFFSET $15
 ) found
