@@ -14,11 +14,15 @@ from server.model.domain import Rules, Target
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint
 from server.model.message import Envelope, Mailbox, Recipient, Stored
+from server.model.queued import pack
+from server.model.trace import DEAD, FULL, GONE, rows
 from server.services import ingest
 from server.services.authentication import CHECKS, CHECKS_MAX, DROPPED, Authentication
 from server.services.coherence import Coherence
+from server.services.decisions import Decisions
 from server.services.domains import ServedDomains
 from server.services.ingest import Ingest
+from server.services.intake import Intake
 from server.services.routing import Routes
 from server.services.sandbox import Sandbox
 from server.store import arrivals
@@ -367,3 +371,44 @@ async def test_client_that_fills_the_queue_of_checks_leaves_a_part_of_it(bench: 
 async def _never(name: str, kind: str) -> Sequence[str]:
     await asyncio.Event().wait()
     return []
+
+
+class Handed:
+    """A message as the queue hands it out."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.redelivered, self.gone = body, False, False
+        self.settled = asyncio.Event()
+
+    def accept(self) -> None:
+        self.settled.set()
+
+    def bury(self) -> None:
+        self.settled.set()
+
+
+async def test_the_trace_says_which_mailboxes_a_queued_message_did_not_reach_and_why(bench: Bench) -> None:
+    good, full, gone = await settled(bench.store), await settled(bench.store, capacity=1), await settled(bench.store)
+    await bench.store.delete_inboxes([gone.id])
+    await bench.submit(full)
+    decisions = Decisions()
+    intake = Intake(bench.ingest, timedelta(hours=24), lambda: asyncio.sleep(0), now, decisions)
+
+    async def take(*boxes: Mailbox, sender: str = "s@example.com") -> list[tuple[str, str]]:
+        recipients = [Recipient(box.address, box.id) for box in boxes]
+        raw = b"Subject: x\r\n\r\ntext\r\n"
+        handed = Handed(pack(Envelope(sender, recipients, raw, client="192.0.2.1", helo="h"), ids.new()))
+        intake.take(handed)
+        await asyncio.wait_for(handed.settled.wait(), 30)
+        noted, _ = decisions.take()
+        made = [row for one in noted for row in rows(one)]
+        assert all((row.stage, row.client, row.sender) == ("data", "192.0.2.1", sender) for row in made)
+        return sorted((row.mailbox_id or "", row.reply) for row in made)
+
+    assert await take(good, full, gone) == sorted([(full.id, FULL), (gone.id, GONE)])
+    assert await take(gone) == [(gone.id, GONE)]
+    assert await take(good) == []
+    await bench.pools.messages.execute(
+        "ALTER TABLE messages.messages ADD CONSTRAINT no_poison CHECK (envelope_from <> 'poison@b.c')"
+    )
+    assert await take(good, sender="poison@b.c") == [(good.id, DEAD)]
