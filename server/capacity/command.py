@@ -99,7 +99,7 @@ def _show_topology(console: Console, plan: Plan) -> None:
     columns = ("count", "busy", "memory", "USD a month")
     table = Table("group", "machine", "roles", *(Column(name, justify="right") for name in columns), title=plan.size)
     for group in plan.groups:
-        memory = f"{(group.need.memory / group.count) / GIB:,.1f} of {group.machine.memory_gib:g} GiB"
+        memory = f"{group.memory / GIB:,.1f} of {group.machine.memory_gib:g} GiB"
         table.add_row(
             group.name,
             group.machine.name,

@@ -117,6 +117,13 @@ class Group(msgspec.Struct, frozen=True):
     need: Need
     roles: str = ""
     workers: int = 0
+    workers_bytes: float = 0.0
+
+    @property
+    def memory(self) -> float:
+        """Bytes in use on one machine at the peak: the system, its workers with their caches, and its part of the
+        need."""
+        return _SYSTEM_BYTES + self.workers_bytes + self.need.memory / self.count
 
     @property
     def price(self) -> float:
@@ -352,6 +359,8 @@ def _finished(
         "WEBSOCKET_MAX": str(max(1000, math.ceil(2 * sockets / 1000) * 1000)),
         "CACHE_BYTES": str(_cache(watching, parts.websocket_bytes / watching.count) // MIB * MIB),
     }
+    worker = units.memory.worker_bytes + int(settings["CACHE_BYTES"])
+    groups = tuple(msgspec.structs.replace(group, workers_bytes=group.workers * worker) for group in groups)
     disk = {"disk": sum(group.need.disk * group.count for group in groups) / GIB * parts.prices.other.disk_gib}
     connections = sum(map(_open, servers)) + _ADMINISTRATION
     return Plan(size, demand, groups, settings, connections, other | disk)

@@ -148,3 +148,13 @@ def test_rates_alone_lead_to_the_first_size_that_carries_them(asked: str, size: 
     shown = CliRunner().invoke(app, ["plan", asked])
     assert shown.exit_code == 0, shown.output
     assert f"{size} <" in shown.output
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_memory_counts_the_system_the_workers_and_their_caches(size: Size) -> None:
+    made = planned(size, Demand(0, mails=1, requests=1, websockets=0, stored_bytes=0))
+    cache = int(made.settings["CACHE_BYTES"])
+    for group in made.groups:
+        assert group.memory <= group.machine.memory_gib * sizing.GIB
+        if group.roles:
+            assert group.memory > group.workers * (cache + 100_000_000), group.name

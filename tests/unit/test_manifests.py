@@ -89,3 +89,12 @@ def test_the_image_holds_what_its_context_lets_through() -> None:
     copied = re.findall(r"^COPY (.+)$", (DEPLOY / "container" / "Dockerfile").read_text(), re.MULTILINE)
     for sources in (line.split()[:-1] for line in copied):
         assert all(f"!{source}\n" in ignore and (DEPLOY.parent / source).exists() for source in sources)
+
+
+def test_the_connections_of_as_many_pods_as_there_may_be_are_stated() -> None:
+    text = (Path(__file__).parents[2] / "deploy/kubernetes/autoscale.yaml").read_text()
+    most = sum(int(found) for found in re.findall(r"maxReplicas: (\d+)", text))
+    settings = (Path(__file__).parents[2] / "deploy/kubernetes/tempmail.yaml").read_text()
+    each = int(re.findall(r'TEMPMAIL_DATABASE_MAX_OPEN_CONNS: "(\d+)"', settings)[0])
+    assert f"{most} pods x {each} = {most * each}" in text
+    assert str(most * each + 32) in text
