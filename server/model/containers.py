@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 _MAX_ATTRIBUTES = 4_000
-_MAX_PROPERTIES = 20_000
+_MAX_PROPERTIES = 10_000
 _MAX_FILES = 200
 _MAX_NESTED = 3
 
@@ -35,7 +35,7 @@ _LONG_NAME, _SHORT_NAME, _DISPLAY_NAME, _MIME_TAG, _CONTENT_ID, _OBJECT = 0x3707
 _SIGNED = bytes.fromhex("06092a864886f70d010702")
 _PLAIN_DATA = bytes.fromhex("06092a864886f70d010701")
 _SEQUENCE, _SET, _INTEGER, _EXPLICIT, _OCTETS, _PIECES = 0x30, 0x31, 0x02, 0xA0, 0x04, 0x24
-_MAX_ELEMENTS = 100_000
+_MAX_ELEMENTS = 20_000
 
 
 class Text(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ _MAX_VALUE = 32_768
 _MAX_IDENTIFIER = 500
 # Parts of a multipart/related among which its root is looked for.
 _ROOT_SOUGHT = 50
-_MAX_CONTAINERS = 10
+_MAX_CONTAINERS = 5
 _SIGNED = frozenset(("application/pkcs7-mime", "application/x-pkcs7-mime"))
 _TNEF = frozenset(("application/ms-tnef", "application/vnd.ms-tnef"))
 _CONTAINER_NAMES = ("winmail.dat", "win.dat", ".p7m")
