@@ -31,7 +31,7 @@ from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.marks import Marks
 from server.cache.places import Places
-from server.config import Config
+from server.config import Config, ConfigError
 from server.notify import Notifier
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
@@ -397,9 +397,10 @@ class Supervisor:
             log.event(level, "worker ended", worker=worker.pid, slot=worker.slot, killed_for=worker.killed_for or None)
             return
         reason, trace = _cause(worker, code)
-        log.event("error", "worker died", worker=worker.pid, slot=worker.slot, reason=reason, trace=trace)
-        if not self._abandon_roll(worker):
-            self._plan_replacement(worker, reason)
+        if self._abandon_roll(worker, reason, trace):
+            return
+        log.event("error", "worker died", worker=worker.pid, slot=worker.slot, reason=reason, trace=trace or None)
+        self._plan_replacement(worker, reason)
 
     def _hear_out(self, worker: _Worker) -> None:
         # a process that the worker started may still hold the pipe: read what is there, do not wait for its end
@@ -458,13 +459,14 @@ class Supervisor:
             self._roll_again = False
             self._start_roll()
 
-    def _abandon_roll(self, successor: _Worker) -> bool:
+    def _abandon_roll(self, successor: _Worker, reason: str, trace: str) -> bool:
         """A successor that could not boot leaves its predecessor, and all that were still to go, in place."""
         old = [worker for worker in self._workers.values() if worker.roll < self._roll]
         beside = any(worker.slot == successor.slot and not worker.stopping for worker in old)
         if not self._rolling or successor.ready or not beside:
             return False
-        log.event("error", "replacing workers abandoned; the old ones stay", slot=successor.slot)
+        said = "replacing workers abandoned; the old ones stay"
+        log.event("error", said, slot=successor.slot, reason=reason, trace=trace or None)
         for worker in old:
             worker.roll = self._roll
         self._roll_again = False
@@ -507,8 +509,9 @@ def _queue_only(number: int, frame: object) -> None:
 
 
 def _last_words(error: BaseException) -> bytes:
-    trace = "".join(traceback.format_exception(error))
-    text = f"{type(error).__name__}: {error}".replace("\n", " ")
+    plain = isinstance(error, ConfigError)  # what an operator can mend is a sentence, and where we noticed is no matter
+    trace = "" if plain else "".join(traceback.format_exception(error))
+    text = (str(error) if plain else f"{type(error).__name__}: {error}").replace("\n", " ")
     return f"{text[:_REASON_MAX]}\n{trace[-_REASON_MAX:]}".encode("utf-8", "replace")
 
 

@@ -13,6 +13,7 @@ from server.metrics import Gauge
 from server.model.errors import Unavailable
 from server.outages import put_off
 from server.shards.leftovers import Leftovers
+from server.shards.supplies import Supplies
 from server.smtp import shared
 from server.store.pools import Pools
 from server.web import streams
@@ -47,6 +48,7 @@ class Vitals:
         self._renewed = config.jwt_refresh_expiry - config.jwt_access_expiry
         self._born = self._looked = time.monotonic()
         self._cpu = time.process_time()
+        self._supplies = Supplies(config) if first else None
         self._leftovers = Leftovers()
         self._task: asyncio.Task[None] | None = None
 
@@ -60,7 +62,8 @@ class Vitals:
         now, cpu = time.monotonic(), time.process_time()
         CPU.set(round(100 * (cpu - self._cpu) / max(now - self._looked, 0.001), 1))
         self._looked, self._cpu = now, cpu
-        if self._first:
+        if self._supplies:
+            self._supplies.look()
             UPTIME.set(round(now - self._born, 1))
         self._pools.count()
 

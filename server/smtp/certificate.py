@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -33,17 +34,55 @@ def context(config: Config) -> ssl.SSLContext | None:
     """
     if not config.smtp_tls_cert:
         return None
-    certificate, key = config.smtp_tls_cert, config.smtp_tls_key
-    if certificate == SELF_SIGNED:
-        certificate = key = str(_self_signed(config.data_dir, config.smtp_domain))
+    certificate, key = _files(config)
+    _check(certificate, key)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.minimum_version = ssl.TLSVersion.TLSv1_2
     server.options |= ssl.OP_NO_RENEGOTIATION
     try:
         server.load_cert_chain(certificate, key)
     except OSError as error:
-        raise ConfigError(f"SMTP_TLS_CERT, SMTP_TLS_KEY: cannot use {certificate}: {error}") from error
+        if isinstance(error, ssl.SSLError) and "MISMATCH" in str(error):
+            raise ConfigError(f"SMTP_TLS_KEY: {key} is not the key of the certificate in {certificate}") from error
+        raise ConfigError(f"SMTP_TLS_CERT, SMTP_TLS_KEY: cannot use {certificate} with {key}: {error}") from error
     return server
+
+
+def expires(config: Config) -> datetime | None:
+    """When the certificate ends; None where STARTTLS is not offered."""
+    if not config.smtp_tls_cert:
+        return None
+    return x509.load_pem_x509_certificate(Path(_files(config)[0]).read_bytes()).not_valid_after_utc
+
+
+def _files(config: Config) -> tuple[str, str]:
+    """Certificate and key."""
+    if config.smtp_tls_cert == SELF_SIGNED:
+        both = str(_self_signed(config.data_dir, config.smtp_domain))
+        return both, both
+    return config.smtp_tls_cert, config.smtp_tls_key or config.smtp_tls_cert
+
+
+def _check(certificate: str, key: str) -> None:
+    """ConfigError that names the file which cannot be used, and why: the library names neither."""
+    its, secret = _content("SMTP_TLS_CERT", certificate), _content("SMTP_TLS_KEY", key)
+    try:
+        x509.load_pem_x509_certificates(its)
+    except ValueError as error:
+        raise ConfigError(f"SMTP_TLS_CERT: {certificate} holds no certificate in PEM") from error
+    try:
+        serialization.load_pem_private_key(secret, None)
+    except TypeError as error:
+        raise ConfigError(f"SMTP_TLS_KEY: {key} is encrypted; a key without a passphrase is needed") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"SMTP_TLS_KEY: {key} holds no private key in PEM") from error
+
+
+def _content(setting: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from error
 
 
 def _self_signed(directory: Path, name: str) -> Path:

@@ -21,6 +21,7 @@ any length. The binaries are looked up by real path; where the data directory is
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import importlib.metadata
 import importlib.util
@@ -131,6 +132,15 @@ def _account(data_dir: Path, cluster: Path) -> _Account:
     if cluster.exists() and owner != me:
         raise EmbeddedError(f"{cluster} belongs to the user with id {owner}; start as that user or as root")
     return _Account(me, os.getegid(), drop=False)
+
+
+def _advice(error: BaseException) -> str:
+    """What an operator can do: a full disk is no matter of rights."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return ": make room there, or name another"
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        return ", which we must be able to write to"
+    return ""
 
 
 def _open_to(account: _Account, path: Path) -> bool:
@@ -408,7 +418,7 @@ class EmbeddedPostgres:
             self._await_ready(timeout)
         except (OSError, subprocess.SubprocessError) as error:
             self.stop()
-            reason = f"{error}; TEMPMAIL_DATA_DIR names its folder, which we must be able to write to"
+            reason = f"{error}; TEMPMAIL_DATA_DIR names its folder{_advice(error)}"
             raise EmbeddedError(f"the embedded PostgreSQL in {self._data_dir} cannot start: {reason}") from error
         except BaseException:
             self.stop()

@@ -14,6 +14,7 @@ every *post* file, and no newer *pre* file.
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -24,7 +25,7 @@ import asyncpg
 import msgspec
 
 from server.config import PREFIX
-from server.dsn import place
+from server.dsn import each, place
 from server.primary import NEXT, connect
 from server.store.pools import DOMAINS, TROUBLE, Connection, Domain
 
@@ -144,9 +145,17 @@ async def migrate(
     return done
 
 
+def _misspelt(error: BaseException, dsn: str) -> bool:
+    """Whether there is no such host, and no other one to try: waiting would not help."""
+    unknown = isinstance(error, socket.gaierror) and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+    return unknown and len(each(dsn)) == 1
+
+
 def _unreachable(domain: Domain, dsn: str, error: BaseException) -> MigrationError:
     settings = f"{PREFIX}DATABASE_DSN or {PREFIX}DATABASE_{domain.upper()}_DSN"
     why = str(error) or type(error).__name__
+    if _misspelt(error, dsn):
+        why = "DNS knows no such host; is it spelt right?"
     return MigrationError(f"no database for {domain} at {place(dsn)} ({settings}): {why}")
 
 
@@ -163,6 +172,8 @@ async def check(dsns: dict[Domain, str], patience: float, waiting: Callable[[str
                 break
             except NEXT as error:
                 trouble = _unreachable(domain, dsns[domain], error)
+                if _misspelt(error, dsns[domain]):
+                    raise trouble from error
                 if time.monotonic() >= deadline:
                     raise trouble from error
                 if not said:

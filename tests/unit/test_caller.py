@@ -8,6 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server import log
 from server.web.caller import Addresses, forged
 
 TRUSTED = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
@@ -89,3 +90,16 @@ def test_a_change_with_a_cookie_is_believed_from_our_own_pages_alone(
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_reading_is_no_forgery(method: str) -> None:
     assert not forged(make_mocked_request(method, "/v1/tags", headers=FOREIGN))
+
+
+def test_a_proxy_that_nobody_named_is_told_of_once(capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure("info")
+    addresses = Addresses(TRUSTED)
+    addresses.client(request("10.0.0.1", "203.0.113.1"))
+    addresses.client(request("192.0.2.1"))
+    assert capfd.readouterr().err == ""
+    for peer in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
+        assert addresses.client(request(peer, "203.0.113.1")) == peer
+    [line] = capfd.readouterr().err.splitlines()
+    assert "TEMPMAIL_TRUSTED_PROXIES" in line
+    assert '"sender":"192.0.2.1"' in line
