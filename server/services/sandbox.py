@@ -30,6 +30,7 @@ T = TypeVar("T")
 DEFAULT_CHILDREN = 2
 DEFAULT_QUEUE = 64
 DEFAULT_MEMORY = 1_073_741_824
+IDLE: Final = 60.0  # s after which a child without work ends, for each holds some 30 MB
 SHARE: Final = 8  # a client may have one in so many of a pool's callers
 STARVED: Final = 4  # times the deadline that a child may take of the clock, where the processor is busy elsewhere
 _BOOT_SECONDS = 20.0
@@ -84,6 +85,7 @@ class Sandbox:
         children: int = DEFAULT_CHILDREN,
         queue: int = DEFAULT_QUEUE,
         memory: int = DEFAULT_MEMORY,
+        idle: float = IDLE,
     ) -> None:
         self._name = name
         most = children + queue
@@ -91,8 +93,10 @@ class Sandbox:
             most=most, share=max(2, most // SHARE), at_once=max(1, children // 2)
         )
         self._free = children
-        self._memory = memory
-        self._idle: list[asyncio.subprocess.Process] = []
+        self._memory, self._idle_life = memory, idle
+        self._idle: list[tuple[asyncio.subprocess.Process, float]] = []
+        self._look: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._all: set[asyncio.subprocess.Process] = set()
         self._closed = False
 
@@ -144,8 +148,11 @@ class Sandbox:
         """Kills all children and waits for them; callers still waiting get SandboxBusy or SandboxError."""
         self._closed = True
         self._idle.clear()
+        if self._look is not None:
+            self._look.cancel()
         for child in list(self._all):
             await self._kill(child)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _wait_for_child(self, wait: float, clients: Clients) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -202,17 +209,33 @@ class Sandbox:
         if self._closed or value == "MemoryError":
             await self._kill(child)
         else:
-            self._idle.append(child)
+            self._rest(child)
         if not succeeded:
             raise SandboxError(str(value))
         return value
+
+    def _rest(self, child: asyncio.subprocess.Process) -> None:
+        """The child waits for work, and ends when none comes. The one that rested last is used first."""
+        loop = asyncio.get_running_loop()
+        self._idle.append((child, loop.time()))
+        if self._look is None:
+            self._look = loop.call_later(self._idle_life, self._end_idle)
+
+    def _end_idle(self) -> None:
+        loop, self._look = asyncio.get_running_loop(), None
+        while self._idle and loop.time() - self._idle[0][1] >= self._idle_life:
+            task = loop.create_task(self._kill(self._idle.pop(0)[0]))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        if self._idle:
+            self._look = loop.call_at(self._idle[0][1] + self._idle_life, self._end_idle)
 
     async def _child(self) -> asyncio.subprocess.Process:
         """An idle child that is still alive, or a new one."""
         if self._closed:
             raise SandboxBusy("closed")
         while self._idle:
-            child = self._idle.pop()
+            child, _ = self._idle.pop()
             if child.returncode is None:
                 return child
             self._all.discard(child)

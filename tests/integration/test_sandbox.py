@@ -14,6 +14,7 @@ import pytest
 
 from server.model import mime
 from server.model.sanitise import sanitise
+from server.services import sandbox as sandboxes
 from server.services.sandbox import Sandbox, SandboxBusy, SandboxDied, SandboxError, SandboxShare, SandboxTimeout
 from tests.clients import of
 
@@ -45,7 +46,8 @@ async def test_mail_and_html_come_back_as_from_a_call(sandbox: Sandbox) -> None:
     assert await sandbox.run(sanitise, "<b onclick=x>a</b>", timeout=PATIENT) == "<b>a</b>"
 
 
-async def test_overrun_is_killed_and_replaced(sandbox: Sandbox) -> None:
+async def test_overrun_is_killed_and_replaced(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxes, "STARVED", PATIENT)  # however busy this machine is
     first = await sandbox.run(os.getpid, timeout=PATIENT)
     with pytest.raises(SandboxTimeout):
         await sandbox.run(sum, range(1 << 60), timeout=1)
@@ -74,6 +76,18 @@ async def test_child_that_the_machine_lets_no_work_condemns_no_input(sandbox: Sa
     with pytest.raises(SandboxBusy, match="machine"):
         await sandbox.run(abs, -1, timeout=0.2)
     assert await sandbox.run(abs, -1, timeout=PATIENT) == 1
+
+
+async def test_child_without_work_ends_and_another_takes_its_place() -> None:
+    sandbox = Sandbox(children=2, idle=0.3)
+    try:
+        pids = await asyncio.gather(*(sandbox.run(os.getpid, timeout=PATIENT) for _ in range(2)))
+        async with asyncio.timeout(PATIENT):
+            while any(map(psutil.pid_exists, pids)):
+                await asyncio.sleep(0.05)
+        assert await sandbox.run(os.getpid, timeout=PATIENT) not in pids
+    finally:
+        await sandbox.close()
 
 
 async def test_one_client_never_holds_all_children() -> None:
