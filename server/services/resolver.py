@@ -8,8 +8,9 @@ record wants to see it; "no such record" is an answer and not a failure.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final, Literal, TypeVar
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeVar
 
 import aiodns
 import pycares
@@ -42,6 +43,7 @@ class Resolver:
         self._servers = tuple(servers)
         self._kept = self._channel()
         self._size = 0  # of what it keeps
+        self._probing = False
         self._leaving: set[asyncio.Task[None]] = set()
 
     def _channel(self) -> aiodns.DNSResolver:
@@ -89,6 +91,11 @@ class Resolver:
         """Ask through the channel that remembers answers. Who sends mail chooses which names are asked and how long
         their answers live, so what is remembered is counted."""
         found = await _ask(self._kept, name, kind, shape)
+        if not DNS.said:
+            DNS.back()
+        elif not self._probing:  # the answer may have been kept from before: ask where nothing is
+            self._probing = True
+            self._apart(self._probe(name, kind, shape))
         self._size += _ANSWER + sum(len(getattr(data, "data", b"")) + 64 for data in found)
         if self._size > KEPT_MAX:
             self._forget()
@@ -97,15 +104,28 @@ class Resolver:
     def _forget(self) -> None:
         """Go on with a channel that knows nothing; the old one goes when its questions are answered."""
         old, self._kept, self._size = self._kept, self._channel(), 0
-        task = asyncio.get_running_loop().create_task(_leave(old))
+        self._apart(_leave(old))
+
+    def _apart(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+    async def _probe(self, name: str, kind: str, shape: type[Data]) -> None:
+        """Whether DNS is back; asked once at a time."""
+        try:
+            with suppress(Unavailable):
+                await self._anew(name, kind, shape)
+        finally:
+            self._probing = False
 
     async def _anew(self, name: str, kind: str, shape: type[Data]) -> list[Data]:
         """Ask through a channel that remembers nothing, not even that there was nothing."""
         channel = self._channel()
         try:
-            return await _ask(channel, name, kind, shape)
+            found = await _ask(channel, name, kind, shape)
+            DNS.back()
+            return found
         finally:
             await channel.close()
 
@@ -128,7 +148,6 @@ async def _ask(channel: aiodns.DNSResolver, name: str, kind: str, shape: type[Da
         answer = await asyncio.wait_for(channel.query_dns(name, kind), DEADLINE)
     except aiodns.error.DNSError as error:
         if error.args[0] in _NOTHING:
-            DNS.back()
             return []
         if error.args[0] in _AWAY:
             DNS.lost(str(error.args[-1]), after=_ROW)
@@ -138,5 +157,4 @@ async def _ask(channel: aiodns.DNSResolver, name: str, kind: str, shape: type[Da
         raise Unavailable(f"DNS: {kind} of a name: no answer") from error
     finally:
         SECONDS.observe(asyncio.get_running_loop().time() - began, (kind,))
-    DNS.back()
     return [record.data for record in answer.answer if isinstance(record.data, shape)]

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from server import log, outages
+from server.model.errors import Unavailable
 from server.services import resolver
 from server.services.resolver import Resolver
 from tests.nameserver import name_server
@@ -27,5 +29,35 @@ async def test_names_that_strangers_choose_cannot_fill_the_memory(monkeypatch: p
             before = len(zones.asked)
             assert await asking.records("n0.example", "TXT") == ["x"]
             assert len(zones.asked) == before + 1, "the oldest answers are still kept"
+        finally:
+            await asking.close()
+
+
+async def test_an_outage_of_dns_is_told_of_once_though_answers_are_kept(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.configure("info")
+    monkeypatch.setattr(resolver, "_ATTEMPT", 0.05)
+    with name_server() as zones:
+        zones.ttl = 3600
+        zones.texts["kept.example"] = ["x"]
+        asking = Resolver([zones.address])
+        try:
+            await asking.records("kept.example", "TXT")
+            zones.faults = dict.fromkeys(("kept.example", *(f"n{n}.example" for n in range(8))), "silence")
+            for n in range(8):
+                with pytest.raises(Unavailable):
+                    await asking.records(f"n{n}.example", "TXT")
+                if n % 4 == 3:
+                    assert await asking.records("kept.example", "TXT") == ["x"]
+            said = [line for line in capfd.readouterr().err.splitlines() if "DNS" in line]
+            assert len(said) == 1
+            assert "DNS lost; " in said[0]
+            zones.faults = {}
+            async with asyncio.timeout(20):
+                while outages.DNS.said:
+                    await asking.records("kept.example", "TXT")
+                    await asyncio.sleep(0.05)
+            assert "DNS is back" in capfd.readouterr().err
         finally:
             await asking.close()
