@@ -28,7 +28,7 @@ _UNICODE = 0x1F
 _MULTIPLE = 0x1000
 _NAMED = 0x8000
 # [MS-OXPROPS]: tags of properties.
-_PLAIN, _HTML, _INTERNET_CODE_PAGE = 0x1000, 0x1013, 0x3FDE
+_PLAIN, _RTF, _HTML, _INTERNET_CODE_PAGE = 0x1000, 0x1009, 0x1013, 0x3FDE
 _LONG_NAME, _SHORT_NAME, _DISPLAY_NAME, _MIME_TAG, _CONTENT_ID, _OBJECT = 0x3707, 0x3704, 0x3001, 0x370E, 0x3712, 0x3701
 
 # RFC 5652 sections 3 to 5: id-signedData and id-data, whole.
@@ -55,11 +55,12 @@ class File(msgspec.Struct):
 
 
 class Tnef(msgspec.Struct):
-    """What a winmail.dat holds. The bodies are None where it has none, or only in RTF."""
+    """What a winmail.dat holds. The bodies are None where it has none; `rtf` is compressed."""
 
     text: Text | None
     html: Text | None
     files: list[File]
+    rtf: bytes = b""
 
 
 class _Cursor:
@@ -111,6 +112,8 @@ def _attributes(data: bytes, left: _Cursor) -> Iterator[tuple[int, bytes]]:
 def _message(found: Tnef, properties: dict[int, Text], charset: str) -> None:
     page = properties.get(_INTERNET_CODE_PAGE)
     declared = _code_page(_COUNT.unpack_from(page.data)[0]) if page and len(page.data) >= 4 else charset
+    rtf = properties.get(_RTF)
+    found.rtf = rtf.data if rtf else found.rtf
     for tag in (_PLAIN, _HTML):
         value = properties.get(tag)
         if value and value.data.strip(b"\0"):

@@ -28,6 +28,7 @@ from server.model import (
     mime_text,
     mime_views,
     plaintext,
+    rtf,
     transfer,
 )
 from server.model.charsets import Guess
@@ -297,6 +298,8 @@ class _Reading:
 
     def _shown(self, leaf: Leaf) -> str:
         data, label = self._data[leaf.number]
+        if leaf.content_type == mime_parts.TNEF_RTF:
+            return rtf.text(rtf.unpacked(data))
         text = mime_text.decode_lines(data, label, guess=self._guess)
         if leaf.content_type in HTML_TYPES:
             return text

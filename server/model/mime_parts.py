@@ -33,6 +33,8 @@ _CONTAINER_NAMES = ("winmail.dat", "win.dat", ".p7m")
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,90}/[a-z0-9!#$&^_.+-]{1,90}")
 # The container of the text that TNEF brings; it is shown where the message has no other.
 TNEF_BODY = "tnef"
+# It is compressed there.
+TNEF_RTF = "text/rtf"
 SECOND_TYPE = b"content-type, second"
 _MAX_STRUCTURED = 4_096
 # The same of all parts together; of those behind so many only a short beginning is read.
@@ -314,13 +316,14 @@ def _opened(leaf: Leaf, node: _Node, stack: list[_Node], budget: Budget) -> list
         stack.append(_Node(f"{leaf.number}.1", content, 0, len(content), node.container, node.first, node.path))
         return []
     found = containers.tnef(data)
-    if found is None or not (found.files or found.text or found.html):
+    if found is None or not (found.files or found.text or found.html or found.rtf):
         return None
     parts = [
         _tnef_leaf(leaf, nth, file.data, file.content_type, file.name, file.content_id)
         for nth, file in enumerate(found.files, 1)
     ]
-    for kind, text in (("text/plain", found.text), ("text/html", found.html)):
+    rtf = containers.Text(found.rtf, "") if found.rtf else None
+    for kind, text in (("text/plain", found.text), ("text/html", found.html), (TNEF_RTF, rtf)):
         if text is not None:
             body_leaf = _tnef_leaf(leaf, len(parts) + 1, text.data, kind, None, "")
             parameters = {"charset": text.charset}

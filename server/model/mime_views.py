@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from server.model.mime_parts import Leaf
+from server.model.mime_parts import TNEF_RTF, Leaf
 
 
 def _words(text: str) -> frozenset[str]:
@@ -45,7 +45,10 @@ def views(leaves: Sequence[Leaf]) -> Views:
 def with_bodies(found: Views, bodies: Sequence[Leaf]) -> Views:
     """The same with bodies of its own, each in the view of its kind."""
     html = [leaf for leaf in bodies if leaf.content_type in HTML_TYPES][:1]
+    # RTF comes last.
     text = [leaf for leaf in bodies if leaf.content_type not in HTML_TYPES][:1]
+    if html and text and text[0].content_type == TNEF_RTF:
+        text = []
     return Views(text or html, html or text, found.attachments)
 
 

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.model import containers, mime, mime_parts
+from server.model import containers, mime, mime_parts, rtf
 from server.model.invites import invite
 from server.model.message import Details, Stored, StoredAttachment
 from server.model.webhook import mail_received
@@ -125,6 +125,53 @@ def test_text_of_winmail_dat_is_shown_where_there_is_no_other() -> None:
     assert mime.parse(winmail(bodies, "application/ms-tnef", TEXT)).text.strip() == "see files"
     old = mime.parse(winmail(tnef(attribute(1, 0x800C, "Код".encode("cp1251") + b"\0"))))
     assert old.text == "Код"
+
+
+# The example of [MS-OXRTFCP] section 4.1.1.
+COMPRESSED = bytes.fromhex(
+    "2d0000002b0000004c5a4675f1c5c7a703000a007263706731323542320af32068656c090020627705b06c647d0a800fa0"
+)
+
+
+def test_compressed_rtf_of_the_specification_is_unpacked() -> None:
+    assert rtf.unpacked(COMPRESSED) == b"{\\rtf1\\ansi\\ansicpg1252\\pard hello world}\r\n"
+    # Section 4.2.1: a reference that reaches into what it writes.
+    crossing = bytes.fromhex("1a0000001c0000004c5a4675e2d44b51410004205758595a0d6e7d010eb0")
+    assert rtf.unpacked(crossing) == b"{\\rtf1 WXYZWXYZWXYZWXYZWXYZ}"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (rb"{\rtf1\ansi\ansicpg1251 \'ca\'ee\'e4 482913\par ok}", "Код 482913\nok"),
+        (rb"{\rtf1\ansi{\fonttbl{\f0 Arial;}}{\*\generator x;}a\u9989?b\tab c\{d\}\~e}", "a✅b\tc{d}\xa0e"),
+        (rb"{\rtf1\ansi\ansicpg932 \'83\'52\'81\'5b\'83\'68}", "コード"),
+        (
+            rb"{\rtf1\fromhtml1{\*\htmltag64 <p>}\htmlrtf {\htmlrtf0 code\htmlrtf }\htmlrtf0 {\*\htmltag72 </p>}}",
+            "code",
+        ),
+        (rb"{\rtf1\uc2 \u-10180??\u-8424??x}", "🌘x"),
+    ],
+)
+def test_text_of_rtf_is_shown_where_a_winmail_dat_has_no_other(body: bytes, text: str) -> None:
+    packed = struct.pack("<II4s4s", len(body) + 12, len(body), b"MELA", b"") + body
+    mail = mime.parse(winmail(tnef(attribute(1, 0x9003, properties(binary_property(0x1009, packed))))))
+    assert (mail.text, mail.html, mail.attachments) == (text, "", ())
+    html = binary_property(0x1013, b"<p>h</p>")
+    both = mime.parse(winmail(tnef(attribute(1, 0x9003, properties(binary_property(0x1009, packed), html)))))
+    assert (both.text, both.html) == ("h", "<p>h</p>")
+
+
+@given(st.binary(max_size=200), st.integers(0, 1 << 32 - 1))
+def test_any_compressed_rtf_is_unpacked_within_its_bound(packed: bytes, size: int) -> None:
+    data = rtf.unpacked(struct.pack("<II4s4s", 0, size & 0xFFFFFFFF, b"LZFu", b"") + packed)
+    assert len(data) <= min(size, rtf.MAX_UNPACKED)
+    rtf.text(data + packed).encode()
+
+
+def test_compressed_rtf_that_grows_without_end_is_cut() -> None:
+    bomb = struct.pack("<II4s4s", 0, 0xFFFFFFFF, b"LZFu", b"") + b"\0" + b"a" * 8 + (b"\xff" + b"\x0d\x7f" * 8) * 60_000
+    assert len(rtf.unpacked(bomb)) <= rtf.MAX_UNPACKED
 
 
 def test_message_within_winmail_dat_gives_its_files() -> None:
