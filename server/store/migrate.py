@@ -34,7 +34,9 @@ _FILE = re.compile(r"(\d{4})_(pre|post)_(\w+)\.sql")
 _OF_0_1_0: Final[dict[Domain, int]] = {"users": 5, "mailboxes": 4, "messages": 9}
 """The last number that release 0.1.0 knows of each domain."""
 
-_LOCK_TIMEOUT: Final = 1.0  # s that a file waits for a lock, for all who come after it wait behind it
+# s that a file waits for a lock: all who come after it wait behind it. It is well below PostgreSQL's deadlock_timeout
+# (1 s), so that a file that has met a statement crosswise gives way, and never the statement.
+_LOCK_TIMEOUT: Final = 0.2
 _PATIENCE: Final = 60.0  # s that it is tried again, when a dump or a long query holds what it needs
 _AGAIN = 1.0  # s between two attempts to reach a database
 _LOCK = 0x74656D70  # pg_advisory_lock key: one migrator at a time on a database
@@ -79,13 +81,17 @@ def available(domain: Domain) -> list[Migration]:
 
 async def applied(connection: Session, domain: Domain) -> dict[int, Applied]:
     """Number → what the database has; empty when it has nothing yet."""
-    have: dict[int, Applied] = {}
-    for table, phase in (("schema_changes", "phase"), ("schema_migrations", "''")):
-        if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{domain}.{table}"):
-            rows = await connection.fetch(f"SELECT number, checksum, {phase} AS phase FROM {domain}.{table}")
-            phases = {number: one.phase for number, one in have.items()}
-            have |= {n: Applied(checksum, phase or phases.get(n, "")) for n, checksum, phase in rows}
-    return have
+    columns = {f"{domain}.schema_changes": "phase", f"{domain}.schema_migrations": "''"}
+    asked = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
+    tables = [row["name"] for row in await connection.fetch(asked, list(columns))]
+    if not tables:
+        return {}
+    rows = await connection.fetch(
+        " UNION ALL ".join(f"SELECT number, checksum, {columns[table]} AS phase FROM {table}" for table in tables)
+    )
+    phases = {row["number"]: row["phase"] for row in rows if row["phase"]}
+    in_order = sorted(rows, key=lambda row: not row["phase"])  # what 0.1.0 checks as well is believed first
+    return {row["number"]: Applied(row["checksum"], phases.get(row["number"], "")) for row in in_order}
 
 
 def outstanding(domain: Domain, have: Mapping[int, Applied], phases: Sequence[str]) -> list[Migration]:
@@ -213,7 +219,7 @@ async def _persist(connection: Session, migration: Migration, waiting: Callable[
         try:
             await _apply(connection, migration)
             return
-        except asyncpg.LockNotAvailableError as error:
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             held = f"{migration.domain}/{migration.name} waits for a table that another session holds (a dump?)"
             if time.monotonic() >= deadline:
                 raise MigrationError(f"{held}: run it again later; nothing of it was applied") from error

@@ -88,6 +88,8 @@ def spoken(error: BaseException) -> str:
     sqlstate = getattr(error, "sqlstate", None) or ""
     if isinstance(error, TimeoutError):
         return NO_ANSWER
+    if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+        return "not running, or not where the DSN says"
     return _WORDS.get(sqlstate) or " ".join(filter(None, (type(error).__name__, sqlstate)))
 
 

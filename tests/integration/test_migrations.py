@@ -202,6 +202,32 @@ async def test_a_table_that_a_dump_holds_is_waited_for_without_holding_up_others
     await other.close()
 
 
+async def test_a_statement_that_meets_a_migration_crosswise_is_not_the_one_that_fails(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for what the other holds: PostgreSQL ends the one that has waited for a second."""
+    await migrate.migrate(dsns(empty))
+    known = {domain: migrate.available(domain) for domain in DOMAINS}
+    number = len(known["users"]) + 1
+    text = (
+        "ALTER TABLE users.users ADD COLUMN x text; SELECT pg_sleep(0.3); ALTER TABLE users.api_keys ADD COLUMN x text"
+    )
+    added = migrate.Migration("users", number, "pre", f"{number:04}_pre_x.sql", text)
+    chain = [*known["users"], added]
+    monkeypatch.setattr(migrate, "available", lambda domain: chain if domain == "users" else known[domain])
+    other, looking = await asyncpg.connect(empty), await asyncpg.connect(empty)
+    held = "SELECT count(*) FROM pg_locks WHERE relation = 'users.users'::regclass AND mode = 'AccessExclusiveLock'"
+    async with other.transaction():
+        await other.fetch("SELECT FROM users.api_keys")
+        migrating = asyncio.create_task(migrate.migrate(dsns(empty), ("pre",)))
+        while not await looking.fetchval(held):
+            await asyncio.sleep(0.005)
+        await other.fetch("SELECT FROM users.users")
+    assert await migrating == [added]
+    await other.close()
+    await looking.close()
+
+
 async def test_newer_database_is_refused(empty: str) -> None:
     await migrate.migrate(dsns(empty))
     connection = await asyncpg.connect(empty)

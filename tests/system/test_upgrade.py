@@ -173,6 +173,12 @@ async def await_ready(*nodes: Server) -> None:
                 await asyncio.sleep(0.1)
 
 
+async def errors(node: Server) -> list[str]:
+    """What a node counts of failures of its own."""
+    async with aiohttp.ClientSession() as client, client.get(f"{node.http}/metrics") as response:
+        return [line for line in (await response.text()).splitlines() if line.startswith("tempmail_errors_total{")]
+
+
 async def stay_ready(*nodes: Server) -> None:
     """For some seconds, asked of several workers."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as client:
@@ -234,6 +240,7 @@ async def test_upgrade_and_the_way_back_fail_no_request_and_lose_no_mail(
             await stay_ready(*nodes)
             assert "_pre_" in await asyncio.to_thread(tempmail, releases.new, dsn, "migrate", "--pre")
             await stay_ready(*nodes)  # the old release on the new schema
+            assert load.failed == [], [await errors(node) for node in nodes]
             rolled = first.workers()
             assert first.process
             first.process.send_signal(signal.SIGHUP)
