@@ -58,8 +58,10 @@ _TORN = re.compile(rb"[A-Za-z*0-9-]{1,40}=")
 _TORN_OFF = re.compile(rb";[ \t\r]*\n(?=[A-Za-z*0-9-]{1,40}=)")
 # Fields behind such a line tell that it is a broken line of the header block and not the beginning of the body.
 _SURELY_FIELD = re.compile(
-    rb"\n(from|to|subject|date|message-id|mime-version|received|return-path|reply-to|x-mailer|content-(?:type|"
-    rb"transfer-encoding|disposition|id))[ \t]*:",
+    rb"\n(from|to|cc|bcc|sender|subject|date|message-id|mime-version|received|return-path|reply-to|delivered-to|in-reply-to|"
+    rb"references|user-agent|importance|precedence|auto-submitted|feedback-id|errors-to|dkim-signature|"
+    rb"authentication-results|(?:x|list|arc|thread|resent)-[a-z0-9-]+|content-(?:type|transfer-encoding|disposition|id))"
+    rb"[ \t]*:",
     re.IGNORECASE,
 )
 

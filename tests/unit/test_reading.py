@@ -666,6 +666,10 @@ BROKEN_HEADS = {
         "Hello there\nNote: code 482913\nbye",
     ),
     "a broken line among fields": (b"Subject: x\r\nbroken line here\r\nContent-Type: text/plain\r\n\r\ncode", "code"),
+    "a broken line before the last fields": (
+        b"Subject: x\r\nContent-Type: text/plain\r\nbroken line\r\nX-Spam: no\r\nList-Id: <a>\r\n\r\ncode",
+        "code",
+    ),
     "the border of a part": (
         b'Content-Type: multipart/mixed; boundary="a"\r\nMIME-Version: 1.0\r\n--a\r\nContent-Type: text/plain\r\n\r\n'
         b"code\r\n--a--",
