@@ -79,7 +79,7 @@ def _print_json(page: Page) -> None:
 def _print_table(page: Page, address: str) -> None:
     table = Table(
         *(Column(name, no_wrap=True, min_width=width) for name, width in _SHOWN.items()),
-        *(Column(name, overflow="fold") for name in ("from", "to", "reply")),
+        *(Column(name, overflow="fold") for name in ("HELO", "from", "to", "reply")),
     )
     for one in reversed(page.items):
         table.add_row(*_cells(one))
@@ -99,4 +99,4 @@ def _cells(one: Decision) -> tuple[str, ...]:
     times = f" (+{one.unrecorded:,} only counted)" if one.unrecorded else ""
     reply = f"[{_COLOURS[one.verdict]}]{escape(one.reply)}[/]{times}"
     at = f"{one.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    return at, one.stage, escape(one.client), escape(one.sender) or "<>", escape(one.recipient), reply
+    return at, one.stage, escape(one.client), escape(one.helo), escape(one.sender) or "<>", escape(one.recipient), reply

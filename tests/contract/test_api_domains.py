@@ -220,6 +220,16 @@ async def test_where_all_is_caught_mail_makes_the_owners_mailbox(installation: I
     assert codes == [550, 501, 250, 250, 452, 452]  # a free account has three mailboxes
 
 
+async def test_a_banned_name_is_not_caught_either(installation: Installation) -> None:
+    account, admin = await register(installation.server), await installation.account("admin")
+    name = (await verified(installation, account, "catch_all"))["domain"]
+    body = {"kind": "localPart", "value": "quixbank*", "reason": "tested"}
+    ban = (await admin.ask("POST", "/v1/admin/bans", json=body)).data
+    assert await asyncio.to_thread(dialog, installation, f"quix.bank1@{name}", f"other@{name}") == [550, 250]
+    assert (await admin.ask("DELETE", f"/v1/admin/bans/{ban['id']}")).status == 204
+    assert await asyncio.to_thread(dialog, installation, f"quix.bank2@{name}") == [250]
+
+
 async def test_where_nothing_is_caught_only_existing_addresses_take_mail(installation: Installation) -> None:
     account = await register(installation.server)
     name = (await verified(installation, account, "whitelist"))["domain"]
