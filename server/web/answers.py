@@ -78,7 +78,7 @@ class Answer(web.Response):
         else:
             await self._write_large(front, self._large)
             await web.StreamResponse.write_eof(self)
-        front.finished()
+        front.finished(stays=bool(self.keep_alive))
 
     async def _write_large(self, front: Front, body: memoryview) -> None:
         transfer = front.carry(self._client, self._moved)

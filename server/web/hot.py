@@ -51,7 +51,8 @@ _LOOK: Final = 0.01  # s
 # Whatever could make bytes after the head part of the request, change the connection, or ask for less than the whole;
 # and line ends that parsers understand differently: a bare LF, a folded line (RFC 9112 sections 2.2 and 5.2).
 _UNFIT: Final = re.compile(
-    rb"\n(?:content-length|transfer-encoding|expect|upgrade|connection|origin|range)\s*:|(?<!\r)\n|\n[ \t]", re.I
+    rb"\n(?:content-length|transfer-encoding|expect|upgrade|(?:proxy-)?connection|origin|range)\s*:|(?<!\r)\n|\n[ \t]",
+    re.I,
 )
 
 # Fields that differ from request to request and that no answer depends on: tracing's names for it (W3C Trace Context,
@@ -61,6 +62,13 @@ _BLAND: Final = re.compile(
     rb"x-datadog-[a-z-]+|x-amzn-trace-id|x-cloud-trace-context|x-client-trace-id|date):[ -~\t]*",
     re.I,
 )
+
+
+# A head that the parser takes for certain, in the form that most clients write. Where several heads come at once and
+# one is not such a head, none is answered here: the parser answers nothing that came with what it refuses.
+_SOUND: Final = re.compile(rb"GET /[!-~]* HTTP/1\.1\r\n(?:[A-Za-z0-9-]+: ?[!-~][ -~\t]*\r\n)+\r\n")
+_NAME: Final = re.compile(rb"\n([A-Za-z0-9-]+):")
+LINES_MAX: Final = 100  # of a head that is known but for its tracing fields; the parser takes 128
 
 
 Key = tuple[str, Any, Any]
@@ -126,6 +134,10 @@ class Hot:
         tail = self.tail(now, limits)
         return known.lines + tail + kept.ready.body if known.whole else known.lines + tail
 
+    def knows(self, head: bytes) -> bool:
+        """Whether ``head`` was answered before, and so is one that the parser takes."""
+        return head in self._heads or _plain(head) in self._heads
+
     def make(self, head: bytes, client: str | None, made: Callable[[asyncio.Task[bytes]], None]) -> bool:
         """Have the answer to ``head`` made anew if it is known; ``made`` is called with it."""
         known = self._heads.get(head) or self._heads.get(_plain(head))
@@ -176,14 +188,27 @@ class Hot:
 
     def learn(self, head: bytes, known: Known) -> None:
         """Answer ``head`` so from now on, also where it differs in what no answer depends on."""
-        self._heads[_plain(head)] = known
+        plain = _plain(head)
+        if not plain:
+            return
+        self._heads[plain] = known
         if len(self._heads) > HEADS_MAX:
             self._heads.popitem(last=False)
 
 
 def _plain(head: bytes) -> bytes:
-    """``head`` without what no answer depends on."""
-    return _BLAND.sub(b"", head) if len(head) <= HEAD_BYTES else b""
+    """``head`` without what no answer depends on; nothing where it is more than one head, or may be too much of one."""
+    if len(head) > HEAD_BYTES or head.find(b"\r\n\r\n") != len(head) - 4 or head.count(b"\n") > LINES_MAX:
+        return b""
+    return _BLAND.sub(b"", head)
+
+
+def _sound(head: bytes) -> bool:
+    """Whether the parser takes ``head`` for certain: it refuses some fields that come twice."""
+    if _SOUND.fullmatch(head) is None or head.count(b"\n") > LINES_MAX:
+        return False
+    names = _NAME.findall(head.lower())
+    return len(names) == len(set(names))
 
 
 def _hits(n: int) -> None:
@@ -261,6 +286,8 @@ class Front(asyncio.Protocol):
         if data.find(b"\r\n\r\n") + 4 == len(data):
             return data
         heads = _heads_in(data)
+        if not all(self._hot.knows(head) or _sound(head) for head in heads):
+            return data
         answers: list[bytes] = []
         size = 0
         for head in heads:
@@ -338,10 +365,12 @@ class Front(asyncio.Protocol):
             self._give_up()
         self._begun = True
 
-    def finished(self) -> None:
-        """The answer to the oldest request in progress has been written."""
+    def finished(self, *, stays: bool = True) -> None:
+        """The answer to the oldest request in progress is written. Unless it ``stays`` the connection is closed."""
         self._begun = False
-        if self.heads:
+        if not stays:
+            self._give_up()
+        elif self.heads:
             del self.heads[0]
             self._reconsider()
 
