@@ -15,7 +15,9 @@ import asyncpg
 import pytest
 
 from server.shards.readiness import KEPT
-from server.store.embedded import running_dsn
+from server.store import migrate
+from server.store.embedded import EmbeddedPostgres, running_dsn
+from server.store.pools import DOMAINS, Domain
 from tests.running import Box, Server
 from tests.standby import as_superuser
 from tests.system.test_redis import Redis, broker
@@ -248,3 +250,36 @@ async def test_metric_tells_of_each_part_though_nobody_asks(
     broker.stop()
     await become("bus", "1.0")
     assert '"node is degraded"' in server.log
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A second PostgreSQL."""
+    running = EmbeddedPostgres(tmp_path / "second", max_connections=50)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize(("schema", "wanted"), [("users", "degraded"), ("mailboxes", "unavailable")])
+async def test_only_the_servers_that_mail_needs_take_the_node_away(
+    own_server: OwnServer, cluster: EmbeddedPostgres, client: aiohttp.ClientSession, schema: Domain, wanted: str
+) -> None:
+    own = own_server(WORKERS="1")
+    dsn = running_dsn(own.folder / "data")
+    assert dsn
+    dsns: dict[Domain, str] = dict.fromkeys(DOMAINS, dsn)
+    await migrate.migrate(dsns | {schema: cluster.dsn})
+    split = {"DATABASE_DSN": dsn, f"DATABASE_{schema.upper()}_DSN": cluster.dsn}
+    server = own_server(**split, SERVER_HOST="127.0.0.1", RATE_LIMIT_EXEMPT="127.0.0.0/8")
+    box = await server.mailbox()
+    await until(client, server, lambda found: found.status == "ok")
+    cluster.stop()
+    found = await until(client, server, lambda found: found.checks["database"] != "ok")
+    found = await until(client, server, lambda found: found.status == wanted)
+    assert found.code == (200 if wanted == "degraded" else 503)
+    assert f"{schema}: " in found.checks["database"]
+    if wanted == "degraded":  # and that is true
+        await server.deliver(box, subject="without accounts")
+        assert [item["subject"] for item in await server.messages(box)] == ["without accounts"]
+    assert server.stop() == 0
