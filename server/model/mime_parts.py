@@ -53,6 +53,7 @@ _FIELD = re.compile(
 # A line that neither is a field nor goes on with one (RFC 5322 section 2.2), nor is the first line of an mbox.
 _NO_FIELD = re.compile(rb"\n[!-9;-\xff]++(?![ \t]*+:)(?<!\nFrom)(?<!\n>From)")
 _FIRST_LINE = re.compile(rb"[!-9;-\xff]++(?:[ \t]*:|(?<=From) )|[ \t]|\Z")
+_USUAL_PREAMBLE = re.compile(rb"\bMIME\b|multi-?part", re.IGNORECASE)
 _FIRST_DELIMITER = re.compile(rb"\s*--([!-~]{1,200}?)[ \t]*\r?\n")
 _TORN = re.compile(rb"[A-Za-z*0-9-]{1,40}=")
 _TORN_OFF = re.compile(rb";[ \t\r]*\n(?=[A-Za-z*0-9-]{1,40}=)")
@@ -214,20 +215,24 @@ def content_type(
 ) -> tuple[str, Mapping[str, str]]:
     """(type/subtype, parameters) of the entity whose body is raw[start:end].
 
-    Of two Content-Types the first counts, as in most mail programs, unless the body is a multipart by the second alone.
+    Of two Content-Types the first counts, as in most mail programs, unless the body is a multipart by the second alone
+    and there is no text in front of its first part.
     """
     found = media_type(head.get(b"content-type"), container, guess)
-    if SECOND_TYPE not in head or _opens(raw, start, end, found[1]):
+    if SECOND_TYPE not in head or _preamble(raw, start, end, found[1]) is not None:
         return found
     second = media_type(head[SECOND_TYPE], container, guess)
-    if second[0].startswith("multipart/") and _opens(raw, start, end, second[1]):
+    preamble = _preamble(raw, start, end, second[1]) if second[0].startswith("multipart/") else None
+    if preamble is not None and (not preamble or _USUAL_PREAMBLE.search(preamble)):
         return second
     return second if found[0].startswith("multipart/") else found
 
 
-def _opens(raw: bytes, start: int, end: int, parameters: Mapping[str, str]) -> bool:
+def _preamble(raw: bytes, start: int, end: int, parameters: Mapping[str, str]) -> bytes | None:
+    """What is in front of the first delimiter, at most 200 bytes of it; None if there is no delimiter."""
     boundary = parameters.get("boundary")
-    return bool(boundary) and raw.find(_delimiter(boundary or ""), max(start - 1, 0), end) >= 0
+    first = raw.find(_delimiter(boundary), max(start - 1, 0), end) if boundary else -1
+    return raw[start : max(start, first)].strip()[:200] if first >= 0 else None
 
 
 def leaves(

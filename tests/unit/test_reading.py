@@ -720,6 +720,13 @@ TYPES = {
     "the first": ("text/plain", "text/html", "<b>x</b>", ("<b>x</b>", "")),
     "the first again": ("text/html", "text/plain", "<b>x</b>", ("x", "<b>x</b>")),
     "the second is what the body is": ("text/plain", "multipart/mixed; boundary=b", "--b\r\n\r\nx\r\n--b--", ("x", "")),
+    "the second, with a usual preamble": (
+        "text/plain", "multipart/mixed; boundary=b", "This is a multi-part message.\r\n--b\r\n\r\nx\r\n--b--",
+        ("x", ""),
+    ),
+    "text in front of the parts of the second": (
+        "text/plain", "multipart/mixed; boundary=b", "code 482913\r\n--b--", ("code 482913\n--b--", ""),
+    ),
     "the boundary of the second": (
         "multipart/mixed; boundary=a", "multipart/mixed; boundary=b", "--b\r\n\r\nx\r\n--b--", ("x", ""),
     ),
