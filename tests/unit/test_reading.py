@@ -283,6 +283,9 @@ def test_country_of_the_sender_tells_neighbours_apart() -> None:
         "È arrivato il tuo pacco: la città è più vicina.",
         "Hyvää päivää, tervetuloa. Välkommen åter, hälsningar från Åre.",
         "10 € Rabatt – jetzt einlösen",
+        "El dueño siente que “más” aún",
+        "naïve",
+        "Geïnteresseerd",
     ],
 )
 def test_western_text_is_not_taken_for_its_neighbours(text: str) -> None:
