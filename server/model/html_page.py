@@ -56,6 +56,9 @@ class Page(msgspec.Struct, frozen=True):
     anchors: tuple[Anchor, ...]
 
 
+EMPTY = Page("", ())
+
+
 def html_to_text(html: str) -> str:
     """The readable text of HTML. Never raises; holds no NUL, and no lone surrogate that the source does not hold."""
     return read(html).text

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from server.model.codes import Code
 from server.model.invites import Invite
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
@@ -150,6 +151,7 @@ class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     dmarc: str = "none"
     attachments: tuple[StoredAttachment, ...] = ()
     codes: tuple[str, ...] = ()
+    extracted: tuple[Code, ...] = ()
     links: tuple[str, ...] = ()
     delivered_to: tuple[str, ...] = ()
     delivered_apart: bool = False

@@ -19,7 +19,7 @@ import msgspec
 
 from server.model import (
     charsets,
-    extract,
+    codes,
     filenames,
     html_page,
     invites,
@@ -32,6 +32,8 @@ from server.model import (
     transfer,
 )
 from server.model.charsets import Guess
+from server.model.codes import Code
+from server.model.html_page import Page
 from server.model.invites import Invite
 from server.model.mime_parts import Budget, Leaf
 from server.model.mime_views import HTML_TYPES
@@ -103,9 +105,9 @@ class Mail(msgspec.Struct, frozen=True):
     """A parsed message.
 
     `sender`, `to`, `cc`, `reply_to` are header text (`Name <a@b>`). `text` is the text/plain body, or is derived from
-    `html` when there is none. `links` are ranked, `codes` are in order. `invite` is of the first calendar. `defect`
-    names the bound that the message broke ("header bytes", "header count", "depth", "parts", "boundaries",
-    "text bytes", "html bytes"), None if it broke none; such a mail is incomplete here.
+    `html` when there is none. `links` and `codes` are ranked, `extracted` says more of the codes. `invite` is of the
+    first calendar. `defect` names the bound that the message broke ("header bytes", "header count", "depth", "parts",
+    "boundaries", "text bytes", "html bytes"), None if it broke none; such a mail is incomplete here.
     """
 
     subject: str
@@ -123,6 +125,7 @@ class Mail(msgspec.Struct, frozen=True):
     links: tuple[str, ...]
     defect: str | None
     invite: Invite | None = None
+    extracted: tuple[Code, ...] = ()
 
 
 class _Content:
@@ -152,6 +155,8 @@ def parse(raw: bytes, *, crlf: bool = False) -> Mail:
     charset, text, html = content.charset, content.text, content.html
     decode = mime_text.decode_header
     subject = decode(head[b"subject"], MAX_SUBJECT, charset, guess=guess) if b"subject" in head else ""
+    page = html_page.read(html) if html else html_page.EMPTY
+    extracted = _extracted(subject, text, page)
     return Mail(
         subject=subject,
         sender=_addresses(head, b"from", charset, guess),
@@ -164,11 +169,19 @@ def parse(raw: bytes, *, crlf: bool = False) -> Mail:
         html=html,
         attachments=tuple(content.attachments),
         preview=mime_text.preview(text, MAX_PREVIEW),
-        codes=extract.codes(subject, text),
-        links=links.find(text, html_page.read(html).anchors if html else ()),
+        codes=tuple([code.value for code in extracted]),
+        extracted=extracted,
+        links=links.find(text, page.anchors),
         defect=broken or content.defect,
         invite=content.invite,
     )
+
+
+def _extracted(subject: str, text: str, page: Page) -> tuple[Code, ...]:
+    """The codes of the text, or of the HTML where the text has none: often it only says that there is HTML."""
+    shown = page.text and text == page.text
+    found = codes.find(subject, text, "html" if shown else "text")
+    return found if found or shown or not page.text else codes.find(subject, page.text, "html")
 
 
 def _addresses(head: Mapping[bytes, bytes], name: bytes, charset: str, guess: Guess) -> str:

@@ -302,6 +302,7 @@ def _details(mail: Mail, envelope: Envelope) -> Details:
         if mail.attachments
         else (),
         codes=tuple([scrubbed(code, 64) for code in mail.codes]) if mail.codes else (),
+        extracted=mail.extracted,
         links=tuple([scrubbed(link, MAX_LINK) for link in mail.links]) if mail.links else (),
         defect=mail.defect,
         invite=mail.invite,

@@ -10,6 +10,7 @@ from typing import Self
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from server.model.codes import Code
 from server.model.invites import Invite
 from server.model.message import Mailbox, Stored, StoredAttachment
 from server.services.contracts import Content
@@ -86,6 +87,14 @@ class Header(msgspec.Struct):
     value: str
 
 
+class Extracted(msgspec.Struct):
+    """What was found in a message, the likeliest first: each code, how sure it is (0 to 1) and whether it stands in the
+    subject, the text or the HTML. Empty for mail of earlier releases.
+    """
+
+    codes: tuple[Code, ...]
+
+
 class Summary(msgspec.Struct, rename="camel"):
     """A message in a list: everything but its text. ``has_attachments`` does not count what the HTML itself shows.
     ``invite`` is the first event of a calendar it brings. ``defect`` says why it is incomplete here.
@@ -112,6 +121,7 @@ class Summary(msgspec.Struct, rename="camel"):
     size: int
     has_attachments: bool
     codes: tuple[str, ...]
+    extracted: Extracted
     links: tuple[str, ...]
     auth: Authentication
     attachments: tuple[StoredAttachment, ...] | UnsetType = UNSET
@@ -141,6 +151,7 @@ class Summary(msgspec.Struct, rename="camel"):
             size=stored.size,
             has_attachments=details.has_attachments,
             codes=details.codes,
+            extracted=Extracted(details.extracted),
             links=details.links,
             auth=Authentication(details.spf, details.dkim, details.dmarc, details.tls),
             attachments=details.attachments or UNSET,

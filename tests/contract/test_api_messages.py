@@ -13,6 +13,7 @@ from tests.running import Box, Server
 FIELDS = {
     "id", "mailboxId", "seq", "from", "to", "deliveredTo", "subject", "isRead", "createdAt", "receivedAt",
     "envelopeFrom", "cc", "replyTo", "date", "messageId", "preview", "size", "hasAttachments", "codes", "links", "auth",
+    "extracted",
 }  # fmt: skip
 
 

@@ -1,0 +1,364 @@
+"""Verification codes: what readers of disposable mail wait for. Pure functions over text.
+
+A candidate is a code where words of its sentence, of the lines above it or of the subject say so, and neither its shape
+nor a nearer word says that it is a date, a telephone number, an amount, an address or an order. Linear in bounded text.
+"""
+
+import re
+
+import msgspec
+
+from server.model import code_words
+
+SCAN_CHARACTERS = 16_384
+MAX_CODES = 5
+_MAX_CANDIDATES = 150
+_MAX_MARKS = 60
+_REACH = 90
+_AFTER = 60
+_ABOVE = 240
+
+# Each word for a code, and each that asks to enter one, has one of these. A few characters are found, or not, at many
+# times the speed of a pattern.
+_STEMS = (
+    *(
+        "cod",
+        "kod",
+        "otp",
+        "pin",
+        "pass",
+        "2fa",
+        "token",
+        "senha",
+        "clave",
+        "kennw",
+        "wachtw",
+        "sandi",
+        "heslo",
+        "one-time",
+    ),
+    *(
+        "one time",
+        "tan ",
+        "tan:",
+        "tan\n",
+        "onfirm",
+        "onferm",
+        "verif",
+        "bevestig",
+        "sign in",
+        "sign-in",
+        "log in",
+        "login",
+        "inlog",
+        "geben sie",
+    ),
+)
+_WIDE_STEMS = (
+    *(
+        "码",
+        "碼",
+        "口令",
+        "コード",
+        "番号",
+        "パスワード",
+        "入力",
+        "输入",
+        "輸入",
+        "인증",
+        "코드",
+        "번호",
+        "입력",
+        "確認",
+        "认证",
+    ),
+    *(
+        "код",
+        "парол",
+        "введ",
+        "código",
+        "contraseña",
+        "contrase",
+        "hasł",
+        "podaj",
+        "şifre",
+        "gir",
+        "رمز",
+        "كود",
+        "كلمة",
+        "أدخل",
+    ),
+    *(
+        "कोड",
+        "ओटीपी",
+        "पासवर्ड",
+        "दर्ज",
+        "mã",
+        "mật",
+        "nhập",
+        "รหัส",
+        "โค้ด",
+        "กรอก",
+        "kód",
+        "zadej",
+        "bestätig",
+        "vérifi",
+        "entrez",
+        "geben",
+    ),
+)
+_SHOWN = re.compile("[0-9]|[A-Z]{2}")
+# Digits of other scripts, and full-width letters, each as one character of ASCII.
+_ZEROS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0)
+_NARROW = (
+    {zero + digit: 48 + digit for zero in _ZEROS for digit in range(10)}
+    | {0xFF21 + letter: 65 + letter for letter in range(26)}
+    | {0xFF0D: 45, 0x2010: 45, 0x2011: 45, 0x2012: 45, 0x00A0: 32, 0x202F: 32, 0x2009: 32, 0x0130: 73}
+)
+
+_CANDIDATE = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"(?P<single>[0-9](?:(?: |-|\n{1,2})[0-9]){3,7}(?![ -]?[0-9]))"
+    r"|(?P<grouped>[0-9]{3}[ -][0-9]{3}|[0-9]{4}[ -][0-9]{4}|[0-9]{2}([ -])[0-9]{2}\3[0-9]{2}(?:\3[0-9]{2})?)"
+    r"(?![ -]?[0-9])"
+    r"|(?P<word>(?=[A-Za-z]{0,15}(?:-[A-Za-z]{1,9}){0,3}-?[0-9]|[A-Z]{2,}[A-Z-]{2,}(?![a-z]))"
+    r"[A-Za-z0-9]{1,16}(?:-[A-Za-z0-9]{1,10}){0,4})"
+    r")(?![A-Za-z0-9])"
+)
+_CODE = re.compile("|".join(code_words.CODES))
+_OTHER = re.compile("|".join(code_words.OTHERS))
+_ENTER_BEFORE = re.compile(rf"(?:{'|'.join(code_words.ENTER_BEFORE)})\W{{0,4}}(?:bitte )?$")
+_ENTER = re.compile("|".join((*code_words.ENTER_BEFORE, *code_words.ENTER_AFTER)))
+_ENTER_AFTER = re.compile(rf"\W{{0,3}}(?:{'|'.join(code_words.ENTER_AFTER)})")
+_PURPOSE = re.compile("|".join(code_words.PURPOSE))
+_CUE = re.compile(rf"(?:\([a-z0-9]{{2,5}}\))?(?:{code_words.CUES}|[,;|\u200b])*")
+_LED_UP_TO = re.compile(
+    rf"(?:\b(?:{code_words.LED_UP_TO})|{code_words.LED_UP_TO_UNSPACED}|[:：=>–—-])[\s\"'“„«(\[【「]*$"
+)
+_NUMBER_BETWEEN = re.compile(r"(?!(?:19|20)[0-9]{2}(?![0-9]))[0-9]{3,}")
+_AT = re.compile(rf"\b(?:{code_words.AT_A_TIME}) $")
+_CLOCK = re.compile("(?:[01][0-9]|2[0-3])[0-5][0-9]")
+_UNIT = re.compile(rf" ?(?:{code_words.UNITS})")
+_MONEY_BEFORE = re.compile(r"(?:[€$£¥₹₽]|\b(?:usd|eur|gbp|rs|inr|rp|idr|cny|jpy|r\$)\.?) ?$")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？؟।]|\n")
+_DATE = re.compile(
+    r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])|(?:0[1-9]|[12][0-9]|3[01])(?:0[1-9]|1[0-2])(?:19|20)[0-9]{2}"
+)
+_YEAR = re.compile(r"(?:19|20|25)[0-9]{2}")
+_TIME_WORD = re.compile(
+    r"(?:[0-9]{1,4}(?:h|min|st|nd|rd|th|x|km|kg|mb|gb|px|pm|am|ml|cm|mm|s|d|k)[0-9]{0,2}|v[0-9]+|utf-?8|mp[34]|h[1-6]|[0-9]x)",
+    re.IGNORECASE,
+)
+_COUPON = re.compile(r"[A-Z]{3,}20[0-9]{2}|[A-Z]{4,}[0-9]{2}")
+_HOUSE = re.compile(
+    r"[ ,]{1,2}[A-Z][\w'’.]+(?: [A-Z][\w'’.]+){0,2},? (?:St|Street|Ave|Avenue|Rd|Road|Blvd|Lane|Ln|Drive|Dr|Way)\b"
+)
+_ADDRESS_RUN = re.compile(r"[!-~]*$")
+_WEB_ADDRESS = re.compile(r"://|@|www\.|[A-Za-z0-9]\.[A-Za-z]{2,}(?![a-z]*\s)")
+
+
+class Code(msgspec.Struct, frozen=True, rename={"found_in": "from"}):
+    """A code, how sure it is (0 to 1) and where it was found: "subject", "text" or "html".
+
+    "482 193", "98-76-54" and "4 8 2 1 9 3" are given as digits alone, "AB12-CD34" and "G-123456" as they stand.
+    """
+
+    value: str
+    confidence: float
+    found_in: str
+
+
+def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
+    """At most 5 codes of 4 to 16 characters, the likeliest first, equal ones in the order of the mail.
+
+    ``source`` says where `text` comes from. Only its first 16,384 characters count.
+    """
+    scanned = f"{subject}\n\n{text[:SCAN_CHARACTERS]}"
+    if not scanned.isascii():
+        scanned = scanned.translate(_NARROW)
+    lower = scanned.lower()
+    if len(lower) != len(scanned):
+        lower = scanned
+    regions = _regions(lower, len(subject)) if _SHOWN.search(scanned) else ()
+    found: dict[str, tuple[float, int]] = {}
+    context = _Context(scanned, lower, len(subject)) if regions else None
+    for low, high in regions:
+        for match in _CANDIDATE.finditer(scanned, low, high):
+            value = _value(match)
+            if value and context and context.candidates < _MAX_CANDIDATES:
+                sure = context.judge(match, value)
+                if sure > found.get(value, (0.0, 0))[0]:
+                    found[value] = (sure, found.get(value, (0.0, match.start()))[1])
+    if not found:
+        return ()
+    best = max(sure for sure, _ in found.values())
+    ranked = sorted(((-sure, place, value) for value, (sure, place) in found.items() if sure >= best - 0.2))
+    return tuple(
+        [Code(value, -sure, "subject" if place < len(subject) else source) for sure, place, value in ranked[:MAX_CODES]]
+    )
+
+
+def _regions(lower: str, subject: int) -> list[tuple[int, int]]:
+    """Where a code may be: around what may name one, and at the beginning of a mail whose subject does."""
+    stems = _STEMS if lower.isascii() else (*_STEMS, *_WIDE_STEMS)
+    marks: set[int] = set()
+    for stem in stems:
+        place = lower.find(stem)
+        for _ in range(_MAX_MARKS):
+            if place < 0:
+                break
+            marks.add(place)
+            place = lower.find(stem, place + _REACH)
+    regions: list[tuple[int, int]] = []
+    for mark in sorted(marks):
+        low, high = max(0, mark - 2 * _REACH), mark + (_ABOVE if mark > subject else subject + 3000)
+        if regions and low <= regions[-1][1]:
+            regions[-1] = (regions[-1][0], max(high, regions[-1][1]))
+        else:
+            regions.append((low, high))
+    return regions
+
+
+def _value(match: re.Match[str]) -> str:
+    """The code that a candidate would be, "" if it has not the form of one."""
+    if match["single"] or match["grouped"]:
+        return re.sub("[^0-9]", "", match[0])
+    word = match["word"]
+    plain = word.replace("-", "")
+    if plain.isdigit():
+        return plain if 4 <= len(plain) <= 8 and "-" not in word else ""
+    if not 4 <= len(plain) <= 14 or _TIME_WORD.fullmatch(word):
+        return ""
+    digits = sum(map(str.isdigit, plain))
+    if digits:
+        return word if plain.isupper() or (digits >= 2 and len(plain) >= 5) else ""
+    return word if plain.isupper() and len(plain) <= 12 else ""
+
+
+class _Context:
+    """The text of one mail, and what is said around a candidate."""
+
+    __slots__ = ("_lower", "_subject", "_subject_names", "_text", "candidates")
+
+    def __init__(self, text: str, lower: str, subject: int) -> None:
+        self._text, self._lower, self._subject = text, lower, subject
+        self.candidates = 0
+        self._subject_names = _names(lower[:subject])
+
+    def judge(self, match: re.Match[str], value: str) -> float:
+        """How sure it is that a candidate is a code; 0 if it is none."""
+        start, end = match.span()
+        digits = value.isdigit()
+        self.candidates += 1
+        if not self._stands_free(start, end) or self._is_of_other_kind(match, value):
+            return 0.0
+        before, after = self._before(start), self._after(end)
+        letters = not any(map(str.isdigit, value))
+        code, other = _last(_CODE, before), _last(_OTHER, before)
+        if code > other:
+            direct = _CUE.fullmatch(before, code) is not None
+            if direct:
+                return 0.98
+            year = digits and _YEAR.fullmatch(value) is not None
+            gap = before[code:]
+            led_up_to = _LED_UP_TO.search(gap) is not None
+            if letters or year or _NUMBER_BETWEEN.search(gap) or not (led_up_to or (len(gap) <= 12 and digits)):
+                return 0.0
+            return 0.9 if led_up_to else 0.8
+        if letters and "-" not in value:
+            return 0.0
+        if other < 0 or self._is_alone(start, end):
+            return self._otherwise(start, end, before, after, value)
+        return 0.0
+
+    def _otherwise(self, start: int, end: int, before: str, after: str, value: str) -> float:
+        """Where no word in front of a candidate names it."""
+        year = value.isdigit() and _YEAR.fullmatch(value) is not None
+        named = None if year else _CODE.search(after)
+        if re.search(r"\b[A-Z]{2,}[ -]$", self._text[max(0, start - 12) : start]):
+            named = None
+        if named and not _OTHER.search(after[: named.end()]) and not re.search("[0-9]", after[: named.start()]):
+            return 0.95
+        if self._is_alone(start, end):
+            above = self._lower[max(self._subject, start - _ABOVE) : start].rstrip()
+            lines = "\n".join([line for line in above.split("\n") if line.strip()][-2:])
+            code, other = max(_last(_CODE, lines), _last(_ENTER, lines)), _last(_OTHER, lines)
+            if code > other:
+                return 0.96
+            if year:
+                return 0.0
+            below = self._lower[end : end + 100].strip().partition("\n")[0]
+            if (named := _CODE.search(below)) and not _OTHER.search(below[: named.end()]):
+                return 0.9
+            if other < 0 and self._subject_names:
+                return 0.85
+        entered = _ENTER_BEFORE.search(before) or _ENTER_AFTER.match(after)
+        if (
+            entered
+            and not year
+            and (
+                _PURPOSE.search(before + after) or self._subject_names or _PURPOSE.search(self._lower[: self._subject])
+            )
+        ):
+            return 0.88
+        return 0.0
+
+    def _before(self, start: int) -> str:
+        """What stands in front in the same sentence."""
+        before = self._lower[max(0, start - _REACH) : start]
+        ends = _last(_SENTENCE_END, before)
+        return before[ends:] if ends >= 0 else before
+
+    def _after(self, end: int) -> str:
+        after = self._lower[end : end + _AFTER]
+        found = _SENTENCE_END.search(after)
+        return after[: found.start()] if found else after
+
+    def _is_alone(self, start: int, end: int) -> bool:
+        """Whether a candidate has its line for itself."""
+        front = self._text[max(0, start - 40) : start].rpartition("\n")[2]
+        behind = self._text[end : end + 40].partition("\n")[0]
+        return start > self._subject and not re.search(r"\w", front + behind)
+
+    def _stands_free(self, start: int, end: int) -> bool:
+        """Not part of an address, a URL, a decimal, a date with marks, a time or a telephone number."""
+        text = self._text
+        previous, following = text[max(0, start - 2) : start], text[end : end + 4]
+        if previous[-1:] == "*" == following[:1]:
+            previous = following = ""
+        if previous[-1:] in ("@", "/", "#", "*", "_", "+", "&", "%", "•", "\\", "№", "x", "…"):
+            return False
+        if re.fullmatch(r"[0-9][ .,:/-]|[A-Za-z0-9]-", previous) or "+" in text[max(0, start - 4) : start]:
+            return False
+        if re.match(r"[.,:/-][0-9]| [0-9]{1,3}(?![0-9]?[a-z])|[@%_/]|-[A-Za-z]|\.[A-Za-z]", following):
+            return False
+        run = _ADDRESS_RUN.search(text, max(0, start - 200), start)
+        front = run[0] if run else ""
+        return "://" not in front and "@" not in front and "www." not in front and "=" not in front[-1:]
+
+    def _is_of_other_kind(self, match: re.Match[str], value: str) -> bool:
+        """A date, an amount, a number of a house, a coupon, a postcode by its shape and what touches it."""
+        start, end = match.span()
+        if value.isdigit():
+            if len(value) == 8 and match["word"] and _DATE.fullmatch(value):
+                return True
+            if _UNIT.match(self._lower, end) or _MONEY_BEFORE.search(self._lower, max(0, start - 6), start):
+                return True
+            if _HOUSE.match(self._text, end):
+                return True
+            if _CLOCK.fullmatch(value) and _AT.search(self._lower, max(0, start - 12), start):
+                return True
+            return re.search(r"\b[A-Z]{2} $", self._text[max(0, start - 4) : start]) is not None and len(value) == 5
+        return _COUPON.fullmatch(value) is not None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> int:
+    """Where the last match ends, -1 if there is none."""
+    position = -1
+    for match in pattern.finditer(text):
+        position = match.end()
+    return position
+
+
+def _names(text: str) -> bool:
+    return _last(_CODE, text) > _last(_OTHER, text)
