@@ -63,8 +63,8 @@ async def test_the_envelope_has_code_msg_and_data_and_errors_a_word(server: Serv
 )
 async def test_a_body_that_is_no_json_object_is_400(server: Server, body: bytes) -> None:
     box = await server.mailbox()
-    for method, path in (("POST", "/v1/mailboxes"), ("PATCH", f"/v1/mailboxes/{box.id}")):
-        answer = await ask(server, method, path, box, data=body)
+    for method, path, who in (("POST", "/v1/mailboxes", None), ("PATCH", f"/v1/mailboxes/{box.id}", box)):
+        answer = await ask(server, method, path, who, data=body)
         assert (answer.status, answer.error) == (400, "body_invalid"), path
 
 
