@@ -13,6 +13,7 @@ CODES = (
         r"\btoken\b",
         r"\btan\b",
         r"\bpasscode\b",
+        r"\b(?:activation|access|security|login) key\b",
         r"\bconfirmation number\b",
         r"\bverification(?: number)?\b(?! (?:link|e-?mail|is not))",
     ),
@@ -34,6 +35,7 @@ CODES = (
     *(
         "密碼[是為：:]",
         "授权码",
+        "[码碼](?=[：:是为為])",
         "安全码",
         "安全碼",
         "コード",
@@ -98,7 +100,8 @@ CODES = (
 OTHERS = (
     r"\b(?:zip|postal|post|promo|promotion(?:al)?|discount|coupon|voucher|gift|error|status|country|area|source|bar|qr|dress)"
     r"[- ]?codes?\b",
-    r"\b(?:product|sort|swift|referral|invite|class|exit|dial(?:l?ing)?|colou?r)[- ]?codes?\b",
+    r"\b(?:invoice|order|item|customer|product|sort|swift|referral|invite|class|exit|dial(?:l?ing)?|colou?r)"
+    r"[- ]?codes?\b",
     *(
         r"\border\b",
         r"\binvoice\b",

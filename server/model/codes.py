@@ -36,6 +36,7 @@ _STEMS = (
         "sandi",
         "heslo",
         "one-time",
+        " key",
     ),
     *(
         "one time",
@@ -107,7 +108,7 @@ _WIDE_STEMS = (
         "geben",
     ),
 )
-_SHOWN = re.compile("[0-9]|[A-Z]{2}")
+_SHOWN = re.compile(r"[0-9]|[A-Z](?:[A-Z]|[ \n-][A-Z](?!\w))")
 # Digits of other scripts, and full-width letters, each as one character of ASCII.
 _ZEROS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0)
 _NARROW = (
@@ -116,9 +117,11 @@ _NARROW = (
     | {0xFF0D: 45, 0x2010: 45, 0x2011: 45, 0x2012: 45, 0x00A0: 32, 0x202F: 32, 0x2009: 32, 0x0130: 73}
 )
 
+_WIDE = re.compile(f"[{''.join(map(chr, _NARROW))}]")
+
 _CANDIDATE = re.compile(
     r"(?<![A-Za-z0-9])(?:"
-    r"(?P<single>[0-9](?:(?: |-|\n{1,2})[0-9]){3,7}(?![ -]?[0-9]))"
+    r"(?P<single>[0-9A-Z](?:(?: |-|\n{1,2})[0-9A-Z]){3,7}(?!\w)(?![ -]?[0-9A-Z](?!\w)))"
     r"|(?P<grouped>[0-9]{3}[ -][0-9]{3}|[0-9]{4}[ -][0-9]{4}|[0-9]{2}([ -])[0-9]{2}\3[0-9]{2}(?:\3[0-9]{2})?)"
     r"(?![ -]?[0-9])"
     r"|(?P<word>(?=[A-Za-z]{0,15}(?:-[A-Za-z]{1,9}){0,3}-?[0-9]|[A-Z]{2,}[A-Z-]{2,}(?![a-z]))"
@@ -135,7 +138,7 @@ _CUE = re.compile(rf"(?:\([a-z0-9]{{2,5}}\))?(?:{code_words.CUES}|[,;|\u200b])*"
 _LED_UP_TO = re.compile(
     rf"(?:\b(?:{code_words.LED_UP_TO})|{code_words.LED_UP_TO_UNSPACED}|[:：=>–—-])[\s\"'“„«(\[【「]*$"
 )
-_NUMBER_BETWEEN = re.compile(r"(?!(?:19|20)[0-9]{2}(?![0-9]))[0-9]{3,}")
+_NUMBER_BETWEEN = re.compile(r"(?<![0-9])(?!(?:19|20)[0-9]{2}(?![0-9]))[0-9]{3,}")
 _AT = re.compile(rf"\b(?:{code_words.AT_A_TIME}) $")
 _CLOCK = re.compile("(?:[01][0-9]|2[0-3])[0-5][0-9]")
 _UNIT = re.compile(rf" ?(?:{code_words.UNITS})")
@@ -150,6 +153,7 @@ _TIME_WORD = re.compile(
     re.IGNORECASE,
 )
 _COUPON = re.compile(r"[A-Z]{3,}20[0-9]{2}|[A-Z]{4,}[0-9]{2}")
+_FILE_NUMBER = re.compile(r"(?:INV|ORD|ORDER|REF|PO|SO|TKT|CASE|RMA|SKU|RE|RG|KD)-?[0-9]{4}")
 _HOUSE = re.compile(
     r"[ ,]{1,2}[A-Z][\w'’.]+(?: [A-Z][\w'’.]+){0,2},? (?:St|Street|Ave|Avenue|Rd|Road|Blvd|Lane|Ln|Drive|Dr|Way)\b"
 )
@@ -175,7 +179,7 @@ def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
     """
     scanned = f"{subject}\n\n{text[:SCAN_CHARACTERS]}"
     if not scanned.isascii():
-        scanned = scanned.translate(_NARROW)
+        scanned = _WIDE.sub(_narrowed, scanned)
     lower = scanned.lower()
     if len(lower) != len(scanned):
         lower = scanned
@@ -219,10 +223,14 @@ def _regions(lower: str, subject: int) -> list[tuple[int, int]]:
     return regions
 
 
+def _narrowed(match: re.Match[str]) -> str:
+    return chr(_NARROW[ord(match[0])])
+
+
 def _value(match: re.Match[str]) -> str:
     """The code that a candidate would be, "" if it has not the form of one."""
     if match["single"] or match["grouped"]:
-        return re.sub("[^0-9]", "", match[0])
+        return re.sub("[^0-9A-Z]", "", match[0])
     word = match["word"]
     plain = word.replace("-", "")
     if plain.isdigit():
@@ -265,7 +273,7 @@ class _Context:
             if letters or year or _NUMBER_BETWEEN.search(gap) or not (led_up_to or (len(gap) <= 12 and digits)):
                 return 0.0
             return 0.9 if led_up_to else 0.8
-        if letters and "-" not in value:
+        if letters and "-" not in value and not match["single"]:
             return 0.0
         if other < 0 or self._is_alone(start, end):
             return self._otherwise(start, end, before, after, value)
@@ -349,7 +357,7 @@ class _Context:
             if _CLOCK.fullmatch(value) and _AT.search(self._lower, max(0, start - 12), start):
                 return True
             return re.search(r"\b[A-Z]{2} $", self._text[max(0, start - 4) : start]) is not None and len(value) == 5
-        return _COUPON.fullmatch(value) is not None
+        return _COUPON.fullmatch(value) is not None or _FILE_NUMBER.match(value) is not None
 
 
 def _last(pattern: re.Pattern[str], text: str) -> int:

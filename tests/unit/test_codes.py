@@ -66,6 +66,12 @@ def test_codes_of_the_table_are_found_and_nothing_else(held_out: bool) -> None:
 
 
 POSITIVE = [
+    ("", "您的登录码：773311", "773311"),
+    ("", "Your activation key is 7KQ2-MX91-PPL3", "7KQ2-MX91-PPL3"),
+    ("", "Here's your code for Acme 2026: 884422", "884422"),
+    ("", "Your code:\n\nK X Q P W R", "KXQPWR"),
+    ("", "Your code\n\nK\n7\nP\n2\nQ\nX\n\nThanks", "K7P2QX"),
+    ("", "Your launch code for 2026 is 551177", "551177"),
     ("", "Your code: 4-8-2-1-9-3", "482193"),
     ("", "Here is your login code:\n\n**482193**", "482193"),
     ("", "Your code is:482193", "482193"),
@@ -104,6 +110,13 @@ POSITIVE = [
 ]
 
 NEGATIVE = [
+    "Invoice code INV-2026-0314 total 482.19 EUR",
+    "优惠码：SALE88，电话 400-820-8820",
+    "认证完成。〒100-0001 TEL 03-1234-5678",
+    "验证码已发送至尾号4821的手机",
+    "Código enviado al 612345678",
+    "Your code is being sent to +49 170 1234567",
+    "Tracking code 1Z999AA10123456784",
     "Your code was sent on 12.03.2026 at 1405",
     "Password reset requested from 203.0.113.77 at 14:05 UTC",
     "Use the code in the app before 20261231",
