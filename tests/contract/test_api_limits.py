@@ -25,23 +25,19 @@ def budget(answer: Answer) -> tuple[int, int]:
     return int(answer.headers["X-RateLimit-Limit"]), int(answer.headers["X-RateLimit-Remaining"])
 
 
-async def test_a_client_over_its_rate_gets_429_on_every_limited_route(own_server: Callable[..., Server]) -> None:
+async def test_a_client_over_its_rate_gets_429_even_where_there_is_no_route(own_server: Callable[..., Server]) -> None:
     server = own_server(**LIMITED)
     client = {"X-Forwarded-For": "198.51.100.1"}
     for remaining in (4, 3, 2, 1, 0):
         answer = await ask(server, "GET", "/v1/public/domains", headers=client)
         assert (answer.status, budget(answer)) == (200, (5, remaining))
         assert int(answer.headers["X-RateLimit-Reset"]) >= time.time() - 60
-    for path in ("/v1/public/config", "/v1/mailboxes/x", "/v1/nowhere", "/v1/ws"):
+    for path in ("/v1/public/config", "/v1/mailboxes/x", "/v1/nowhere"):
         refused = await ask(server, "GET", path, headers=client | {"Accept-Language": "zh"})
         assert (refused.status, refused.error) == (429, "rate_limited")
         assert refused.json["msg"] == "请求过于频繁，请稍后重试"
         assert 1 <= int(refused.headers["Retry-After"]) <= 11
         assert budget(refused) == (5, 0)
-    for path in ("/health", "/metrics"):
-        free = await ask(server, "GET", path, headers=client)
-        assert free.status == 200
-        assert "X-RateLimit-Limit" not in free.headers
     another = await ask(server, "GET", "/v1/public/domains", headers={"X-Forwarded-For": "198.51.100.2"})
     assert (another.status, budget(another)) == (200, (5, 4))
 

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import connect
 
-from server.web.routes import ROUTES
 from tests.contract.people import Person, api_key, own_box, person
+from tests.contract.promised import ROWS
 from tests.contract.test_api_mailboxes import moment
 from tests.contract.transcript import ask, inject
 from tests.running import Box, Server
@@ -134,8 +134,8 @@ async def side(server: Server) -> Side:
 
 
 def mailbox_routes() -> list[tuple[str, str]]:
-    """Every route that is opened by a mailbox, from the product's own table: none can be forgotten here."""
-    return [(route.method, route.path) for route in ROUTES if route.auth == "mailbox"]
+    """Every route that is opened by a mailbox, from the contract's table: none can be forgotten here."""
+    return [row.operation for row in ROWS if row.who == "mailbox"]
 
 
 def filled(path: str, mailbox: str, message: str) -> str:

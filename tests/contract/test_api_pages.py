@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from server.config import ConfigError, load
-from server.web.routes import ROUTES
 from tests.contract.transcript import ask
 from tests.running import Server
 
@@ -74,12 +73,6 @@ async def test_what_an_operator_changes_may_be_kept_for_seconds_a_refusal_never(
     for refused in (await ask(server, "POST", path), await ask(server, "GET", path + "/x")):
         assert refused.status in (404, 405)
         assert refused.headers["Cache-Control"] == "private, no-store"
-
-
-def test_only_what_is_the_same_for_everybody_may_be_kept_by_others() -> None:
-    shared = {route.path for route in ROUTES if route.shared}
-    assert shared == {"/", "/docs", "/openapi.json", "/static/{file}", "/v1/public/config", "/v1/public/domains"}
-    assert all(route.auth == "none" and route.method == "GET" for route in ROUTES if route.shared)
 
 
 async def test_the_description_begins_with_making_a_mailbox(server: Server) -> None:

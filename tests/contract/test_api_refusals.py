@@ -4,28 +4,22 @@ from typing import Final
 
 import pytest
 
-from server.web.route import Route
-from server.web.routes import ROUTES
 from tests.contract.people import api_key, person
+from tests.contract.promised import ROWS, Row
 from tests.contract.transcript import ask
 from tests.contract.world import UNKNOWN
 from tests.running import Server
 
-CLOSED: Final = [route for route in ROUTES if route.auth not in ("none", "optional")]
-NAMES: Final = [f"{route.method} {route.path}" for route in CLOSED]
+CLOSED: Final = [row for row in ROWS if row.who not in ("none", "optional")]
 
 
-def path(route: Route) -> str:
-    return "/".join(UNKNOWN if segment.startswith("{") else segment for segment in route.path.split("/"))
-
-
-@pytest.mark.parametrize("route", CLOSED, ids=NAMES)
-async def test_who_sends_nothing_or_rubbish_is_told_what_to_send(server: Server, route: Route) -> None:
+@pytest.mark.parametrize("row", CLOSED, ids=[row.name for row in CLOSED])
+async def test_who_sends_nothing_or_rubbish_is_told_what_to_send(server: Server, row: Row) -> None:
     for head in ({}, {"Authorization": "Bearer a.b.c", "X-API-Key": "rubbish"}):
-        answer = await ask(server, route.method, path(route), headers=head)
+        answer = await ask(server, row.method, row.filled(UNKNOWN), headers=head)
         assert answer.status == 401
         told = answer.json.get("detail") or answer.json["error"]
-        in_head = "X-API-Key" if route.auth == "key" else "Authorization: Bearer"
+        in_head = "X-API-Key" if row.who == "key" else "Authorization: Bearer"
         assert ("send one" if head else in_head) in told
 
 

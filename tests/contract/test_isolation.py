@@ -1,6 +1,7 @@
 """Nobody learns whether a thing of somebody else's exists: every route, every id in it, every way to write that id.
 
-Generated from the route table: a route that is added is covered, or fails here until ``BODIES`` has what it wants.
+Generated from the contract's table (routes.txt): a route that is added is covered, or fails here until ``BODIES`` has
+what it wants.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from server.web.route import Route
-from server.web.routes import ROUTES
+from tests.contract.promised import ROWS, Row
 from tests.contract.world import UNKNOWN, Owner, kind, owner
 from tests.running import Server
 
@@ -34,17 +34,17 @@ NOT_OURS: Final = ("attachment", "file")  # numbers and names that mean nothing 
 HEADS: Final[tuple[dict[str, str], ...]] = ({}, {"Range": "bytes=0-1"}, {"If-None-Match": "*"})
 
 
-def body_for(route: Route, mine: Owner) -> Any:
-    wanted = BODIES.get((route.method, route.path))
+def body_for(row: Row, mine: Owner) -> Any:
+    wanted = BODIES.get((row.method, row.path))
     return wanted(mine) if callable(wanted) else wanted
 
 
-def variables(route: Route) -> list[str]:
-    named = [segment[1:-1] for segment in route.path.split("/") if segment.startswith("{")]
-    return [name for name in named if kind(route.path, name) not in NOT_OURS]
+def variables(row: Row) -> list[str]:
+    named = [segment[1:-1] for segment in row.path.split("/") if segment.startswith("{")]
+    return [name for name in named if kind(row.path, name) not in NOT_OURS]
 
 
-CASES: Final = [(route, name) for route in ROUTES for name in variables(route)]
+CASES: Final = [(row, name) for row in ROWS for name in variables(row)]
 
 
 def spellings(identity: str) -> Iterator[str]:
@@ -58,10 +58,10 @@ def spellings(identity: str) -> Iterator[str]:
     yield identity + "%2f"
 
 
-def attempts(route: Route, mine: Owner) -> Iterator[tuple[str, dict[str, str]]]:
+def attempts(row: Row, mine: Owner) -> Iterator[tuple[str, dict[str, str]]]:
     """Method and headers: every credential that the route takes, HEAD beside GET, and conditions on the answer."""
-    for credential in CREDENTIALS.get(route.auth, ("jwt",)):
-        for method in ("GET", "HEAD") if route.method == "GET" and route.deadline else (route.method,):
+    for credential in CREDENTIALS.get(row.who, ("jwt",)):
+        for method in ("GET", "HEAD") if row.method == "GET" and not row.stays else (row.method,):
             for head in HEADS:
                 yield method, mine.head(credential) | head
 
@@ -98,47 +98,47 @@ async def belongings(client: aiohttp.ClientSession, one: Owner) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("route", "name"), CASES, ids=[f"{r.method} {r.path} {n}" for r, n in CASES])
+@pytest.mark.parametrize(("row", "name"), CASES, ids=[f"{r.method} {r.path} {n}" for r, n in CASES])
 async def test_what_is_somebody_elses_answers_as_what_does_not_exist(
-    server: Server, pair: dict[str, Owner], route: Route, name: str
+    server: Server, pair: dict[str, Owner], row: Row, name: str
 ) -> None:
     async with aiohttp.ClientSession() as client:
         mine, theirs = await owners(client, server, pair)
         before = await belongings(client, theirs)
-        body = body_for(route, mine)
-        foreign = theirs.ids[kind(route.path, name)]
+        body = body_for(row, mine)
+        foreign = theirs.ids[kind(row.path, name)]
         tried = [*spellings(foreign), *(one for what, one in theirs.ids.items() if what not in NOT_OURS)]
         seen = set()
-        for method, head in attempts(route, mine):
-            url = mine.base + mine.path(route.path, **{name: UNKNOWN})
+        for method, head in attempts(row, mine):
+            url = mine.base + mine.path(row.path, **{name: UNKNOWN})
             unknown = await answered(client, method, url, head, body)
             seen.add(unknown[0])
             for one in tried:
-                url = mine.base + mine.path(route.path, **{name: one})
+                url = mine.base + mine.path(row.path, **{name: one})
                 assert await answered(client, method, url, head, body) == unknown, (method, url, head)
-        assert seen in ({403},) if route.auth in ("admin", "super") else seen in ({404}, {404, 401})
+        assert seen in ({403},) if row.who in ("admin", "super") else seen in ({404}, {404, 401})
         assert await belongings(client, theirs) == before
 
 
-@pytest.mark.parametrize(("route", "name"), CASES, ids=[f"{r.method} {r.path} {n}" for r, n in CASES])
+@pytest.mark.parametrize(("row", "name"), CASES, ids=[f"{r.method} {r.path} {n}" for r, n in CASES])
 async def test_segments_after_a_foreign_id_tell_nothing(
-    server: Server, pair: dict[str, Owner], route: Route, name: str
+    server: Server, pair: dict[str, Owner], row: Row, name: str
 ) -> None:
     async with aiohttp.ClientSession() as client:
         mine, theirs = await owners(client, server, pair)
-        body = body_for(route, mine)
+        body = body_for(row, mine)
         for tail in ("/", "/x", ";x", ".json", "%2f", "/..", "//"):
-            sent = mine.head("key" if route.auth == "key" else "jwt")
-            unknown = mine.base + mine.path(route.path, **{name: UNKNOWN}) + tail
-            foreign = mine.base + mine.path(route.path, **{name: theirs.ids[kind(route.path, name)]}) + tail
-            expected = await answered(client, route.method, unknown, sent, body)
-            assert await answered(client, route.method, foreign, sent, body) == expected, (tail, route.path)
+            sent = mine.head("key" if row.who == "key" else "jwt")
+            unknown = mine.base + mine.path(row.path, **{name: UNKNOWN}) + tail
+            foreign = mine.base + mine.path(row.path, **{name: theirs.ids[kind(row.path, name)]}) + tail
+            expected = await answered(client, row.method, unknown, sent, body)
+            assert await answered(client, row.method, foreign, sent, body) == expected, (tail, row.path)
             assert expected[0] in (403, 404, 405), (tail, expected)
 
 
 def test_every_kind_of_id_is_known_here() -> None:
     own = {"mailbox", "message", "alias", "tag", "key", "webhook", "delivery", "domain", "user", "ban"}
-    assert {kind(route.path, name) for route, name in CASES} <= own
+    assert {kind(row.path, name) for row, name in CASES} <= own
 
 
 async def test_a_foreign_tag_in_a_body_is_as_an_unknown_one(server: Server, pair: dict[str, Owner]) -> None:

@@ -30,14 +30,14 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from server.web import openapi
-from server.web.route import Route
 from server.web.routes import ROUTES
+from tests.contract.promised import ROWS, Row
 from tests.contract.world import PASSWORD, Owner, kind, owner
 from tests.running import ROOT, Server
 
 ENDLESS: Final = ("/v1/mailboxes/{id}/events",)  # an answer without an end; its own transcript tests it
 ASKED: Final = [route for route in ROUTES if route.path not in ENDLESS]
-BY_OPERATION: Final = {(route.method, route.path): route for route in ASKED}
+BY_OPERATION: Final = {row.operation: row for row in ROWS if row.path not in ENDLESS}
 CREDENTIALS: Final = {
     "none": ("nobody",),
     "optional": ("wrong", "nobody", "key", "jwt"),
@@ -98,16 +98,16 @@ class Realm:
             session = await self.admin.call(client, "POST", "/v1/auth/login", {"email": email, "password": PASSWORD})
         self.admin.token = session["accessToken"]
 
-    async def subject(self, route: Route) -> Owner:
+    async def subject(self, row: Row) -> Owner:
         """Somebody to ask for, with everything; what an administrator is asked to change is there for it alone."""
         async with aiohttp.ClientSession() as client:
-            if route.path.startswith("/v1/admin/"):
+            if row.path.startswith("/v1/admin/"):
                 await self.admin.call(client, "POST", "/v1/admin/config/reset")
             one = await owner(client, self.server.http)
-            if route.path.startswith("/v1/admin/bans/"):
+            if row.path.startswith("/v1/admin/bans/"):
                 ban = {"kind": "sender", "value": f"{secrets.token_hex(4)}@example.org", "reason": "to be described"}
                 one.ids["ban"] = (await self.admin.call(client, "POST", "/v1/admin/bans", ban))["id"]
-            if route.path.startswith("/v1/admin/domains/"):
+            if row.path.startswith("/v1/admin/domains/"):
                 domain = {"domain": f"{secrets.token_hex(4)}.example", "notes": ""}
                 one.ids["domain"] = (await self.admin.call(client, "POST", "/v1/admin/domains", domain))["id"]
         return one
@@ -139,9 +139,9 @@ def chance(case: Any) -> int:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_answer_is_one_that_is_described(name: str, realm: Realm) -> None:
     operation = OPERATIONS[name]
-    route = BY_OPERATION[operation.method.upper(), operation.path]
-    one = asyncio.run(realm.subject(route))
-    asked = realm.statuses.setdefault((route.method, route.path), set())
+    row = BY_OPERATION[operation.method.upper(), operation.path]
+    one = asyncio.run(realm.subject(row))
+    asked = realm.statuses.setdefault(row.operation, set())
 
     @given(case=one_of(*operation.get_strategies_from_examples(), operation.as_strategy()))
     @bounds(
@@ -156,10 +156,10 @@ def test_every_answer_is_one_that_is_described(name: str, realm: Realm) -> None:
         number = chance(case)
         for variable in list(case.path_parameters):
             if number & 7:
-                case.path_parameters[variable] = one.ids[kind(route.path, variable)]
-        if route.path.endswith("/wait"):
+                case.path_parameters[variable] = one.ids[kind(row.path, variable)]
+        if row.path.endswith("/wait"):
             case.query["timeout"] = "1s"  # it may well wait for minutes, as it is asked to
-        for credential in CREDENTIALS[route.auth]:
+        for credential in CREDENTIALS[row.who]:
             head = presented(realm, one, credential)
             response = case.call(base_url=realm.server.http, headers=head, timeout=30)
             asked.add(response.status_code)

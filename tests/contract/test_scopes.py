@@ -1,7 +1,7 @@
-"""What an API key may do: every route, by a table written by hand, and no step from a few scopes to all of them.
+"""What an API key may do: every route, by the contract's table (routes.txt), and no step from a few scopes to all.
 
-A route that is added is missing here until somebody has decided which scopes a key needs for it. What an answer holds
-counts: one that gives what opens a mailbox (a token, a link) needs every scope, or a key could widen itself.
+What an answer holds counts: one that gives what opens a mailbox (a token, a link) needs every scope, or a key could
+widen itself.
 """
 
 import secrets
@@ -11,106 +11,14 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from server.web.routes import ROUTES
+from tests.contract.promised import ROWS, SCOPES
 from tests.contract.test_isolation import BODIES
 from tests.contract.world import Owner, letter, owner
 from tests.running import Server
 
-BOX_READ, BOX_WRITE, MAIL_READ, MAIL_WRITE = "mailbox:read", "mailbox:write", "mail:read", "mail:write"
-SCOPES: Final = (BOX_READ, BOX_WRITE, MAIL_READ, MAIL_WRITE)
-OPEN: Final = "open"  # no credential counts
-NEVER: Final = "never"  # no key may: an access token
-
+BOX_READ, BOX_WRITE, MAIL_READ, MAIL_WRITE = SCOPES
 _BOX: Final = "/v1/mailboxes/{id}"
 _MAIL: Final = _BOX + "/messages"
-_ONE: Final = _MAIL + "/{mid}"
-
-NEEDS: Final[dict[tuple[str, str], str | tuple[str, ...]]] = {
-    ("GET", "/v1/mailboxes"): (BOX_READ,),
-    ("GET", _BOX): (BOX_READ,),
-    ("GET", _BOX + "/aliases"): (BOX_READ,),
-    ("GET", _BOX + "/aliases/{aid}"): (BOX_READ,),
-    ("PATCH", _BOX): (BOX_WRITE,),
-    ("POST", _BOX + "/aliases"): (BOX_WRITE,),
-    ("PATCH", _BOX + "/aliases/{aid}"): (BOX_WRITE,),
-    ("DELETE", _BOX + "/aliases/{aid}"): (BOX_WRITE,),
-    ("DELETE", _BOX): (BOX_WRITE,),
-    ("POST", "/v1/mailboxes"): (BOX_WRITE,),  # its answer has no token unless the key has every scope
-    ("POST", _BOX + "/token"): SCOPES,
-    ("GET", "/v1/messages"): (MAIL_READ,),
-    ("GET", _MAIL): (MAIL_READ,),
-    ("GET", _MAIL + "/search"): (MAIL_READ,),
-    ("GET", _ONE): (MAIL_READ,),
-    ("GET", _ONE + "/raw"): (MAIL_READ,),
-    ("GET", _ONE + "/attachments/{aid}"): (MAIL_READ,),
-    ("GET", _ONE + "/tags"): (MAIL_READ,),
-    ("GET", _BOX + "/wait"): (MAIL_READ,),
-    ("GET", _BOX + "/events"): (MAIL_READ,),
-    ("GET", _BOX + "/trace"): (MAIL_READ,),
-    ("POST", _MAIL): (MAIL_WRITE,),
-    ("POST", _ONE + "/read"): (MAIL_WRITE,),
-    ("POST", _ONE + "/tags"): (MAIL_WRITE,),
-    ("DELETE", _ONE + "/tags/{tid}"): (MAIL_WRITE,),
-    ("DELETE", _ONE): (MAIL_WRITE,),
-    ("DELETE", _MAIL): (MAIL_WRITE,),
-    ("GET", "/api/config"): (BOX_READ,),
-    ("GET", "/api/emails"): (BOX_READ,),
-    ("POST", "/api/emails/generate"): (BOX_WRITE,),  # as POST /v1/mailboxes
-    ("DELETE", "/api/emails/{id}"): (BOX_WRITE,),
-    ("GET", "/api/emails/{id}"): (MAIL_READ,),
-    ("GET", "/api/emails/{id}/{mid}"): (MAIL_READ,),  # marks as read for a key that may
-    ("DELETE", "/api/emails/{id}/{mid}"): (MAIL_WRITE,),
-    **dict.fromkeys(
-        [
-            *(("GET", path) for path in ("/", "/openapi.json", "/docs", "/static/{file}", "/metrics")),
-            *(("GET", path) for path in ("/health", "/health/live", "/health/ready")),
-            *(("GET", path) for path in ("/v1/public/domains", "/v1/public/config", "/v1/ws")),
-            *(("POST", f"/v1/auth/{verb}") for verb in ("register", "login", "refresh")),
-        ],
-        OPEN,
-    ),
-    **dict.fromkeys(
-        [
-            ("POST", "/v1/auth/logout"),
-            ("GET", "/v1/auth/me"),
-            *((method, "/v1/api-keys") for method in ("GET", "POST")),
-            *((method, "/v1/api-keys/{id}") for method in ("GET", "DELETE")),
-            *((method, "/v1/tags") for method in ("GET", "POST")),
-            *((method, "/v1/tags/{id}") for method in ("GET", "PATCH", "DELETE")),
-            ("GET", "/v1/tags/{id}/messages"),
-            *((method, "/v1/webhooks") for method in ("GET", "POST")),
-            *((method, "/v1/webhooks/{id}") for method in ("GET", "PATCH", "DELETE")),
-            ("GET", "/v1/webhooks/{id}/deliveries"),
-            ("POST", "/v1/webhooks/{id}/test"),
-            ("POST", "/v1/webhooks/{id}/rotate-secret"),
-            ("POST", "/v1/webhooks/deliveries/{id}/replay"),
-            *((method, "/v1/user/domains") for method in ("GET", "POST")),
-            *((method, "/v1/user/domains/{id}") for method in ("GET", "PATCH", "DELETE")),
-            ("POST", "/v1/user/domains/{id}/verify"),
-            ("GET", "/v1/user/domains/{id}/instructions"),
-            ("GET", "/v1/admin/users"),
-            *((method, "/v1/admin/users/{id}") for method in ("GET", "PATCH", "DELETE")),
-            *((method, "/v1/admin/users/{id}/quota") for method in ("GET", "PUT")),
-            ("GET", "/v1/admin/statistics"),
-            ("GET", "/v1/admin/audit"),
-            ("GET", "/v1/admin/trace"),
-            ("GET", "/v1/admin/mailboxes"),
-            *((method, "/v1/admin/mailboxes/{id}") for method in ("GET", "PATCH", "DELETE")),
-            *((method, "/v1/admin/bans") for method in ("GET", "POST")),
-            ("DELETE", "/v1/admin/bans/{id}"),
-            *((method, "/v1/admin/config") for method in ("GET", "PUT")),
-            ("POST", "/v1/admin/config/reset"),
-            *((method, "/v1/admin/domains") for method in ("GET", "POST")),
-            ("POST", "/v1/admin/domains/recover"),
-            *((method, "/v1/admin/domains/{id}") for method in ("GET", "DELETE")),
-            ("POST", "/v1/admin/domains/{id}/verify"),
-            ("GET", "/v1/admin/domains/{id}/instructions"),
-            ("PATCH", "/v1/admin/domains/{id}/toggle"),
-            ("POST", "/v1/admin/domains/{id}/set-default"),
-        ],
-        NEVER,
-    ),
-}
 
 MORE_BODIES: Final[dict[tuple[str, str], Any]] = {
     ("POST", "/v1/mailboxes"): {},
@@ -118,19 +26,10 @@ MORE_BODIES: Final[dict[tuple[str, str], Any]] = {
     ("POST", _BOX + "/aliases"): lambda _: {"address": f"also-{secrets.token_hex(6)}@temp.mail"},
     ("POST", _MAIL): {"from": "a@example.org", "subject": "written by a key"},
 }
-SCOPED: Final = [operation for operation, needs in NEEDS.items() if isinstance(needs, tuple)]
+NEEDS: Final = {row.operation: row.scopes for row in ROWS}
+SCOPED: Final = [operation for operation, needs in NEEDS.items() if needs]
+KEYLESS: Final = [row.operation for row in ROWS if row.who != "none" and not row.scopes]
 BRIEF: Final = "?timeout=1"  # a wait that finds its mail at once
-
-
-def test_every_route_has_its_row_and_every_row_its_route() -> None:
-    assert {(route.method, route.path) for route in ROUTES} == set(NEEDS)
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=[f"{route.method} {route.path}" for route in ROUTES])
-def test_the_route_table_asks_a_key_for_what_was_decided(route: Any) -> None:
-    needs = NEEDS[route.method, route.path]
-    assert set(route.scopes) == (set(needs) if isinstance(needs, tuple) else set())
-    assert (route.auth == "none") == (needs == OPEN)
 
 
 @pytest.fixture
@@ -185,7 +84,7 @@ async def test_a_key_needs_exactly_what_the_table_says_and_gets_nothing_that_ope
         assert not list(_secrets(answer)), answer
 
 
-@pytest.mark.parametrize("operation", [one for one in NEEDS if NEEDS[one] == NEVER], ids=" ".join)
+@pytest.mark.parametrize("operation", KEYLESS, ids=" ".join)
 async def test_no_key_however_wide_does_what_is_for_the_account_itself(
     server: Server, client: aiohttp.ClientSession, pair: dict[str, Owner], operation: tuple[str, str]
 ) -> None:

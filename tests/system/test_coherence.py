@@ -1,14 +1,19 @@
 """Promise 5: who saw a write sees it in every later read, from any worker; no cached answer is ever stale."""
 
+import asyncio
 import http.client
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.running import Box, Server
+from tests.system.test_webhooks import connect
 
 WORKERS = 3
 
@@ -21,6 +26,7 @@ class Line:
         self._connection = http.client.HTTPConnection(host, int(port), timeout=20)
         self._connection.connect()
         self._path, self._headers = f"/v1/mailboxes/{box.id}/messages", box.auth
+        self.worker = 0  # whose process answers
 
     @property
     def local_port(self) -> int:
@@ -52,7 +58,8 @@ def one_line_to_each(server: Server, box: Box) -> list[Line]:
             if c.raddr and c.raddr.port == line.local_port
         }
         assert len(owners) == 1
-        lines.setdefault(owners.pop(), line)
+        line.worker = owners.pop()
+        lines.setdefault(line.worker, line)
         if len(lines) == WORKERS:
             return list(lines.values())
     raise AssertionError("the kernel never reached every worker")
@@ -101,3 +108,40 @@ async def test_what_one_worker_showed_no_other_worker_unshows(lines: tuple[Serve
     finally:
         stop.set()
         thread.join()
+
+
+async def test_what_was_read_while_a_write_was_under_way_is_not_shown_when_it_is_done(
+    lines: tuple[Server, Box, list[Line]],
+) -> None:
+    """The gap between a commit and the writer's word that it is over, as long as can be: its process stands still."""
+    server, box, (writer, early, late) = lines
+    first = writer.call("POST", body={"from": "a@b.c", "subject": "x", "text": "x"})["seq"]
+    database, watching = await connect(server), await connect(server)
+    try:
+        holding = database.transaction()
+        await holding.start()
+        await database.execute("SELECT 1 FROM messages.inboxes WHERE mailbox_id = $1 FOR UPDATE", box.id)
+        writing = asyncio.create_task(
+            asyncio.to_thread(writer.call, "POST", body={"from": "a@b.c", "subject": "x", "text": "x"})
+        )
+        await until(watching, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'", 1)
+        os.kill(writer.worker, signal.SIGSTOP)
+        try:
+            assert [early.newest() for _ in range(3)] == [first] * 3
+            await holding.rollback()
+            await until(watching, f"SELECT max(seq) FROM messages.messages WHERE mailbox_id = '{box.id}'", first + 1)
+            assert [late.newest(), early.newest(), late.newest(), early.newest()] == [first + 1] * 4
+            assert not writing.done(), "the writer cannot have said that it is over"
+        finally:
+            os.kill(writer.worker, signal.SIGCONT)
+        assert (await writing)["seq"] == first + 1
+    finally:
+        await database.close()
+        await watching.close()
+
+
+async def until(connection: "asyncpg.Connection[Any]", query: str, value: int) -> None:
+    """Wait for what the database says."""
+    async with asyncio.timeout(20):
+        while await connection.fetchval(query) != value:
+            await asyncio.sleep(0.02)

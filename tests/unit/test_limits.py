@@ -151,3 +151,45 @@ def test_a_login_that_succeeds_gives_back_what_every_network_was_charged() -> No
         with pytest.raises(Refused):
             limits.login("2001:db8:0:1::2")
     assert _given(_unless_refused(limits.login), (f"2001:db8:0:{n:x}::1" for n in range(256)), 130) == 120
+
+
+def _counts() -> dict[str, Take]:
+    """Every count of one client, of one and the same RateLimits."""
+    limits = _limits()
+
+    def request(client: str) -> bool:
+        verdict = limits.request(client)
+        return verdict is not None and verdict.allowed
+
+    return {
+        "requests": request,
+        "logins": _unless_refused(limits.login),
+        "registrations": _unless_refused(limits.register),
+        "mailboxes an hour": _unless_refused(limits.any_mailbox),
+        "mailboxes a day": _unless_refused(limits.create_mailbox),
+    }
+
+
+@pytest.mark.parametrize("spent", _counts())
+def test_what_is_spent_of_one_count_is_left_of_every_other(spent: str) -> None:
+    counts = _counts()
+    while counts[spent]("192.0.2.1"):
+        pass
+    for name, take in counts.items():
+        _, most = PLACES[name]
+        assert _given(take, _one("192.0.2.1"), most + 1) == (0 if name == spent else most), name
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "period"),
+    [("login", 30, 600), ("register", 10, 3600), ("any_mailbox", 12, 3600), ("create_mailbox", 3, 86_400)],
+)
+def test_who_is_refused_is_told_when_the_next_comes_back(name: str, most: int, period: int) -> None:
+    """Some seconds of it may have passed meanwhile, but never half of them."""
+    take = getattr(_limits(), name)
+    for _ in range(most):
+        take("192.0.2.1")
+    with pytest.raises(Refused) as refused:
+        take("192.0.2.1")
+    assert refused.value.retry_after is not None
+    assert period / most / 2 < refused.value.retry_after <= period / most
