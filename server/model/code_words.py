@@ -11,7 +11,7 @@ CODES = (
     *(
         r"\b2fa\b",
         r"\btoken\b",
-        r"\btan\b",
+        r"\b(?:m|i|e|sms|push|chip|photo)?-?tan\b",
         r"\bpasscode\b",
         r"\b(?:activation|access|security|login) key\b",
         r"\bconfirmation number\b",
@@ -35,12 +35,16 @@ CODES = (
     *(
         "密碼[是為：:]",
         "授权码",
-        "[码碼](?=[：:是为為])",
+        "(?<![号號编編代条條维維尺邮郵源页頁])[码碼](?=[：:是为為])",
+        "随机码",
+        "隨機碼",
         "安全码",
         "安全碼",
         "コード",
         "認証番号",
         "確認番号",
+        "認証キー",
+        "確認キー",
         "暗証番号",
         "パスワード",
         "인증 ?번호",
@@ -58,6 +62,7 @@ CODES = (
     ),
     *(
         r"\bmot de passe\b",
+        r"\bpalavra-passe\b",
         r"\bcódigos?\b",
         r"\bcodigos?\b",
         r"\bclave\b",
@@ -98,28 +103,39 @@ CODES = (
 )
 # What names another number, or a code of another kind.
 OTHERS = (
-    r"\b(?:zip|postal|post|promo|promotion(?:al)?|discount|coupon|voucher|gift|error|status|country|area|source|bar|qr|dress)"
+    r"\b(?:zip|postal|post|promo|promotion(?:al)?|discount|coupon|voucher|gift|error|status|country|area|source|bar"
+    r"|qr|dress)"
     r"[- ]?codes?\b",
     r"\b(?:invoice|order|item|customer|product|sort|swift|referral|invite|class|exit|dial(?:l?ing)?|colou?r)"
     r"[- ]?codes?\b",
+    r"\b(?:course|module|subject|booking|reservation|gift[- ]?card|pick-?up|collection|locker|tracking|license"
+    r"|licence|redemption|ticket|record|tax|hs|naics"
+    r"|buchungs?|reservierungs?|boekings?|reserverings?)[- ]?codes?\b",
+    r"\b(?:code de réservation|código de (?:la )?reserva|codice (?:di )?prenotazione|kode booking|kode pemesanan"
+    r"|mã đặt (?:chỗ|vé|phòng))\b",
+    r"\b(?:kod rezerwacji|rezervační kód|rezervasyon kodu\w*|код бронирования|код бронювання|localizador"
+    r"|buchungs?nummer|trace id)\b",
+    "取件码",
+    "提货码",
+    "取餐码",
+    "取票码",
+    "予約コード",
+    "예약 ?코드",
     *(
         r"\border\b",
         r"\binvoice\b",
         r"\bphone\b",
         r"\btel\b",
         r"\btelephone\b",
+        r"\bcall\b",
         r"\bfax\b",
         r"\btracking\b",
         r"\bticket\b",
     ),
     *(
         r"\bcase\b",
-        r"\baccount\b(?! (?:code|password|verif))",
         r"\btotal\b",
         r"\bprice\b",
-        r"\bcustomer\b",
-        r"\bcall\b",
-        r"\bring\b",
     ),
     *(
         r"\bending in\b",
@@ -128,31 +144,19 @@ OTHERS = (
         r"\bbooking\b",
         r"\bcopyright\b",
         "©",
-        r"\bversion\b",
-        r"\bseat\b",
         r"\bsave\b",
     ),
     *(
         r"\bflight\b",
-        r"\bsuite\b",
-        r"\broom\b",
-        r"\bcard\b",
-        r"\bmember\b",
         r"\bextension\b",
-        r"\bpage\b",
         r"\bamount\b",
-        r"\bstreet\b",
     ),
     *(
         r"\bsku\b",
         r"\bserial\b",
-        r"\bmodel\b",
         r"\bpo box\b",
         r"\bbalance\b",
         r"\bpoints\b",
-        r"\bbuild\b",
-        r"\bchapter\b",
-        r"\bport\b",
     ),
     *(
         "订单",
@@ -210,11 +214,9 @@ OTHERS = (
     *(
         r"\bkunden\w*",
         r"\btelefon\w*",
-        r"\bkonto\w*",
         r"\bblz\b",
         r"\bbetrag\b",
         r"\brückfragen\b",
-        r"\bseite\b",
         r"\bpostleitzahl\b",
     ),
     *(
@@ -223,13 +225,9 @@ OTHERS = (
     ),
     *(
         r"\bfacture\b",
-        r"\bclient\b",
         r"\btél\b",
         r"\btéléphone\b",
         r"\bmontant\b",
-        r"\bcompte\b",
-        r"\bcarte\b",
-        r"\bsalle\b",
     ),
     *(
         r"\bcódigo (?:postal|promocional|de (?:barras|descuento|vestimenta|desconto|rastreio|error|área))",
@@ -237,23 +235,15 @@ OTHERS = (
     ),
     *(
         r"\bfactura\b",
-        r"\bcliente\b",
         r"\bteléfono\b",
         r"\bimporte\b",
-        r"\bcuenta\b",
-        r"\btarjeta\b",
-        r"\bsala\b",
-        r"\bayuda\b",
     ),
     *(
         r"\bcep\b",
         r"\bfatura\b",
         r"\bcupom\b",
         r"\bvalor\b",
-        r"\bconta\b",
-        r"\bcartão\b",
         r"\btelefone\b",
-        r"\bajuda\b",
     ),
     *(
         r"\bcodice (?:sconto|fiscale|postale|promo(?:zionale)?|a barre|cliente|articolo)",
@@ -261,18 +251,16 @@ OTHERS = (
         r"\bfattura\b",
         r"\bcap\b",
     ),
-    *(r"\btelefono\b", r"\bimporto\b", r"\bconto\b", r"\bcarta\b", r"\bstanza\b", r"\bassistenza\b", r"\btotale\b"),
+    *(r"\btelefono\b", r"\bimporto\b", r"\bassistenza\b", r"\btotale\b"),
     *(
         r"\bпромо-?код\w*",
         r"\bкод (?:валюты|товара|города|региона|ошибки|знижки)",
         r"\bзаказ\w*",
         r"\bсч[её]т\w*",
-        r"\bклиент\w*",
     ),
     *(
         r"\bтелефон\w*",
         r"\bиндекс\w*",
-        r"\bкарт[аыуо]\w*",
         r"\bкабинет\w*",
         r"\bподдержка\b",
         r"\bсумм\w*",
@@ -283,20 +271,17 @@ OTHERS = (
         r"\bkod (?:rabatowy|pocztowy|promocyjny|kreskowy|błędu|kraju)",
         r"\bzamówieni\w*",
         r"\bfaktur\w*",
-        r"\bklient\w*",
         r"\btel\.",
     ),
-    *(r"\bkwot\w*", r"\bkart\w*", r"\bgabinet\b", r"\binfolinia\b", r"\bulica\b", r"\bul\."),
+    *(r"\bkwot\w*", r"\bgabinet\b", r"\binfolinia\b", r"\bulica\b", r"\bul\."),
     *(
         r"\b(?:indirim|posta|promosyon|kupon|hata|alan|ürün) kodu\w*",
         r"\bsipariş\w*",
         r"\bmüşteri\b",
         r"\btutar\b",
-        r"\bhesap\b",
     ),
     *(
         r"\bdestek\b",
-        r"\boda\b",
         r"\bno\b",
         "كود الخصم",
         "رمز بريدي",
@@ -305,11 +290,9 @@ OTHERS = (
         "فاتورة",
         "هاتف",
         "اتصل",
-        "حساب",
     ),
     *(
         "المنتهية",
-        "غرفة",
         "المبلغ",
         "بمبلغ",
         "कूपन कोड",
@@ -335,11 +318,9 @@ OTHERS = (
         r"\bđiện thoại\b",
         r"\btổng đài\b",
         r"\bsố tiền\b",
-        r"\btài khoản\b",
         r"\bsố cuối\b",
     ),
     *(
-        r"\bphòng\b",
         r"\bkode (?:pos|promo|diskon|kupon|barang|negara)",
         r"\bpesanan\b",
         r"\bfaktur\b",
@@ -355,9 +336,7 @@ OTHERS = (
         "ลูกค้า",
         "โทร",
         "จำนวน",
-        "บัญชี",
         "ลงท้าย",
-        "ห้อง",
         "ยอดรวม",
     ),
     *(
@@ -369,33 +348,63 @@ OTHERS = (
     ),
     *(
         r"\brekening\b",
-        r"\bpas\b",
         r"\bhulp\b",
-        r"\bkamer\b",
         r"\bзамовлення\b",
         r"\bрахунок\b",
-        r"\bклієнт\w*",
         r"\bпідтримка\b",
     ),
-    *(r"\bіндекс\w*", r"\bкартка\b", r"\bкабінет\b", r"\bслевов\w*", r"\bslevový kód\b", r"\bpsč\b", r"\bobjednávk\w*"),
+    *(r"\bіндекс\w*", r"\bкабінет\b", r"\bслевов\w*", r"\bslevový kód\b", r"\bpsč\b", r"\bobjednávk\w*"),
     *(
         r"\bzákazník\b",
         r"\bčástk\w*",
-        r"\búčet\b",
         r"\blinka\b",
         r"\bmístnost\b",
-        r"\bkarta\b",
         r"\bcelkem\b",
         r"\bpoštovní kód\b",
     ),
 )
+# What names the number that it touches, with or without "number", "no." and the like between them.
+NEAR = (
+    r"accounts?|customer|ring|dial|card|member(?:ship)?|page|port|street|chapter|build|room|suite|seats?|model"
+    r"|version|section",
+    r"issue|bug|article|line|row|gate|floor|apt|apartment|unit|step|lot|bus|train|release|rfc|iso|bay|platform"
+    r"|terminal|channel",
+    r"zone|group|lesson|season|episode|vol(?:ume)?|fig|table|appendix|locker|licen[cs]e|policy|meeting|track|sample"
+    r"|patient|store",
+    r"konto|kunden|seite|client|compte|carte|salle|cliente|cuenta|tarjeta|sala|ayuda|conta|cartão|ajuda|conto|carta"
+    r"|stanza|zimmer",
+    r"hesap|oda|koltuk|tài khoản|phòng|ghế|pas|kamer|stoel|účet|karta|sedadlo|клиент\w*|клієнт\w*|kart\w*|klient\w*"
+    r"|карт[аыуо]\w*",
+    r"картка|место|місце|miejsce|sitz|siège|asiento|assento|posto|kursi|vorgang|dossier|version",
+)
+NEAR_UNSPACED = "บัญชี|ห้อง|ที่นั่ง|حساب|غرفة|مقعد|सीट"
+NEAR_LINKS = r"number|numbers|no|nr|n|num|id|ending|in|with|us|at|on|to|is|nummer|número|numero|numéro|numer|номер"
+r"|final|xx|terminada|de|se|con|em"
+# What names a booking where a mail is about one, and what tells that it is.
+BOOKED = r"\bconfirmation (?:code|number|no\b|#)"
+BOOKING = (
+    r"\b(?:check-?in|itinerary|reservations?|flights?|boarding|passengers?|guests?|departures?|arrival|hotel"
+    r"|nights?|e-?ticket|gate"
+    r"|seat|stay|trip|booking|room|table for)\b"
+)
+# What a mail calls a code by its form alone.
+NUMBERS = (
+    r"numbers?|digits?|characters?|zahl|ziffern?|zeichen|chiffres?|nombre|numéros?|números?|dígitos?|numeri|numero"
+    r"|cifre|числ[оа]|цифр[ыі]|"
+    r"liczb[ęy]|cyfry|sayı(?:yı)?|angka|getal|cijfers?|čísl[oa]|số"
+)
 # What asks to enter a code, in front of it and behind it; what for.
 ENTER_BEFORE = (
     *(
-        r"\b(?:enter|type|use|input|submit|copy|paste)\b",
+        r"\b(?:enter|type(?: in)?|use|input|submit|copy|paste)\b",
+        r"\b(?:verwenden sie|nutzen sie|utilisez|utiliza|utilice|usa|utilize|utilizza|используйте|використайте|użyj"
+        r"|kullanın|استخدم|gunakan|dùng"
+        r"|gebruik|použijte)\b",
+        "ใช้",
+        "使用",
         "输入",
         "輸入",
-        r"\b(?:geben sie|gib|eingeben)(?: bitte)?\b",
+        r"\b(?:geben sie|gib|eingeben|tragen sie|trage|tippen sie)(?: bitte)?\b",
         r"\b(?:entrez|saisissez|tapez)\b",
     ),
     *(r"\b(?:escribe|introduce|introduzca|ingresa|ingrese|teclea)\b", r"\b(?:informe|digite|insira|introduza)\b"),
@@ -412,7 +421,7 @@ ENTER_BEFORE = (
 ENTER_AFTER = (r"\b(?:ein|eingeben)\b", "を入力", "を ?入力", "[을를] ?입력", "दर्ज करें", r"\bgirin\b", r"\bin\b(?= om)")
 PURPOSE = (
     *(
-        r"\b(?:confirm|verif|sign|log|activat|authenticat|finish|complet)",
+        r"\b(?:confirm|verif|sign|log|activat|authenticat|authentifi|finish|complet)",
         "验证",
         "驗證",
         "确认",
@@ -429,13 +438,13 @@ PURPOSE = (
         "로그인",
         "본인",
         r"\b(?:bestätig|aktivier|anmeld|verifizier)",
-        r"\b(?:confirm|valid|connect|vérifi)",
+        r"\b(?:confirm|valid|connect|connex|vérifi)",
     ),
     *(
         r"\b(?:iniciar|verific|acced|activ)",
         r"\b(?:entrar|ativ)",
         r"\b(?:conferm|verific|acced)",
-        r"\b(?:подтверд|вход|войти)",
+        r"\b(?:подтвер|вход|войти)",
     ),
     *(
         r"\b(?:potwierdz|zalog|weryfik)",
@@ -454,7 +463,7 @@ PURPOSE = (
         "เข้าสู่",
         r"\b(?:bevestig|inlog|verifi)",
     ),
-    *(r"\b(?:підтверд|увійти|вхід)", r"\b(?:potvrz|ověř|přihlá)"),
+    *(r"\b(?:підтвер|увійти|вхід)", r"\b(?:potvrz|ověř|přihlá)"),
 )
 # What stands between a word and its code.
 CUES = (
@@ -462,13 +471,23 @@ CUES = (
     r"는|은|입니다|below|here|voici|это|це"
 )
 # What leads up to a code at some distance from its word, and what leads up to a time of day.
-LED_UP_TO = r"is|are|ist|lautet|est|es|é|è|(?<=[jn]y )to|jest|adalah|है|هو|هي|là|je|below"
+LED_UP_TO = (
+    r"is|are|ist|lautet|est|es|é|è|(?<=[jn]y )to|(?<=kod )to|(?<=owe )to|(?<=sło )to|jest|adalah|है|هو|هي|là|je|below"
+)
+ARTICLES = "the following|the|le|la|el|il|lo|o|der|die|das|siguiente|suivant|seguente|seguinte"
+# What makes a number an example.
+LIKE = r"like|such as|e\.g\.?|for example|wie|z\.b\.?|comme|como|come|jak|типа|например"
+# What says what a code is for, between its word and what leads up to it.
+FOR = r"for|to|für|zur|zum|pour|para|per|na|do|voor|pro|k|для|на|за|por|cho|untuk|için|لـ|के लिए|สำหรับ"
 LED_UP_TO_UNSPACED = "คือ|は|为|為|是|는|은"
 AT_A_TIME = "at|um|à|a las|às|alle|в|о|o|saat|lúc|pukul|om|ve|by|until|before|bis"
 # What makes a number an amount, a span of time, points or a part of an address.
 UNITS = (
-    r"€|\$|£|¥|₹|₽|₴|%|‰|°|eur\b|usd|gbp|euros?\b|kr\b|kč|zł|pln\b|czk|руб|р\.|грн|гривень|tl\b|円|元|块|원|đồng|vnd|บาท|ريال|रुपये|"
-    r"reais|dollars?\b|pounds?\b|pts\b|points?\b|punkte|puntos|pontos|punti|punktów|балл|бал|bodů|puan|نقطة|अंक|điểm|poin\b|คะแนน|"
-    r"ポイント|分钟|分鐘|min\b|minut|stunden|hours?\b|days?\b|seconds?\b|年|月|日|时|時|년|월|일|시|점|uhr\b|h\b|km\b|kg\b|mb\b|gb\b|kb\b|"
+    r"€|\$|£|¥|₹|₽|₴|%|‰|°|eur\b|usd|gbp|euros?\b|kr\b|kč|zł|pln\b|czk|руб|р\.|грн|гривень|tl\b|円|元|块|원|đồng|vnd"
+    r"|บาท|ريال|रुपये|"
+    r"reais|dollars?\b|pounds?\b|pts\b|points?\b|punkte|puntos|pontos|punti|punktów|балл|бал|bodů|puan|نقطة|अंक"
+    r"|điểm|poin\b|คะแนน|"
+    r"ポイント|分钟|分鐘|min\b|minut|stunden|hours?\b|days?\b|seconds?\b|年|月|日|时|時|년|월|일|시|점|uhr\b|h\b|km\b|kg\b|mb\b|gb\b"
+    r"|kb\b|"
     r"px\b|ms\b|года?\b|року\b|rok|yıl|people|users|items|characters|digits|位|桁|자리"
 )

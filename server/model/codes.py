@@ -17,6 +17,9 @@ _MAX_MARKS = 60
 _REACH = 90
 _AFTER = 60
 _ABOVE = 240
+_BOOKING_WORDS = 2
+_GAP = 12
+_SHORT = 4
 
 # Each word for a code, and each that asks to enter one, has one of these. A few characters are found, or not, at many
 # times the speed of a pattern.
@@ -25,6 +28,16 @@ _STEMS = (
         "cod",
         "kod",
         "otp",
+        "enter ",
+        "entrez",
+        "saisi",
+        "digit",
+        "ingres",
+        "masukk",
+        "podaj",
+        "wpisz",
+        "paste",
+        "type ",
         "pin",
         "pass",
         "2fa",
@@ -62,6 +75,7 @@ _WIDE_STEMS = (
         "口令",
         "コード",
         "番号",
+        "キー",
         "パスワード",
         "入力",
         "输入",
@@ -124,26 +138,40 @@ _CANDIDATE = re.compile(
     r"(?P<single>[0-9A-Z](?:(?: |-|\n{1,2})[0-9A-Z]){3,7}(?!\w)(?![ -]?[0-9A-Z](?!\w)))"
     r"|(?P<grouped>[0-9]{3}[ -][0-9]{3}|[0-9]{4}[ -][0-9]{4}|[0-9]{2}([ -])[0-9]{2}\3[0-9]{2}(?:\3[0-9]{2})?)"
     r"(?![ -]?[0-9])"
+    r"|(?P<pair>[0-9]{2}[ -][0-9]{2})(?![ :./-]?[0-9])"
     r"|(?P<word>(?=[A-Za-z]{0,15}(?:-[A-Za-z]{1,9}){0,3}-?[0-9]|[A-Z]{2,}[A-Z-]{2,}(?![a-z]))"
     r"[A-Za-z0-9]{1,16}(?:-[A-Za-z0-9]{1,10}){0,4})"
     r")(?![A-Za-z0-9])"
 )
 _CODE = re.compile("|".join(code_words.CODES))
 _OTHER = re.compile("|".join(code_words.OTHERS))
-_ENTER_BEFORE = re.compile(rf"(?:{'|'.join(code_words.ENTER_BEFORE)})\W{{0,4}}(?:bitte )?$")
+_NEAR = re.compile(
+    rf"(\b(?:{'|'.join(code_words.NEAR)})\b|{code_words.NEAR_UNSPACED})"
+    rf"(?:[\W_]{{1,3}}(?:{code_words.NEAR_LINKS})\b){{0,3}}[\W_]{{0,4}}$"
+)
+_BOOKED = re.compile(code_words.BOOKED)
+_BOOKING = re.compile(code_words.BOOKING)
+_FOR = re.compile(rf"(?:\W[\w-]+){{0,2}}\W(?:{code_words.FOR})\b.*(?:\b(?:{code_words.LED_UP_TO})|:)\W*$", re.DOTALL)
+_ADJECTIVE = re.compile(r" [^\W\d]{1,20}:? ")
+_ENTER_BEFORE = re.compile(
+    rf"(?:{'|'.join(code_words.ENTER_BEFORE)})(?:\W{{0,4}}(?:bitte )?"
+    rf"|(?:\W{{1,3}}\w+){{0,3}}\W{{1,3}}(?:{code_words.NUMBERS})\W{{0,4}})$"
+)
 _ENTER = re.compile("|".join((*code_words.ENTER_BEFORE, *code_words.ENTER_AFTER)))
 _ENTER_AFTER = re.compile(rf"\W{{0,3}}(?:{'|'.join(code_words.ENTER_AFTER)})")
 _PURPOSE = re.compile("|".join(code_words.PURPOSE))
 _CUE = re.compile(rf"(?:\([a-z0-9]{{2,5}}\))?(?:{code_words.CUES}|[,;|\u200b])*")
 _LED_UP_TO = re.compile(
-    rf"(?:\b(?:{code_words.LED_UP_TO})|{code_words.LED_UP_TO_UNSPACED}|[:：=>–—-])[\s\"'“„«(\[【「]*$"
+    rf"(?:\b(?:{code_words.LED_UP_TO})|{code_words.LED_UP_TO_UNSPACED}|[:：=>–—-])[\s\"'“„«(\[【「]*"
+    rf"(?:\b(?:{code_words.ARTICLES}) )?$"
 )
 _NUMBER_BETWEEN = re.compile(r"(?<![0-9])(?!(?:19|20)[0-9]{2}(?![0-9]))[0-9]{3,}")
+_LIKE = re.compile(rf"\b(?:{code_words.LIKE})\b")
 _AT = re.compile(rf"\b(?:{code_words.AT_A_TIME}) $")
 _CLOCK = re.compile("(?:[01][0-9]|2[0-3])[0-5][0-9]")
 _UNIT = re.compile(rf" ?(?:{code_words.UNITS})")
 _MONEY_BEFORE = re.compile(r"(?:[€$£¥₹₽]|\b(?:usd|eur|gbp|rs|inr|rp|idr|cny|jpy|r\$)\.?) ?$")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？؟।]|\n")
+_SENTENCE_END = re.compile(r"(?<!\brs)(?<!\bno)(?<!\bnr)(?<!\bn)[.!?](?=\s|$)|[。！？؟।]|\n")
 _DATE = re.compile(
     r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])|(?:0[1-9]|[12][0-9]|3[01])(?:0[1-9]|1[0-2])(?:19|20)[0-9]{2}"
 )
@@ -229,7 +257,7 @@ def _narrowed(match: re.Match[str]) -> str:
 
 def _value(match: re.Match[str]) -> str:
     """The code that a candidate would be, "" if it has not the form of one."""
-    if match["single"] or match["grouped"]:
+    if match["single"] or match["grouped"] or match["pair"]:
         return re.sub("[^0-9A-Z]", "", match[0])
     word = match["word"]
     plain = word.replace("-", "")
@@ -246,12 +274,13 @@ def _value(match: re.Match[str]) -> str:
 class _Context:
     """The text of one mail, and what is said around a candidate."""
 
-    __slots__ = ("_lower", "_subject", "_subject_names", "_text", "candidates")
+    __slots__ = ("_booked", "_lower", "_subject", "_subject_names", "_text", "candidates")
 
     def __init__(self, text: str, lower: str, subject: int) -> None:
         self._text, self._lower, self._subject = text, lower, subject
         self.candidates = 0
         self._subject_names = _names(lower[:subject])
+        self._booked = _BOOKED.search(lower) is not None and len(set(_BOOKING.findall(lower))) >= _BOOKING_WORDS
 
     def judge(self, match: re.Match[str], value: str) -> float:
         """How sure it is that a candidate is a code; 0 if it is none."""
@@ -262,18 +291,24 @@ class _Context:
             return 0.0
         before, after = self._before(start), self._after(end)
         letters = not any(map(str.isdigit, value))
-        code, other = _last(_CODE, before), _last(_OTHER, before)
+        code = _last(_CODE, before)
+        other = self._other(before, code)
         if code > other:
-            direct = _CUE.fullmatch(before, code) is not None
-            if direct:
+            if _CUE.fullmatch(before, code):
                 return 0.98
+            if match["pair"]:
+                return 0.0
             year = digits and _YEAR.fullmatch(value) is not None
             gap = before[code:]
             led_up_to = _LED_UP_TO.search(gap) is not None
-            if letters or year or _NUMBER_BETWEEN.search(gap) or not (led_up_to or (len(gap) <= 12 and digits)):
+            if _LIKE.search(gap):
+                return 0.0
+            if not letters and not year and _FOR.match(gap):
+                return 0.9
+            if letters or year or _NUMBER_BETWEEN.search(gap) or not (led_up_to or (digits and _follows(gap, value))):
                 return 0.0
             return 0.9 if led_up_to else 0.8
-        if letters and "-" not in value and not match["single"]:
+        if match["pair"] or (letters and "-" not in value and not match["single"]):
             return 0.0
         if other < 0 or self._is_alone(start, end):
             return self._otherwise(start, end, before, after, value)
@@ -285,18 +320,19 @@ class _Context:
         named = None if year else _CODE.search(after)
         if re.search(r"\b[A-Z]{2,}[ -]$", self._text[max(0, start - 12) : start]):
             named = None
-        if named and not _OTHER.search(after[: named.end()]) and not re.search("[0-9]", after[: named.start()]):
+        if named and not _is_of_other(after, named) and not re.search("[0-9]", after[: named.start()]):
             return 0.95
         if self._is_alone(start, end):
             above = self._lower[max(self._subject, start - _ABOVE) : start].rstrip()
             lines = "\n".join([line for line in above.split("\n") if line.strip()][-2:])
-            code, other = max(_last(_CODE, lines), _last(_ENTER, lines)), _last(_OTHER, lines)
+            code = max(_last(_CODE, lines), _last(_ENTER, lines))
+            other = self._other(lines, code, ("", ":"))
             if code > other:
                 return 0.96
             if year:
                 return 0.0
             below = self._lower[end : end + 100].strip().partition("\n")[0]
-            if (named := _CODE.search(below)) and not _OTHER.search(below[: named.end()]):
+            if (named := _CODE.search(below)) and not _is_of_other(below, named):
                 return 0.9
             if other < 0 and self._subject_names:
                 return 0.85
@@ -310,6 +346,15 @@ class _Context:
         ):
             return 0.88
         return 0.0
+
+    def _other(self, before: str, code: int, ends: tuple[str, ...] = (":",)) -> int:
+        """Where what names another number ends in front of a candidate, -1 if nothing does. Behind a word for a code,
+        "on this page:" names nothing.
+        """
+        near = _NEAR.search(before)
+        if near and (code < 0 or before[near.end(1) :].strip() not in ends):
+            return len(before)
+        return max(_last(_OTHER, before), _last(_BOOKED, before) if self._booked else -1)
 
     def _before(self, start: int) -> str:
         """What stands in front in the same sentence."""
@@ -342,7 +387,9 @@ class _Context:
             return False
         run = _ADDRESS_RUN.search(text, max(0, start - 200), start)
         front = run[0] if run else ""
-        return "://" not in front and "@" not in front and "www." not in front and "=" not in front[-1:]
+        if front.endswith("=") and not front[:-1].isalpha():
+            return False
+        return "://" not in front and "@" not in front and "www." not in front
 
     def _is_of_other_kind(self, match: re.Match[str], value: str) -> bool:
         """A date, an amount, a number of a house, a coupon, a postcode by its shape and what touches it."""
@@ -358,6 +405,17 @@ class _Context:
                 return True
             return re.search(r"\b[A-Z]{2} $", self._text[max(0, start - 4) : start]) is not None and len(value) == 5
         return _COUPON.fullmatch(value) is not None or _FILE_NUMBER.match(value) is not None
+
+
+def _is_of_other(text: str, named: re.Match[str]) -> bool:
+    """Whether what names a code is a part of other words, or behind some."""
+    other = _OTHER.search(text)
+    return other is not None and other.start() <= named.start()
+
+
+def _follows(gap: str, value: str) -> bool:
+    """Whether a number is near enough to the word in front of it."""
+    return len(gap) <= _GAP or (len(value) > _SHORT and _ADJECTIVE.fullmatch(gap) is not None)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> int:
