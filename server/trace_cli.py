@@ -28,12 +28,13 @@ _COLOURS: Final[dict[Verdict, str]] = {
     "refused": "red",
     "dropped": "bold red",
 }
-_SHOWN: Final = {"at": 23, "stage": 7, "client": 15}  # columns that are never folded, in characters
+_SHOWN: Final = {"at (UTC)": 19, "stage": 7, "client": 15}  # columns that are never folded, in characters
 
 
 def trace(
-    address: Annotated[
-        str, typer.Argument(help="A recipient; or a sender, for what was refused before RCPT; nothing for all.")
+    address: Annotated[str, typer.Argument(help="A recipient, or nothing for all.")] = "",
+    sender: Annotated[
+        str, typer.Option("--from", metavar="SENDER", help="Only what this sender sent, or all of a domain.")
     ] = "",
     since: Annotated[str, typer.Option(help="How far to look back: 2h, 30m, 2026-11-01, 2026-11-01T12:00:00Z")] = "2h",
     limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=10_000)] = 200,
@@ -42,6 +43,8 @@ def trace(
     """Show what became of mail to an address: every SMTP decision about it, and the drops of the queue.
 
     [bold]tempmail trace box@example.org --since 30m[/bold]
+
+    [bold]tempmail trace --from shop.example[/bold]
 
     Nothing shown for an address means that no server asked us about it: look at the sender's own queue and at the MX
     record. 2xx was accepted, 4xx the sender tries again, 5xx it got back as undeliverable. A decision is here a second
@@ -55,8 +58,8 @@ def trace(
     config = msgspec.structs.replace(database(configuration.load()), workers=1)
     if not config.trace_retention:
         raise ConfigError(f"{configuration.PREFIX}TRACE_RETENTION is 0: nothing is recorded")
-    page = asyncio.run(_found(config, Question(address.strip().lower(), start, limit=limit)))
-    _print_json(page) if as_json else _print_table(page, address)
+    page = asyncio.run(_found(config, Question(address.strip().lower(), sender.strip().lower(), start, limit=limit)))
+    _print_json(page) if as_json else _print_table(page, address, sender)
 
 
 async def _found(config: Config, question: Question) -> Page:
@@ -76,7 +79,7 @@ def _print_json(page: Page) -> None:
         print(msgspec.json.encode({name: value for name, value in shown.items() if value is not None}).decode())
 
 
-def _print_table(page: Page, address: str) -> None:
+def _print_table(page: Page, address: str, sender: str) -> None:
     table = Table(
         *(Column(name, no_wrap=True, min_width=width) for name, width in _SHOWN.items()),
         *(Column(name, overflow="fold") for name in ("HELO", "from", "to", "reply")),
@@ -88,7 +91,8 @@ def _print_table(page: Page, address: str) -> None:
     if page.items:
         console.print(table)
     else:
-        console.print(f"no decision about {escape(address) or 'any mail'} in that time")
+        origin = f" from {escape(sender)}" if sender else ""
+        console.print(f"no decision about {escape(address) or 'any mail'}{origin} in that time")
     if page.following:
         console.print("[dim]older decisions are not shown: --limit shows more[/dim]")
     if page.unrecorded:

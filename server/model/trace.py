@@ -102,10 +102,11 @@ def verdict(reply: str) -> Verdict:
 
 
 class Question(msgspec.Struct, frozen=True):
-    """Which decisions are wanted, newest first. ``address`` empty for all; ``before``: the place (moment and number)
-    after which an earlier page ended."""
+    """Which decisions are wanted, newest first. ``address`` and ``sender`` (also a domain, with those below it) empty
+    for all; ``before``: the place (moment and number) after which an earlier page ended."""
 
     address: str = ""
+    sender: str = ""
     since: datetime | None = None
     until: datetime | None = None
     verdict: str | None = None

@@ -108,7 +108,7 @@ class TraceStore:
         """Decisions of the installation, or about one address. Raises Unavailable."""
         since, until = await self._span(question)
         like = None if question.verdict is None else _LIKE[question.verdict]
-        common = since, until, *(question.before or (None, None)), like, question.limit + 1
+        common = since, until, *(question.before or (None, None)), like, question.limit + 1, question.sender or None
         if question.address:
             address = question.address
             mailboxes = candidates(address, self._administrator)

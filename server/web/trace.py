@@ -8,13 +8,14 @@ from msgspec import UNSET, UnsetType
 from server.model.trace import VERDICTS, Decision, Page, Question, Stage
 from server.web.description import describe
 from server.web.objects import rfc3339
-from server.web.query import Address, Choice, MomentCursor, Number, Since
+from server.web.query import Address, Choice, MomentCursor, Number, Since, Text
 from server.web.requests import Call
 from server.web.responses import Reply, ok
 
 ADDRESS: Final = Address(
     "address", "a recipient, with its tag or without; or the sender of what was refused before a recipient was named"
 )
+SENDER: Final = Text("sender", "only what this sender sent, or all senders of a domain (`example.org`) and below it")
 SINCE: Final = Since("since", "only decisions from then on: a moment, a day, or how long ago, such as `2h`")
 UNTIL: Final = Since("until", "only decisions before then, written as `since`")
 VERDICT: Final = Choice("verdict", "only decisions that came out like this", VERDICTS)
@@ -94,11 +95,12 @@ async def own(call: Call) -> Reply:
     "address or of all. A line whose `recipient` is empty and that has `unrecorded` stands for decisions of its kind "
     "that came too fast to be recorded one by one.",
     gives=FullTraceList,
-    query=(ADDRESS, SINCE, UNTIL, VERDICT, LIMIT, CURSOR),
+    query=(ADDRESS, SENDER, SINCE, UNTIL, VERDICT, LIMIT, CURSOR),
 )
 async def every(call: Call) -> Reply:
     question = Question(
         address=ADDRESS.of(call),
+        sender=SENDER.of(call).strip().lower(),
         since=SINCE.of(call),
         until=UNTIL.of(call),
         verdict=VERDICT.of(call),

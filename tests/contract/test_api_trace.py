@@ -122,6 +122,9 @@ async def test_administrators_find_an_address_that_nobody_has(installation: Inst
     answer = await until(lambda: admin.ask("GET", path), lambda items: items)
     assert brief(answer["items"]) == [("rcpt", "550 5.1.1")]
     assert answer["unrecorded"] == 0
+    senders = {str(item["sender"]) for item in answer["items"]}
+    for sender, count in (*((one.upper(), 1) for one in senders), ("nobody.sent@example.com", 0)):
+        assert len((await admin.ask("GET", f"{path}&sender={sender}")).data["items"]) == count
     accepted = await admin.ask("GET", f"/v1/admin/trace?address={address}&verdict=accepted")
     assert accepted.data["items"] == []
     await asyncio.to_thread(sent, server, address)
@@ -161,6 +164,11 @@ async def test_the_command_line_answers_why_a_mail_did_not_arrive(installation: 
     assert "550 5.1.1 No such mailbox" in table.stdout
     line = await asyncio.to_thread(run, address, "--json")
     assert (json.loads(line.stdout)["recipient"], json.loads(line.stdout)["stage"]) == (address, "rcpt")
+    sender = json.loads(line.stdout)["sender"]
+    from_it = await asyncio.to_thread(run, address, "--from", sender.rpartition("@")[2], "--json")
+    assert json.loads(from_it.stdout)["sender"] == sender
+    from_none = await asyncio.to_thread(run, "--from", "nobody.sent@example.com")
+    assert "no decision about any mail from nobody.sent@example.com" in from_none.stdout
     nothing = await asyncio.to_thread(run, "never.asked@temp.mail")
     assert "no decision about never.asked@temp.mail" in nothing.stdout
     wrong = await asyncio.to_thread(run, address, "--since", "soon")

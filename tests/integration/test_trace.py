@@ -63,6 +63,24 @@ async def test_pages_lead_through_all_of_one_moment_without_gap_or_repetition(st
     assert sorted(seen) == sorted(f"550 {number}" for number in range(25))
 
 
+async def test_a_sender_is_found_whoever_it_wrote_to_and_so_is_a_domain_of_senders(store: TraceStore) -> None:
+    await store.write(
+        [
+            row(sender="Bill@Shop.example", reply="550 1"),
+            row("other@temp.mail", sender="news@mail.shop.example", reply="550 2"),
+            row(sender="a@notshop.example", reply="550 3"),
+            row(sender="", reply="550 4"),
+            row("", address="x@shop.example", sender="x@shop.example", stage="mail", reply="552 5"),
+        ]
+    )
+    assert await found(store, sender="bill@shop.example") == ["550 1"]
+    assert set(await found(store, sender="shop.example")) == {"550 1", "550 2", "552 5"}
+    assert await found(store, sender="shop.example", address="other@temp.mail") == ["550 2"]
+    assert await found(store, sender="shop.example", verdict="accepted") == []
+    assert await found(store, sender=".a@notshop.example") == []
+    assert await found(store, sender="%") == []
+
+
 async def test_verdicts_and_times_choose(store: TraceStore) -> None:
     await store.write(
         [row(age=3000, reply="452 4.2.2 Mailbox full"), row(), row(reply="dropped: the mailbox was gone")]

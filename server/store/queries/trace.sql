@@ -14,19 +14,24 @@ FROM unnest($2::float8[], $3::bigint[], $4::float8[], $5::text[], $6::text[], $7
 
 -- name: trace_all
 -- Of the whole installation, newest first. A row of a message's end stands for the acceptance of its recipient too.
+-- Of one sender ($7), or of all senders of a domain and below it: the rows of that time are read, no index has senders.
 SELECT at, id, rcpt_at, stage, client, helo, sender, recipient, message_id, reply, node, unrecorded
 FROM messages.trace
 WHERE at >= $1 AND at < $2 AND ($3::timestamptz IS NULL OR (at, id) < ($3, $4))
     AND ($5::text IS NULL OR reply LIKE $5 OR ($5 = '2%' AND rcpt_at IS NOT NULL))
+    AND ($7::text IS NULL OR lower(sender) = $7
+        OR position('@' IN $7) = 0 AND right(lower(sender), length($7) + 1) IN ('@' || $7, '.' || $7))
 ORDER BY at DESC, id DESC LIMIT $6
 
 -- name: trace_of_address
--- Of one address ($7), under any of the mailboxes that it may mean ($8).
+-- Of one address ($8), under any of the mailboxes that it may mean ($9); ``sender`` as above.
 SELECT at, id, rcpt_at, stage, client, helo, sender, recipient, message_id, reply, node, unrecorded
 FROM messages.trace
 WHERE at >= $1 AND at < $2 AND ($3::timestamptz IS NULL OR (at, id) < ($3, $4))
     AND ($5::text IS NULL OR reply LIKE $5 OR ($5 = '2%' AND rcpt_at IS NOT NULL))
-    AND address = ANY($8::text[]) AND (address = $7 OR recipient = $7)
+    AND ($7::text IS NULL OR lower(sender) = $7
+        OR position('@' IN $7) = 0 AND right(lower(sender), length($7) + 1) IN ('@' || $7, '.' || $7))
+    AND address = ANY($9::text[]) AND (address = $8 OR recipient = $8)
 ORDER BY at DESC, id DESC LIMIT $6
 
 -- name: trace_of_mailbox
