@@ -57,7 +57,7 @@ class Server:
 
     def start(
         self,
-        timeout: float = 90,
+        timeout: float = 300,
         *,
         command: Sequence[str] = (sys.executable, "-m", "server", "serve"),
         environment: Mapping[str, str] | None = None,
@@ -106,7 +106,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(60)
+            return self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

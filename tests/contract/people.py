@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
+from tests.contract.accounts import Account
 from tests.contract.transcript import Answer, ask
 from tests.running import Box, Server
 
@@ -42,6 +43,12 @@ async def own_box(server: Server, owner: Person, **body: object) -> Box:
     """A new mailbox of ``owner``."""
     made = (await ask(server, "POST", "/v1/mailboxes", headers=owner.auth, json=body)).data
     return Box(made["id"], made["address"], made["token"])
+
+
+async def fresh_login(server: Server, owner: Person) -> Account:
+    """``owner`` with an access token whose time has just begun."""
+    session = (await login(server, email=owner.email, password=PASSWORD)).data
+    return Account(server, owner.id, session["accessToken"])
 
 
 async def login(server: Server, **body: object) -> Answer:

@@ -432,23 +432,19 @@ def _offers(server: Server, extension: bytes) -> bool:
 
 
 async def test_rate_settings_act_and_can_be_switched_off(own_server: Callable[..., Server]) -> None:
-    server = own_server(RATE_LIMIT_EXEMPT="192.0.2.1")
+    """The administrator's address is exempt; the client's gets one token a minute, far slower than these requests."""
+    server = own_server(TRUSTED_PROXIES="127.0.0.0/8", RATE_LIMIT_EXEMPT="127.0.0.0/8")
     root = await administrator(server, "super")
-    assert (await root.ask("PUT", f"/v1/admin/users/{root.id}/quota", json=QUOTA)).status == 200
-    body: dict[str, Any] = {"rateLimit": {"burstSize": 3, "requestsPerMinute": 6, "createMailboxLimit": 1}}
-    assert (await root.ask("PUT", "/v1/admin/config", json=body)).status == 200
-    answers = [await ask(server, "POST", "/v1/mailboxes", json={}) for _ in range(4)]
+    client = {"X-Forwarded-For": "198.51.100.7"}
+    limits = {"burstSize": 3, "requestsPerMinute": 1, "createMailboxLimit": 1}
+    assert (await root.ask("PUT", "/v1/admin/config", json={"rateLimit": limits})).status == 200
+    answers = [await ask(server, "POST", "/v1/mailboxes", headers=client, json={}) for _ in range(4)]
     assert [answer.status for answer in answers] == [201, 429, 429, 429]
-    assert answers[1].error == "too_many_mailboxes"
-    assert answers[3].error == "rate_limited"  # the third may be either: a worker may have counted the administrator
+    assert [answer.error for answer in answers[1:]] == ["too_many_mailboxes", "too_many_mailboxes", "rate_limited"]
     assert answers[0].headers["X-RateLimit-Limit"] == "3"
-    async with asyncio.timeout(60):  # the address has nothing left, not even for a login it may not have
-        while (
-            switched := await root.ask("PUT", "/v1/admin/config", json={"rateLimit": {"enabled": False}})
-        ).status == 429:
-            await asyncio.sleep(int(switched.headers["Retry-After"]))
+    switched = await root.ask("PUT", "/v1/admin/config", json={"rateLimit": {"enabled": False}})
     assert switched.status == 200
-    freed = [await ask(server, "GET", "/v1/public/config") for _ in range(10)]
+    freed = [await ask(server, "GET", "/v1/public/config", headers=client) for _ in range(10)]
     assert {answer.status for answer in freed} == {200}
 
 

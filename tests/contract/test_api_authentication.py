@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import smtplib
-import time
 from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
@@ -60,17 +59,14 @@ def signed(raw: bytes, domain: str, key: RSAPrivateKey, selector: str = "s1", **
     return header + raw
 
 
-def send(host: Installation, box: Box, sender: str, raw: bytes) -> float:
-    """Deliver; the seconds from the final dot to its 250."""
+def send(host: Installation, box: Box, sender: str, raw: bytes) -> None:
     with smtplib.SMTP(*host.server.smtp, local_hostname="client.example", timeout=30) as client:
         client.ehlo()
         assert client.docmd(f"MAIL FROM:<{sender}>")[0] == 250
         assert client.docmd(f"RCPT TO:<{box.address}>")[0] == 250
         assert client.docmd("DATA")[0] == 354
-        began = time.perf_counter()
         client.send(raw + b".\r\n")
         assert client.getreply()[0] == 250
-        return time.perf_counter() - began
 
 
 async def checked(host: Installation, box: Box, sender: str, raw: bytes, **expected: str) -> Any:
@@ -157,9 +153,8 @@ async def test_trouble_with_dns_delays_and_refuses_nothing(host: Installation, k
     for name in (domain, f"s1._domainkey.{domain}", f"_dmarc.{domain}"):
         host.zones.faults[name] = "servfail" if name == domain else "silence"
     raw = signed(mail(f"a@{domain}"), domain, key)
-    took = await asyncio.to_thread(send, host, box, f"a@{domain}", raw)
-    assert took < 1.5, "the sender waited for DNS"  # the first attempt alone waits that long for the silent server
-    assert (await host.server.messages(box))[0]["auth"]["dkim"] == "none"
+    await asyncio.to_thread(send, host, box, f"a@{domain}", raw)
+    assert (await host.server.messages(box))[0]["auth"]["dkim"] == "none", "the sender waited for DNS"
     expected = {"spf": "temperror", "dkim": "temperror", "dmarc": "temperror"}
     for _ in range(200):
         auth = (await host.server.messages(box))[0]["auth"]

@@ -13,6 +13,7 @@ import pytest
 
 from server.services.hub import REPLAY_MAX
 from tests.contract.accounts import register
+from tests.contract.people import fresh_login, own_box, person
 from tests.contract.test_ws import heard, session, subscribe
 from tests.contract.transcript import ask, inject
 from tests.running import Box, Server
@@ -205,8 +206,9 @@ async def test_logging_out_ends_the_accounts_streams(server: Server) -> None:
 
 async def test_a_stream_ends_with_the_access_token_that_opened_it(own_server: Any) -> None:
     server = own_server(JWT_ACCESS_EXPIRY="5s")
-    owner = await register(server)
-    box = await owner.mailbox()
+    someone = await person(server)
+    box = await own_box(server, someone)
+    owner = await fresh_login(server, someone)
     async with stream(server, Box(box.id, box.address, owner.token)) as events:
         await events.event("subscribed")
         while (await owner.ask("GET", f"/v1/mailboxes/{box.id}")).status == 200:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import aiohttp
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.contract.people import Person, api_key, own_box, person
+from tests.contract.people import Person, api_key, fresh_login, own_box, person
 from tests.contract.promised import ROWS
 from tests.contract.test_api_mailboxes import moment
 from tests.contract.transcript import ask, inject
@@ -231,12 +230,14 @@ async def test_an_access_token_subscribes_to_its_owners_mailboxes_and_no_others(
 
 
 async def test_a_subscription_ends_with_the_token_it_was_opened_with(own_server: Callable[..., Server]) -> None:
-    server = own_server(JWT_ACCESS_EXPIRY="3s", WORKERS="1")
-    mine = await side(server)
+    server = own_server(JWT_ACCESS_EXPIRY="5s", WORKERS="1")
+    someone = await person(server)
+    box = await own_box(server, someone)
     async with connect(server.http.replace("http", "ws") + "/v1/ws") as ws:
-        await say(ws, type="subscribe", mailboxId=mine.box.id, token=mine.owner.access)
+        owner = await fresh_login(server, someone)
+        await say(ws, type="subscribe", mailboxId=box.id, token=owner.token)
         await heard(ws, "subscribed")
         frame = await heard(ws, "unsubscribed", "mailbox_expired")
         assert (frame["type"], frame["error"]) == ("unsubscribed", "token_expired")
-    async with aiohttp.ClientSession() as client, client.get(f"{server.http}/v1/auth/me", headers=mine.owner.auth) as r:
-        assert (r.status, (await r.json())["error"]) == (401, "token_expired")
+    answer = await owner.ask("GET", "/v1/auth/me")
+    assert (answer.status, answer.error) == (401, "token_expired")

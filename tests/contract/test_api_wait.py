@@ -12,7 +12,7 @@ from server import clock
 from server.model import ids
 from server.model.message import Details, Stored
 from server.services import waiting
-from tests.contract.accounts import register
+from tests.contract.people import fresh_login, own_box, person
 from tests.contract.transcript import Answer, ask, inject
 from tests.running import Box, Server
 
@@ -122,7 +122,7 @@ async def test_a_mailbox_that_goes_or_changes_its_token_ends_the_wait(server: Se
     await asyncio.sleep(0.3)
     method, path = ("DELETE", "") if end == "delete" else ("POST", "/token")
     assert (await ask(server, method, f"/v1/mailboxes/{box.id}{path}", box)).status in (200, 204)
-    assert (await asyncio.wait_for(waiting, 10)).error == "mailbox_not_found"
+    assert (await asyncio.wait_for(waiting, 40)).error == "mailbox_not_found"
 
 
 async def test_a_wait_goes_on_when_the_mailbox_is_extended(server: Server) -> None:
@@ -187,10 +187,11 @@ async def test_one_client_cannot_hold_every_place(own_server: Any) -> None:
 
 
 async def test_a_wait_does_not_outlive_the_access_token_that_began_it(own_server: Callable[..., Server]) -> None:
-    server = own_server(JWT_ACCESS_EXPIRY="3s", WORKERS="1")
-    account = await register(server)
-    box = await account.mailbox()
+    server = own_server(JWT_ACCESS_EXPIRY="5s", WORKERS="1")
+    owner = await person(server)
+    box = await own_box(server, owner)
     await inject(server, box, subject="before")
+    account = await fresh_login(server, owner)
     path = f"/v1/mailboxes/{box.id}"
     waiting = asyncio.create_task(account.ask("GET", f"{path}/wait?timeout=60&after=1"))
     while (await account.ask("GET", path)).status == 200:
@@ -264,6 +265,7 @@ async def test_after_now_takes_only_what_comes(server: Server) -> None:
         assert (await wait(server, box, query)).status == 204
     for number in range(2):
         waiting = asyncio.create_task(wait(server, box, "?after=now&timeout=60"))
-        await asyncio.sleep(0.3)
-        await server.deliver(box, subject=f"new {number}")
+        while not waiting.done():  # the first mail may be there before the server has begun to wait
+            await server.deliver(box, subject=f"new {number}")
+            await asyncio.wait([waiting], timeout=0.3)
         assert (await waiting).data["message"]["subject"] == f"new {number}"

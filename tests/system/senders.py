@@ -41,10 +41,20 @@ class Burst:
             turn += 1
             await asyncio.sleep(0.1)
 
+    async def more(self, count: int) -> None:
+        """Until so many more messages were answered 250."""
+        wanted = len(self._stored()) + count
+        async with asyncio.timeout(90):
+            while len(self._stored()) < wanted:
+                await asyncio.sleep(0.05)
+
     async def stop(self) -> set[str]:
         """Let them finish, and say which messages were answered 250: the ids the server gave them."""
         self._stop = True
         await asyncio.wait_for(asyncio.gather(*self._running), 90)
+        return self._stored()
+
+    def _stored(self) -> set[str]:
         return {match for log in self._logs for match in _STORED.findall(log.read_text("utf-8", "replace"))}
 
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import asyncpg
-import pytest
 
 from tests.debian_postgres import Cluster
 from tests.running import ROOT, Server
@@ -46,7 +45,6 @@ async def counted(dsn: str) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-@pytest.mark.timeout(240)
 def test_what_was_dumped_is_restored(tmp_path: Path) -> None:
     with Cluster("backup") as cluster:
         cluster.user("tempmail")

@@ -6,15 +6,12 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from server.smtp import certificate
 from tests.running import Server
 
 OwnServer = Callable[..., Server]
 
 
-@pytest.mark.timeout(120)
 async def test_a_broken_key_at_reload_is_one_line_and_changes_nothing(own_server: OwnServer, tmp_path: Path) -> None:
     pem = tmp_path / "mx.pem"
     pem.write_bytes(certificate.make("mx.example"))

@@ -70,7 +70,6 @@ async def living(server: Server, box: Box) -> bool:
     return status == 200
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("off", ["+3d", "-3d"])
 async def test_a_wrong_clock_ends_nothing_and_dates_nothing(own_server: OwnServer, beside: Beside, off: str) -> None:
     right = own_server(ROLES="smtp,web", **NODE)  # the sweeper is the other one

@@ -72,7 +72,6 @@ async def lines(own_server: Callable[..., Server]) -> tuple[Server, Box, list[Li
     return server, box, one_line_to_each(server, box)
 
 
-@pytest.mark.timeout(240)
 async def test_write_on_one_worker_is_read_on_every_other(lines: tuple[Server, Box, list[Line]]) -> None:
     _, _, workers = lines
     for turn in range(750):

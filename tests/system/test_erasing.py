@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import aiohttp
 import asyncpg
-import pytest
 
 from server.store.embedded import running_dsn
 from tests.running import Box, Server
@@ -31,7 +30,6 @@ async def delete(server: Server, path: str, box: Box) -> None:
         assert response.status < 300, await response.text()
 
 
-@pytest.mark.timeout(120)
 async def test_what_was_deleted_is_gone_within_a_minute_whoever_is_killed(own_server: OwnServer) -> None:
     server = own_server(WORKERS="2", RATE_LIMIT_EXEMPT="127.0.0.0/8")
     gone, older, emptied, kept = [await server.mailbox(expiresIn="24h") for _ in range(4)]

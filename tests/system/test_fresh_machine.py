@@ -130,7 +130,6 @@ def images(tmp_path: Path) -> Iterator[Images]:
     made.remove()
 
 
-@pytest.mark.timeout(600)
 def test_the_image_is_built_and_receives_a_mail(root: Path, images: Images, tmp_path: Path) -> None:
     container = images.build(root)
     config = images.config(container)

@@ -79,7 +79,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     shutil.rmtree(checkout.root)
 
 
-@pytest.mark.timeout(600)
 def test_later_starts_install_nothing(checkout: Checkout) -> None:
     before = (checkout.root / ".venv" / "requirements.txt").stat().st_mtime_ns
     out, err = checkout.run("--help")
@@ -88,14 +87,12 @@ def test_later_starts_install_nothing(checkout: Checkout) -> None:
     assert (checkout.root / ".venv" / "requirements.txt").stat().st_mtime_ns == before
 
 
-@pytest.mark.timeout(600)
 def test_it_starts_through_a_link_from_anywhere(checkout: Checkout) -> None:
     link = checkout.home / "tm"
     link.symlink_to(checkout.root / "tempmail")
     assert checkout.run("--help", program=link, cwd=Path("/")) == checkout.run("--help")
 
 
-@pytest.mark.timeout(600)
 def test_the_installed_wheels_are_the_locked_ones(checkout: Checkout) -> None:
     python = checkout.root / ".venv" / "bin" / "python"
     listed = subprocess.run(

@@ -80,7 +80,6 @@ def one_pair(server: Server, name: str) -> None:
     assert warnings(server)[0]["reason"]
 
 
-@pytest.mark.timeout(180)
 async def test_a_database_that_goes_and_comes_is_two_lines(own_server: OwnServer, cluster: Cluster, dsn: str) -> None:
     server = own_server(DATABASE_DSN=dsn, WORKERS="2", RATE_LIMIT_EXEMPT="127.0.0.0/8")
     box = await server.mailbox()
@@ -96,7 +95,6 @@ async def test_a_database_that_goes_and_comes_is_two_lines(own_server: OwnServer
     one_pair(server, "database")
 
 
-@pytest.mark.timeout(120)
 async def test_a_redis_that_goes_and_comes_is_two_lines(own_server: OwnServer, broker: Redis) -> None:
     server = own_server(REDIS_URL=f"redis://127.0.0.1:{broker.port}/0", RATE_LIMIT_EXEMPT="127.0.0.0/8")
     box = await server.mailbox()
@@ -109,7 +107,6 @@ async def test_a_redis_that_goes_and_comes_is_two_lines(own_server: OwnServer, b
     one_pair(server, "Redis")
 
 
-@pytest.mark.timeout(120)
 async def test_a_redis_that_was_never_there_is_told_of_too(own_server: OwnServer, broker: Redis) -> None:
     broker.stop()
     server = own_server(REDIS_URL=f"redis://127.0.0.1:{broker.port}/0")
@@ -119,7 +116,6 @@ async def test_a_redis_that_was_never_there_is_told_of_too(own_server: OwnServer
     one_pair(server, "Redis")
 
 
-@pytest.mark.timeout(180)
 async def test_a_broker_that_was_never_there_and_goes_again_is_two_lines_each_time(
     own_server: OwnServer, tmp_path: Path
 ) -> None:

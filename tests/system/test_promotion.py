@@ -99,7 +99,6 @@ class Sender:
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("form", ["url", "keywords"])
 async def test_promotion_loses_no_acknowledged_mail_and_needs_no_restart(
     own_server: OwnServer, primary: EmbeddedPostgres, standby: Standby, form: str
@@ -150,7 +149,6 @@ async def test_host_that_never_answers_keeps_nobody_from_the_next(primary: Embed
     listening.close()
 
 
-@pytest.mark.timeout(120)
 async def test_server_that_turns_read_only_is_left_for_the_one_that_takes_mail(
     own_server: OwnServer, primary: EmbeddedPostgres, standby: Standby
 ) -> None:

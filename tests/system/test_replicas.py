@@ -125,7 +125,6 @@ async def harass(standby: Standby, over: asyncio.Event) -> None:
     over.set()
 
 
-@pytest.mark.timeout(180)
 async def test_no_read_is_ever_older_than_a_write_whatever_becomes_of_the_replica(
     server: Server, standby: Standby
 ) -> None:
@@ -142,7 +141,6 @@ async def test_no_read_is_ever_older_than_a_write_whatever_becomes_of_the_replic
     assert await figure(server, 'tempmail_database_reads_total{target="primary"}') > 200
 
 
-@pytest.mark.timeout(180)
 async def test_replica_that_is_away_is_left_out_said_once_and_comes_back(server: Server, standby: Standby) -> None:
     await until_replicas_are(server, "ok")
     box = await server.mailbox()
@@ -156,9 +154,9 @@ async def test_replica_that_is_away_is_left_out_said_once_and_comes_back(server:
             assert await server.messages(box) == []
         await until_replicas_are(server, "degraded")
         before = await figure(server, 'tempmail_database_reads_total{target="primary"}')
-        assert await server.messages(box) == []
-        await asyncio.sleep(1.2)
-        assert await figure(server, 'tempmail_database_reads_total{target="primary"}') > before
+        async with asyncio.timeout(30):
+            while await figure(server, 'tempmail_database_reads_total{target="primary"}') == before:
+                assert await server.messages(box) == []
         assert server.log.count("replica left out") == left_out + 1
         if killed:
             await standby.revive()

@@ -120,7 +120,6 @@ class Knocking:
             thread.join()
 
 
-@pytest.mark.timeout(240)
 def test_nobody_is_refused_while_the_service_restarts(tmp_path: Path, manager: Manager) -> None:
     server = Server(tmp_path)
     started(server, manager)
@@ -144,7 +143,6 @@ def test_nobody_is_refused_while_the_service_restarts(tmp_path: Path, manager: M
     assert clients.refused == []
 
 
-@pytest.mark.timeout(240)
 def test_a_kept_socket_without_a_worker_is_let_go(tmp_path: Path, manager: Manager) -> None:
     server = Server(tmp_path, WORKERS="3")
     started(server, manager)

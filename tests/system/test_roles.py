@@ -30,7 +30,6 @@ async def status(server: Server, path: str) -> int:
         return response.status
 
 
-@pytest.mark.timeout(180)
 async def test_mail_goes_in_at_one_node_and_is_pushed_and_read_at_others(own_server: OwnServer) -> None:
     smtp = own_server(ROLES="smtp,sweeper", WORKERS="1")
     web = beside(own_server, smtp, "web", WORKERS="1")
@@ -55,7 +54,6 @@ async def test_mail_goes_in_at_one_node_and_is_pushed_and_read_at_others(own_ser
         assert await asyncio.to_thread(node.stop) == 0
 
 
-@pytest.mark.timeout(180)
 async def test_webhooks_wait_for_the_node_whose_work_they_are(own_server: OwnServer) -> None:
     plain = own_server(ROLES="smtp,web", WORKERS="1", WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8")
     async with receiving() as receiver, aiohttp.ClientSession() as client:

@@ -63,7 +63,6 @@ def until_it_answers(port: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", WAYS)
 def test_it_serves_and_stops(tmp_path: Path, started: list[subprocess.Popen[bytes]], way: str) -> None:
     [http] = free_ports(1)
@@ -90,7 +89,6 @@ def test_it_serves_and_stops(tmp_path: Path, started: list[subprocess.Popen[byte
     assert process.wait(60) == 0
 
 
-@pytest.mark.timeout(60)
 def test_a_command_says_what_is_wrong_with_its_output(tmp_path: Path) -> None:
     env = os.environ | {"TEMPMAIL_DATA_DIR": str(tmp_path)}
     with open("/dev/full", "wb") as full:

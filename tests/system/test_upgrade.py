@@ -205,7 +205,6 @@ async def exchange(node: Server, tree: Path) -> None:
     await await_ready(node)
 
 
-@pytest.mark.timeout(240)
 async def test_upgrade_and_the_way_back_fail_no_request_and_lose_no_mail(
     own_server: Callable[..., Server],
     releases: Releases,

@@ -266,7 +266,6 @@ def test_code_beyond_the_scanned_text_is_not_looked_for() -> None:
     assert values("", "x " * codes.SCAN_CHARACTERS + "code: 482193") == ()
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "unit",
     [

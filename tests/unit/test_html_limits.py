@@ -112,7 +112,6 @@ def _seconds(function: Callable[[str], object], source: str) -> float:
     return best
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", [*HOSTILE, *LONG])
 @pytest.mark.parametrize("function", [sanitise, read.__wrapped__], ids=["sanitise", "read"])
 def test_time_of_hostile_source_grows_no_faster_than_its_length(function: Callable[[str], object], kind: str) -> None:
@@ -190,7 +189,6 @@ PIECES = st.sampled_from(
 )
 
 
-@pytest.mark.timeout(120)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=8).map("".join))
 def test_no_repeated_arrangement_nests_deeper_than_is_reckoned(unit: str) -> None:
