@@ -5,13 +5,14 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.contract.people import PASSWORD, login, own_box, person
-from tests.contract.transcript import ask
+from tests.contract.transcript import Answer, ask
 from tests.running import ROOT, Server
 
 JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
@@ -210,20 +211,23 @@ async def test_an_account_has_one_budget_in_all_workers_and_from_all_addresses(
 ) -> None:
     server = own_server(**LIMITED)
     someone = await person(server)
-    seen = []
-    for number in range(31):
-        headers = someone.auth | {"X-Forwarded-For": f"198.51.100.{number}"}
+    seen: list[Answer] = []
+    began = time.monotonic()
+    while not seen or seen[-1].status == 200:
+        headers = someone.auth | {"X-Forwarded-For": f"198.51.100.{len(seen)}"}
         seen.append(await ask(server, "GET", "/v1/auth/me", headers=headers))
-    assert [answer.status for answer in seen] == [200] * 30 + [429]
+    refilled = 30 * (time.monotonic() - began) / 60
+    assert 30 <= len(seen) - 1 <= 30 + refilled
+    assert seen[-1].status == 429
     assert {answer.headers["X-RateLimit-Limit"] for answer in seen} == {"30"}
-    assert [int(answer.headers["X-RateLimit-Remaining"]) for answer in seen[:3]] == [29, 28, 27]
+    assert [int(seen[number].headers["X-RateLimit-Remaining"]) for number in (0, -1)] == [29, 0]
     assert 1 <= int(seen[-1].headers["Retry-After"]) <= 3
     free = await ask(server, "GET", "/v1/public/domains", headers={"X-Forwarded-For": "198.51.100.1"})
     assert free.headers["X-RateLimit-Limit"] == "50"
 
 
 async def test_wrong_tokens_are_counted_against_the_address(own_server: Callable[..., Server]) -> None:
-    server = own_server(**LIMITED | {"RATE_LIMIT_REQUESTS_PER_MINUTE": "6", "RATE_LIMIT_BURST": "5"})
+    server = own_server(**LIMITED | {"RATE_LIMIT_REQUESTS_PER_MINUTE": "1", "RATE_LIMIT_BURST": "5"})
     guess = {"X-API-Key": "tm_guess", "X-Forwarded-For": "198.51.100.9"}
     answers = [await ask(server, "GET", "/v1/auth/me", headers=guess) for _ in range(6)]
     assert [answer.status for answer in answers] == [401] * 5 + [429]
