@@ -113,6 +113,9 @@ _IMPROBABLE = frozenset(("iso8859_4", "iso8859_10", "iso8859_14", "mac_cyrillic"
 
 _WESTERN = _ASCII + "áéíóúñüàèìòùâêîôûäëïößçãåæøÁÉÍÓÚÑÜÀÈÊÂÔÄÖÇÅØ¿¡«»°ºª·–—‘’“”€…".encode("cp1252")
 
+_TURKISH = _ASCII + "çğıöşüÇĞİÖŞÜâîû’‘“”–—…".encode("cp1254")
+_TURKISH_ALONE = (b"\xf0", b"\xfd", b"\xfe")
+
 _ESCAPES = re.compile(rb"\x1b(?:\$[@AB]|\$\([@ABDOPQ]|\([IJ]|\$\)[ACG])")
 _SWITCH = re.compile(rb"(\x1b(?:\$\(?[@ABCDOPQ]|\([BHIJT]|&@)|[\x0e\x0f])")
 _DESIGNATION = re.compile(rb"\x1b\$[*+)][A-Z]")
@@ -241,10 +244,17 @@ def _detected(sample: bytes, sender: bytes) -> str:
     codec = codec_of(name) or "cp1252"
     if codec in _IMPROBABLE:
         return "cp1252"
+    if codec in ("cp1250", "iso8859_2", "cp1252") and country is None and _is_turkish(sample):
+        return "cp1254"
     if codec in ("cp1250", "iso8859_2") and country is None and not sample.translate(None, _WESTERN):
         # Spanish looks like it by its one letter that both have.
         return "cp1252"
     return codec
+
+
+def _is_turkish(sample: bytes) -> bool:
+    """Whether it has two of the letters g with breve, dotless i and s with cedilla, and none that Turkish lacks."""
+    return not sample.translate(None, _TURKISH) and sum(map(sample.__contains__, _TURKISH_ALONE)) > 1
 
 
 def decode(data: bytes, label: str = "", guess: Guess | None = None) -> str:

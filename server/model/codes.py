@@ -133,6 +133,10 @@ _NARROW = (
 
 _WIDE = re.compile(f"[{''.join(map(chr, _NARROW))}]")
 
+# Some senders put them between digits, lest a telephone dials these.
+_WIDTHLESS = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_INVISIBLE = re.compile(f"[{_WIDTHLESS}]+")
+
 _CANDIDATE = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"(?P<single>[0-9A-Z](?:(?: |-|\n{1,2})[0-9A-Z]){3,7}(?!\w)(?![ -]?[0-9A-Z](?!\w)))"
@@ -207,6 +211,9 @@ def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
     """
     scanned = f"{subject}\n\n{text[:SCAN_CHARACTERS]}"
     if not scanned.isascii():
+        if any(map(scanned.__contains__, _WIDTHLESS)):
+            subject, text = _INVISIBLE.sub("", subject), _INVISIBLE.sub("", text[:SCAN_CHARACTERS])
+            scanned = f"{subject}\n\n{text}"
         scanned = _WIDE.sub(_narrowed, scanned)
     lower = scanned.lower()
     if len(lower) != len(scanned):

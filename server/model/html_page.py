@@ -19,6 +19,19 @@ _MAX_WORDS = 300
 # Pictures in the source are no part of what is shown; they may be long.
 _PICTURE = re.compile(r"([\"'(])\s*+data:[^\"'<>()]{1000,}", re.IGNORECASE)
 _UNSEEN = re.compile(r"<!--.*?(?:-->|\Z)|<style(?=[\s>]).*?(?:</style>?|\Z)", re.IGNORECASE | re.DOTALL)
+# The look of what is shown, but for what may hide it.
+_LOOKS = re.compile(
+    r"[ \t\r\n](?:style|class|width|height|align|valign|bgcolor|border|cellpadding|cellspacing|role|lang|dir|face|color"
+    r"|size|target|rel"
+    r"|src(?:set)?|background|data-[a-z-]{1,40})=(?:\"(?![^\"]*(?:none|hid|:\s?[.0]|-\d{3}|transparent|white|#fff))[^\"<>]*+\""
+    r"|'(?![^']*(?:none|hid|:\s?[.0]|-\d{3}|transparent|white|#fff))[^'<>]*+')",
+    re.IGNORECASE,
+)
+_LONG_TARGET = re.compile(r"\bhref\s{0,3}=\s{0,3}(\"[^\"<>]{300,16384}\"|'[^'<>]{300,16384}')", re.IGNORECASE)
+_MARK = "\ue000"
+_PLACEHOLDER = re.compile(f"([0-9]{{1,6}}){_MARK}")
+_FEW_WORDS = 60
+_MAX_CLIMB = 3
 # What the parser writes is well formed, and no attribute holds a bare "<" or ">": then a pattern finds each tag.
 _SILENT = re.compile(r"<!--.*?-->|<style(?: [^>]*)?>.*?</style>", re.DOTALL)
 _SILENT_ELEMENTS = "template,object,audio,video,canvas,datalist"
@@ -43,10 +56,13 @@ _REMOVED = str.maketrans("", "", "\t\n\r")
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """A target that can be clicked, as a browser reads it, and the words of what leads there."""
+    """A target that can be clicked, as a browser reads it, the words of what leads there, and some of the words around
+    it if these are few.
+    """
 
     target: str
     words: str
+    around: str = ""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -70,7 +86,8 @@ def read(html: str) -> Page:
 
     The last page is kept: text, links and codes of one message are asked for one after the other.
     """
-    source = html_limits.usual(_bounded(html))
+    bounded, long = _bounded(html)
+    source = html_limits.usual(bounded)
     source = source[: html_limits.within(source)].replace("\0", "\ufffd")
     tree = LexborHTMLParser(source) if source.strip() else None
     if tree is None or tree.body is None:
@@ -78,7 +95,10 @@ def read(html: str) -> Page:
     if _MAY_BE_SILENT.search(source):
         html_hidden.remove(tree.css(_SILENT_ELEMENTS))
     html_hidden.remove_hidden(tree, source)
-    return Page(_text(tree.body.html or ""), tuple(filter(None, map(_anchor, tree.css(_CLICKED)[:MAX_ANCHORS]))))
+    return Page(
+        _text(tree.body.html or ""),
+        tuple([anchor for node in tree.css(_CLICKED)[:MAX_ANCHORS] if (anchor := _anchor(node, long))]),
+    )
 
 
 def _text(html: str) -> str:
@@ -92,7 +112,23 @@ def _text(html: str) -> str:
     return _folded(text)
 
 
-def _anchor(node: LexborNode) -> Anchor | None:
+def _around(node: LexborNode) -> str:
+    """Words next to an anchor: the siblings of it, or of what holds nothing else."""
+    for _ in range(_MAX_CLIMB):
+        near = [
+            (sibling.text() or "")
+            for sibling in (node.prev, node.next)
+            if sibling is not None and sibling.tag != "a" and sibling.css_first("a") is None
+        ]
+        words = " ".join(" ".join(near).split())
+        parent = node.parent
+        if words or parent is None or parent.tag == "body":
+            return words[:_MAX_WORDS] if len(words) <= 2 * _MAX_WORDS else ""
+        node = parent
+    return ""
+
+
+def _anchor(node: LexborNode, long: list[str]) -> Anchor | None:
     """None for what cannot be clicked: a form without a button, an empty target."""
     if node.tag == "fieldset" and node.css_first("button,input[type=submit],input[type=image]") is None:
         return None
@@ -100,6 +136,8 @@ def _anchor(node: LexborNode) -> Anchor | None:
     target = attributes.get(_TARGETS.get(node.tag or "", "href"))
     if not target:
         return None
+    if long and (number := _PLACEHOLDER.fullmatch(target)) and int(number[1]) < len(long):
+        target = _unquoted(long[int(number[1])])
     words = " ".join((node.text() or "").split())[:_MAX_WORDS]
     named = (
         [attributes.get(name) or "" for name in ("title", "aria-label", "value", "alt")] if len(attributes) > 1 else []
@@ -108,15 +146,33 @@ def _anchor(node: LexborNode) -> Anchor | None:
         named.append(image.attributes.get("alt") or "")
     # URL Standard, section 4.4; a space is written as browsers ask for it.
     address = target.strip(_C0_AND_SPACE).translate(_REMOVED).replace(" ", "%20")
-    return Anchor(address, " ".join(filter(None, [words, *named]))[:_MAX_WORDS])
+    around = _around(node) if len(words) <= _FEW_WORDS or "://" in words else ""
+    return Anchor(address, " ".join(filter(None, [words, *named]))[:_MAX_WORDS], around)
 
 
-def _bounded(html: str) -> str:
+def _unquoted(value: str) -> str:
+    """An attribute's value from its source, quotes and references resolved as the parser does."""
+    node = LexborHTMLParser(f"<a href={value}>").css_first("a")
+    return (node.attributes.get("href") or "") if node is not None else ""
+
+
+def _bounded(html: str) -> tuple[str, list[str]]:
+    """(source within the bound, the long targets that placeholders in it stand for). What is not shown goes first:
+    pictures, comments and styles, then long targets and attributes of looks.
+    """
+    long: list[str] = []
+
+    def placeholder(match: re.Match[str]) -> str:
+        long.append(match[1])
+        return f'href="{len(long) - 1}{_MARK}"'
+
     if len(html) > MAX_SOURCE:
         html = _PICTURE.sub(r"\1", html)
     if len(html) > MAX_SOURCE:
         html = _UNSEEN.sub("", html)
-    return html[:MAX_SOURCE]
+    if len(html) > MAX_SOURCE:
+        html = _LOOKS.sub("", _LONG_TARGET.sub(placeholder, html))
+    return html[:MAX_SOURCE], long
 
 
 def _folded(text: str) -> str:

@@ -23,12 +23,14 @@ _UNSPACED = (
 )
 # A host of such a script is known by its place alone.
 _FIRST = r"\u3041-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
-_ENDS = rf"\s\x00-\x20<>\"`\\^\u00ab\u00bb\u00ad\u2000-\u206f\ufeff\ufffd{_UNSPACED}"
+_EMOJI = r"\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"
+_ENDS = rf"\s\x00-\x20<>\"`\\^\u00ab\u00bb\u00ad\u2000-\u206f\ufeff\ufffd{_EMOJI}{_UNSPACED}"
 _URL = re.compile(rf"https?://(?:[^{_ENDS}/?#]|[{_FIRST}](?<=://.))[^{_ENDS}]{{0,{MAX_LINK}}}+", re.IGNORECASE)
 _TRAILING = ".,;:!?*'’…·|~،؛؟।॥"
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _ACTION = re.compile("|".join(wording.LINK_ACTION))
 _PATH_ACTION = re.compile("|".join(wording.PATH_ACTION))
+_HERE = re.compile("|".join(wording.LINK_HERE))
 _LAST = re.compile("|".join(wording.LINK_LAST))
 _PATH_LAST = re.compile("|".join(wording.PATH_LAST))
 _WEB = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
@@ -39,12 +41,13 @@ def find(text: str, anchors: tuple[Anchor, ...] = ()) -> tuple[str, ...]:
     """At most 20 http(s) URLs of at most 16,384 characters: those that verify, confirm, reset or sign in come first,
     those to leave a list, to other places of the sender and to terms last, equal ones in the order of the mail.
 
-    Each anchor is judged by its words, then by its path; a URL in text by the line in front of it, then by its path.
+    Each anchor is judged by its words ("here" by those around it), then by its path; a URL in text by the line in front
+    of it, then by its path.
     """
     ranked: dict[str, int] = {}
     for anchor in anchors:
         if _WEB.match(anchor.target):
-            _note(ranked, anchor.target, anchor.words)
+            _note(ranked, anchor.target, anchor.words + _purpose(anchor))
     if ":" in text and "://" in text:
         _text_links(text[:SCAN_CHARACTERS], ranked)
     kept: list[str] = []
@@ -54,6 +57,14 @@ def find(text: str, anchors: tuple[Anchor, ...] = ()) -> tuple[str, ...]:
             kept.append(url)
             room -= len(url)
     return tuple(kept)
+
+
+def _purpose(anchor: Anchor) -> str:
+    """The word around "here" that says what it does."""
+    if not anchor.around or not _HERE.match(anchor.words.lower()):
+        return ""
+    action = _ACTION.search(anchor.around.lower())
+    return f" {action[0]}" if action and not _LAST.search(anchor.around.lower()) else ""
 
 
 def _note(ranked: dict[str, int], url: str, words: str) -> None:
@@ -85,6 +96,8 @@ def _text_links(text: str, ranked: dict[str, int]) -> None:
         if number == _MAX_URLS:
             return
         url = trimmed(match[0])
+        if match.start() and text[match.start() - 1] == "_":
+            url = url.rstrip("_")
         if _WEB.match(url):
             words = text[max(before, match.start() - 160) : match.start()].rstrip("\n \t<(:：")
             _note(ranked, url, words.rpartition("\n")[2])

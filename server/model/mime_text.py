@@ -24,7 +24,7 @@ _PHRASE_SPECIALS = re.compile(r'[,<>@;:"\\()\[\]]')
 _PARAMETER = re.compile(r"(?:;|(?<![;\s])\s)\s*+([^\s=;\"]{1,64}+)\s*+=\s*+")
 _QUOTED = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*)"', re.DOTALL)
 # What a value ends at: nothing more, or another parameter. A quote or a semicolon alone may be a part of a name.
-_BEHIND_QUOTE = r"(?=\s*+(?:;\s*+$|$|;?\s*+[^\s=;\"]{1,64}+\s*+=))"
+_BEHIND_QUOTE = r"(?=\s*+(?:\([^()]{0,200}\)\s*+)?(?:;\s*+$|$|;?\s*+[^\s=;\"]{1,64}+\s*+=))"
 _NEXT_BEHIND_QUOTE = re.compile(_BEHIND_QUOTE)
 _CLOSING = re.compile('"' + _BEHIND_QUOTE)
 _NEXT = re.compile(
@@ -235,7 +235,8 @@ def _parameter(value: str, start: int) -> tuple[str, int]:
     after = words.end() if words else start
     following = _NEXT.search(value, after)
     end = following.start() if following else len(value)
-    return value[start:end].strip().strip('"'), end
+    bare = value[start:end].strip().strip('"')
+    return bare[1:-1] if len(bare) > 1 and bare[0] == bare[-1] == "'" else bare, end
 
 
 def _badly_quoted(value: str, start: int) -> tuple[str, int]:

@@ -25,6 +25,13 @@ _READ = HTML_TYPES | _words("text/plain text/enriched text/richtext text/markdow
 _RENDERINGS = frozenset(("text/x-amp-html", "text/amp-html", "text/watch-html"))
 
 
+# Data that reads as text where it is all of a message.
+_LEGIBLE = frozenset(
+    f"text/{subtype}"
+    for subtype in _words("css csv javascript rfc822-header rfc822-headers tab-separated-values x-javascript xml")
+)
+
+
 class Views(msgspec.Struct, frozen=True):
     """The parts of both views, and what is neither. A part may be in both views."""
 
@@ -126,6 +133,8 @@ def _is_inline(leaf: Leaf, container: str) -> bool:
     """Whether a part is read in place rather than downloaded."""
     if leaf.disposition == "attachment":
         return False
+    if not leaf.container and leaf.content_type in _LEGIBLE and not leaf.filename:
+        return True
     usual = leaf.content_type in ("text/plain", "text/html")
     if not usual and (leaf.filename or not (is_text(leaf.content_type) or leaf.content_type in HTML_TYPES)):
         return False

@@ -145,5 +145,5 @@ _CLEANER = nh3.Cleaner(
     set_tag_attribute_values={"a": {"target": "_blank"}},
     url_schemes=_SCHEMES,
     url_relative="deny",
-    filter_style_properties=set(_STYLES),
+    filter_style_properties=_STYLES | {name.upper() for name in _STYLES} | {name.capitalize() for name in _STYLES},
 )

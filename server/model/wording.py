@@ -94,6 +94,68 @@ LINK_ACTION = (
     *("підтверд", "активув", "скин", "віднов", "увійти", "вхід", "прийняти"),
     *("potvrd", "ověř", "aktivov", "obnov", "přihlá", "resetov", "přijmout"),
 )
+# What names no more than the place to click; the words around say what it does.
+LINK_HERE = (
+    *(
+        r"(?:click |press |tap |go )?here\b",
+        r"(?:this |the |click the )?(?:link|button)\b",
+        r"click\b",
+        "https?://",
+        "www\\.",
+        "→|»|>|👉",
+    ),
+    *(
+        "(?:请)?(?:点击|點擊|按)",
+        "这里",
+        "這裡",
+        "此处",
+        "此處",
+        "链接",
+        "連結",
+        "こちら",
+        "ここ",
+        "リンク",
+        "여기",
+        "링크",
+        "바로가기",
+    ),
+    *(
+        r"hier\b",
+        r"(?:diesen )?link\b",
+        r"ici\b",
+        r"(?:ce )?lien\b",
+        r"cliqu",
+        r"aqu[ií]\b",
+        r"(?:este )?enlace\b",
+        r"clique\b",
+    ),
+    *(
+        r"qui\b",
+        r"здесь",
+        r"сюда",
+        r"тут\b",
+        r"(?:эт\w+ |по )?ссылк",
+        r"tutaj",
+        r"(?:ten )?link",
+        r"buraya|burada|tıkla",
+        "هنا",
+        "الرابط",
+    ),
+    *(
+        "यहाँ",
+        "यहां",
+        "लिंक",
+        r"(?:tại |vào )?đây",
+        r"(?:di )?sini",
+        r"tautan",
+        "ที่นี่",
+        "คลิก",
+        r"deze link",
+        r"zde\b",
+        r"(?:ten|tento )?odkaz",
+    ),
+    *("посилан", "натисн"),
+)
 # What stands in the path of such a link, whatever the language of the mail.
 PATH_ACTION = (
     *(

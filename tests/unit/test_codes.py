@@ -106,6 +106,9 @@ POSITIVE = [
     ("", "lower code: x7k9q2", "x7k9q2"),
     ("", "Your temporary password is Xy7kP2mQ", "Xy7kP2mQ"),
     ("", "Token: 9f8e7d6c", "9f8e7d6c"),
+    ("", "Your code is 904\u200b417", "904417"),
+    ("", "Your code is 9\u20600\u20604\u20604\u20601\u20607", "904417"),
+    ("Your code 904\u00ad417", "", "904417"),
     ("", "Ihr Code\n1\n2\n3\n4\n5\n6\n", "123456"),
 ]
 

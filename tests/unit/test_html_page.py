@@ -174,6 +174,21 @@ def test_what_is_not_shown_does_not_count_against_the_bound(bulk: str) -> None:
     assert page.anchors
 
 
+@pytest.mark.parametrize(
+    "bulk",
+    [
+        "".join(f'<a href="https://t.e.org/c/{"q" * 3000}{number}">l</a>' for number in range(120)),
+        "<table><tr>" + f'<td style="font-family:Arial;{"mso-x:y;" * 12}" width="10" valign="top"> </td>' * 2500,
+    ],
+)
+def test_long_targets_and_looks_do_not_count_against_the_bound(bulk: str) -> None:
+    target = f"https://e.org/confirm?u=1&timestamp={'7' * 400}"
+    page = read(f"{bulk}</table><p style='display:none'>hidden</p><p>seen</p><a href='{target}'>Confirm</a>")
+    assert page.text.endswith("seen\nConfirm")
+    assert "hidden" not in page.text
+    assert page.anchors[-1].target == target
+
+
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_text_of_anything_can_be_stored(html: str) -> None:
     text = html_to_text(html)

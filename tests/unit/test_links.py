@@ -26,6 +26,8 @@ from server.model.html_page import read
         ("https://example.com/a;b=1,2!", "https://example.com/a;b=1,2"),
         ("https://example.com/?q=a|b", "https://example.com/?q=a|b"),
         ("HTTP://EXAMPLE.COM/A", "HTTP://EXAMPLE.COM/A"),
+        ("_https://example.com/a_", "https://example.com/a"),
+        ("👉https://example.com/a👈", "https://example.com/a"),
         ("请点击https://example.com/a，谢谢", "https://example.com/a"),
         ("请点击https://example.com/verify?t=abc123完成验证", "https://example.com/verify?t=abc123"),
         ("https://example.com/a。", "https://example.com/a"),
@@ -96,6 +98,28 @@ def test_link_that_acts_comes_first_and_leaving_last_in_each_language(language: 
     assert set(found[2:]) == {"https://e.org/1", "https://www.facebook.com/e"}
     text = f"{leave}: https://e.org/1\n\nhttps://e.org/2\n\n{action}:\n\nhttps://e.org/3\n"
     assert links.find(text) == ("https://e.org/3", "https://e.org/2", "https://e.org/1")
+
+
+HERE = [
+    'To verify your address <a href="https://e.org/2">click here</a>.',
+    'Please confirm your address:</p><p><a href="https://e.org/2">https://e.org/go/abc</a>',
+    'パスワードの再設定は<a href="https://e.org/2">こちら</a>',
+    '请点击<a href="https://e.org/2">这里</a>完成邮箱验证',
+    'Klicken Sie <b><a href="https://e.org/2">hier</a></b>, um Ihre Adresse zu bestätigen.',
+    'Чтобы подтвердить почту, нажмите <a href="https://e.org/2">здесь</a>',
+]
+
+
+@pytest.mark.parametrize("sentence", HERE)
+def test_link_called_here_is_judged_by_the_words_around_it(sentence: str) -> None:
+    html = f'<a href="https://e.org/">Acme</a><p>{sentence}</p><p>Visit <a href="https://e.org/3">our site</a></p>'
+    page = read(html)
+    assert links.find("", page.anchors)[0] == "https://e.org/2"
+
+
+def test_link_called_here_to_leave_a_list_stays_last() -> None:
+    html = '<a href="https://e.org/1">Acme</a><p>Confirm or unsubscribe <a href="https://e.org/2">here</a></p>'
+    assert links.find("", read(html).anchors) == ("https://e.org/1", "https://e.org/2")
 
 
 def test_path_tells_what_words_do_not() -> None:

@@ -268,6 +268,13 @@ def test_short_subject_is_judged_by_all_of_the_mail(charset: str, subject: str, 
     assert (mail.subject, mail.text) == (subject, body)
 
 
+@pytest.mark.parametrize("content_type", ["text/plain", "text/html"])
+def test_turkish_without_a_label_is_not_taken_for_its_neighbours(content_type: str) -> None:
+    text = "Doğrulama kodunuz 482193. Lütfen kimseyle paylaşmayın, güvenliğiniz için şifrenizi değiştirin."
+    mail = mime.parse(HEAD + f"Content-Type: {content_type}\r\n\r\n".encode() + text.encode("cp1254"))
+    assert mail.text == text
+
+
 def test_country_of_the_sender_tells_neighbours_apart() -> None:
     text = "Az Ön ellenőrző kódja: 482193. Köszönjük a regisztrációt."
     mail = mime.parse(b"From: Bolt <bolt@example.hu>\r\nSubject: x\r\n\r\n" + text.encode("iso-8859-2"))
@@ -531,6 +538,12 @@ def test_data_of_a_known_subtype_of_text_is_an_attachment(subtype: str) -> None:
     assert (mail.text, [one.content_type for one in mail.attachments]) == ("t", [f"text/{subtype}"])
 
 
+@pytest.mark.parametrize("subtype", ["csv", "css", "xml", "rfc822-headers", "javascript"])
+def test_data_that_is_all_of_a_message_is_read(subtype: str) -> None:
+    mail = mime.parse(HEAD + f"Content-Type: text/{subtype}\r\n\r\nYour code is 482913".encode())
+    assert (mail.text, mail.codes) == ("Your code is 482913", ("482913",))
+
+
 def test_enriched_text_gives_way_to_plain_text() -> None:
     mail = read(multipart("alternative", part("text/plain", "plain"), part("text/enriched", "<bold>x</bold>")))
     assert mail.text == "plain"
@@ -613,6 +626,9 @@ NAMES = {
     "a path": ('attachment; filename="C:\\TEMP\\a.pdf"', "a.pdf"),
     "a single quote": ('attachment; filename="o\'neill.pdf"', "o'neill.pdf"),
     "spaces round the equals sign": ('attachment; filename = "a.pdf"', "a.pdf"),
+    "single quotes": ("attachment; filename='a b.pdf'", "a b.pdf"),
+    "a comment behind": ('attachment; filename="a.pdf" (the plan)', "a.pdf"),
+    "a comment between": ('attachment; filename="a.pdf" (the plan); size=3', "a.pdf"),
     "raw UTF-8": ('attachment; filename="Žlutý.pdf"', "Žlutý.pdf"),
 }
 

@@ -38,6 +38,11 @@ def test_clean_form_of(html: str, clean: str) -> None:
     assert sanitise(html) == clean
 
 
+@pytest.mark.parametrize("name", ["BACKGROUND-COLOR", "Background-color", "background-color"])
+def test_style_written_in_capitals_is_kept(name: str) -> None:
+    assert "#0066cc" in sanitise(f'<p style="{name}: #0066cc">x</p>')
+
+
 def test_links_open_apart_and_tell_nothing() -> None:
     clean = sanitise("<a href='https://example.org/?a=1&amp;b=2' target=_self rel=opener>x</a>")
     assert 'href="https://example.org/?a=1&amp;b=2"' in clean
