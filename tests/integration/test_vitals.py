@@ -28,7 +28,7 @@ async def test_accounts_are_counted_as_active_and_as_online(pools: Pools, settin
         (people[2], moment - 2 * access),
     ]
     for person, renewed in logins:
-        await store.open_session(ids.new(), person.id, ids.new().encode()[:32], moment, renewed + life, 10)
+        await store.open_session(ids.new(), person.id, ids.new().encode()[:32], moment, renewed + life, 10, None)
     await vitals.Vitals(settings, pools, first=True).count()
     assert vitals.USERS.values == {(): 3}
     assert vitals.ONLINE.values == {(): 2}
