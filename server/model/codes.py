@@ -5,18 +5,20 @@ nor a nearer word says that it is a date, a telephone number, an amount, an addr
 """
 
 import re
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import islice
 
 import msgspec
 
-from server.model import code_words
+from server.model import code_places, code_words
+from server.model.word_patterns import Words
 
 SCAN_CHARACTERS = 16_384
 MAX_CODES = 5
 _MAX_CANDIDATES = 150
-_MAX_MARKS = 60
-_REACH = 90
+_MAX_LOOKED_AT = 1_000
 _AFTER = 60
-_ABOVE = 240
 _BOOKING_WORDS = 2
 _GAP = 12
 _SHORT = 4
@@ -122,7 +124,7 @@ _WIDE_STEMS = (
         "geben",
     ),
 )
-_SHOWN = re.compile(r"[0-9]|[A-Z](?:[A-Z]|[ \n-][A-Z](?!\w))")
+_ALL_STEMS = (*_STEMS, *_WIDE_STEMS)
 # Digits of other scripts, and full-width letters, each as one character of ASCII.
 _ZEROS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0)
 _NARROW = (
@@ -147,8 +149,8 @@ _CANDIDATE = re.compile(
     r"[A-Za-z0-9]{1,16}(?:-[A-Za-z0-9]{1,10}){0,4})"
     r")(?![A-Za-z0-9])"
 )
-_CODE = re.compile("|".join(code_words.CODES))
-_OTHER = re.compile("|".join(code_words.OTHERS))
+_CODE = Words(code_words.CODES)
+_OTHER = Words(code_words.OTHERS)
 _NEAR = re.compile(
     rf"(\b(?:{'|'.join(code_words.NEAR)})\b|{code_words.NEAR_UNSPACED})"
     rf"(?:[\W_]{{1,3}}(?:{code_words.NEAR_LINKS})\b){{0,3}}[\W_]{{0,4}}$"
@@ -161,9 +163,9 @@ _ENTER_BEFORE = re.compile(
     rf"(?:{'|'.join(code_words.ENTER_BEFORE)})(?:\W{{0,4}}(?:bitte )?"
     rf"|(?:\W{{1,3}}\w+){{0,3}}\W{{1,3}}(?:{code_words.NUMBERS})\W{{0,4}})$"
 )
-_ENTER = re.compile("|".join((*code_words.ENTER_BEFORE, *code_words.ENTER_AFTER)))
+_ENTER = Words((*code_words.ENTER_BEFORE, *code_words.ENTER_AFTER))
 _ENTER_AFTER = re.compile(rf"\W{{0,3}}(?:{'|'.join(code_words.ENTER_AFTER)})")
-_PURPOSE = re.compile("|".join(code_words.PURPOSE))
+_PURPOSE = Words(code_words.PURPOSE)
 _CUE = re.compile(rf"(?:\([a-z0-9]{{2,5}}\))?(?:{code_words.CUES}|[,;|\u200b])*")
 _LED_UP_TO = re.compile(
     rf"(?:\b(?:{code_words.LED_UP_TO})|{code_words.LED_UP_TO_UNSPACED}|[:：=>–—-])[\s\"'“„«(\[【「]*"
@@ -175,7 +177,7 @@ _AT = re.compile(rf"\b(?:{code_words.AT_A_TIME}) $")
 _CLOCK = re.compile("(?:[01][0-9]|2[0-3])[0-5][0-9]")
 _UNIT = re.compile(rf" ?(?:{code_words.UNITS})")
 _MONEY_BEFORE = re.compile(r"(?:[€$£¥₹₽]|\b(?:usd|eur|gbp|rs|inr|rp|idr|cny|jpy|r\$)\.?) ?$")
-_SENTENCE_END = re.compile(r"(?<!\brs)(?<!\bno)(?<!\bnr)(?<!\bn)[.!?](?=\s|$)|[。！？؟।]|\n")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)(?<!\brs.)(?<!\bno.)(?<!\bnr.)(?<!\bn.)|[。！？؟।\n]")
 _DATE = re.compile(
     r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])|(?:0[1-9]|[12][0-9]|3[01])(?:0[1-9]|1[0-2])(?:19|20)[0-9]{2}"
 )
@@ -215,19 +217,21 @@ def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
             subject, text = _INVISIBLE.sub("", subject), _INVISIBLE.sub("", text[:SCAN_CHARACTERS])
             scanned = f"{subject}\n\n{text}"
         scanned = _WIDE.sub(_narrowed, scanned)
+    stretches = code_places.places(scanned)
+    if not stretches:
+        return ()
     lower = scanned.lower()
     if len(lower) != len(scanned):
         lower = scanned
-    regions = _regions(lower, len(subject)) if _SHOWN.search(scanned) else ()
+    context = _Context(scanned, lower, len(subject))
+    candidates = context.candidates(stretches)
+    stems = _STEMS if lower.isascii() else _ALL_STEMS
+    near = code_places.near(lower, len(subject), stems, [match.start() for match, _ in candidates])
     found: dict[str, tuple[float, int]] = {}
-    context = _Context(scanned, lower, len(subject)) if regions else None
-    for low, high in regions:
-        for match in _CANDIDATE.finditer(scanned, low, high):
-            value = _value(match)
-            if value and context and context.candidates < _MAX_CANDIDATES:
-                sure = context.judge(match, value)
-                if sure > found.get(value, (0.0, 0))[0]:
-                    found[value] = (sure, found.get(value, (0.0, match.start()))[1])
+    for match, value in [candidates[number] for number in near[:_MAX_CANDIDATES]]:
+        sure = context.judge(match, value)
+        if sure > found.get(value, (0.0, 0))[0]:
+            found[value] = (sure, found.get(value, (0.0, match.start()))[1])
     if not found:
         return ()
     best = max(sure for sure, _ in found.values())
@@ -235,27 +239,6 @@ def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
     return tuple(
         [Code(value, -sure, "subject" if place < len(subject) else source) for sure, place, value in ranked[:MAX_CODES]]
     )
-
-
-def _regions(lower: str, subject: int) -> list[tuple[int, int]]:
-    """Where a code may be: around what may name one, and at the beginning of a mail whose subject does."""
-    stems = _STEMS if lower.isascii() else (*_STEMS, *_WIDE_STEMS)
-    marks: set[int] = set()
-    for stem in stems:
-        place = lower.find(stem)
-        for _ in range(_MAX_MARKS):
-            if place < 0:
-                break
-            marks.add(place)
-            place = lower.find(stem, place + _REACH)
-    regions: list[tuple[int, int]] = []
-    for mark in sorted(marks):
-        low, high = max(0, mark - 2 * _REACH), mark + (_ABOVE if mark > subject else subject + 3000)
-        if regions and low <= regions[-1][1]:
-            regions[-1] = (regions[-1][0], max(high, regions[-1][1]))
-        else:
-            regions.append((low, high))
-    return regions
 
 
 def _narrowed(match: re.Match[str]) -> str:
@@ -281,21 +264,35 @@ def _value(match: re.Match[str]) -> str:
 class _Context:
     """The text of one mail, and what is said around a candidate."""
 
-    __slots__ = ("_booked", "_lower", "_subject", "_subject_names", "_text", "candidates")
-
     def __init__(self, text: str, lower: str, subject: int) -> None:
         self._text, self._lower, self._subject = text, lower, subject
-        self.candidates = 0
-        self._subject_names = _names(lower[:subject])
-        self._booked = _BOOKED.search(lower) is not None and len(set(_BOOKING.findall(lower))) >= _BOOKING_WORDS
+
+    @cached_property
+    def _subject_names(self) -> bool:
+        return _names(self._lower[: self._subject])
+
+    @cached_property
+    def _booked(self) -> bool:
+        """Whether the mail is about a booking."""
+        lower = self._lower
+        return _BOOKED.search(lower) is not None and len(set(_BOOKING.findall(lower))) >= _BOOKING_WORDS
+
+    def candidates(self, stretches: Sequence[tuple[int, int]]) -> list[tuple[re.Match[str], str]]:
+        """What has the form of a code and neither is a part nor has the form of something else, and the code that it
+        would be. This is told sooner than what words are around it.
+        """
+        found: list[tuple[re.Match[str], str]] = []
+        matches = (match for low, high in stretches for match in _CANDIDATE.finditer(self._text, low, high))
+        for match in islice(matches, _MAX_LOOKED_AT):
+            value = _value(match)
+            if value and self._stands_free(*match.span()) and not self._is_of_other_kind(match, value):
+                found.append((match, value))
+        return found
 
     def judge(self, match: re.Match[str], value: str) -> float:
         """How sure it is that a candidate is a code; 0 if it is none."""
         start, end = match.span()
         digits = value.isdigit()
-        self.candidates += 1
-        if not self._stands_free(start, end) or self._is_of_other_kind(match, value):
-            return 0.0
         before, after = self._before(start), self._after(end)
         letters = not any(map(str.isdigit, value))
         code = _last(_CODE, before)
@@ -330,7 +327,7 @@ class _Context:
         if named and not _is_of_other(after, named) and not re.search("[0-9]", after[: named.start()]):
             return 0.95
         if self._is_alone(start, end):
-            above = self._lower[max(self._subject, start - _ABOVE) : start].rstrip()
+            above = self._lower[max(self._subject, start - code_places.ABOVE) : start].rstrip()
             lines = "\n".join([line for line in above.split("\n") if line.strip()][-2:])
             code = max(_last(_CODE, lines), _last(_ENTER, lines))
             other = self._other(lines, code, ("", ":"))
@@ -365,7 +362,7 @@ class _Context:
 
     def _before(self, start: int) -> str:
         """What stands in front in the same sentence."""
-        before = self._lower[max(0, start - _REACH) : start]
+        before = self._lower[max(0, start - code_places.REACH) : start]
         ends = _last(_SENTENCE_END, before)
         return before[ends:] if ends >= 0 else before
 

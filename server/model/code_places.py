@@ -1,0 +1,101 @@
+"""Where in a text a code may be, told at the speed of byte searches: most mail is told to hold none at once.
+
+Pure functions over text. Must not know what makes a candidate a code.
+
+A candidate has two neighbours of digits, letters and "-" of which one is a digit, or four capitals, or single
+characters that are set apart; and a word that may name it within reach. A pattern looks at nothing else.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+
+# How far a word stands in front of its code, or behind it, and how far a line above it.
+REACH = 90
+ABOVE = 240
+_BEFORE = ABOVE
+_BEHIND = 2 * REACH
+_SUBJECT_REACH = 3_000
+# Longer than any candidate.
+_WIDTH = 64
+_DIGITS = "0123456789"
+_CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# Digits, capitals, other letters, white space and the hyphen, each kind as one byte.
+_KINDS = ((_DIGITS, b"0"), (_CAPITALS, b"A"), (_CAPITALS.lower(), b"a"), (" \n", b" "), ("-", b"-"))
+_CLASSES = b"".join(next((kind for members, kind in _KINDS if chr(byte) in members), b".") for byte in range(256))
+_APART = rb"(?:-| {1,2})"
+# Each begins with one byte, which the engine finds at the speed of a byte search.
+_DIGIT = re.compile(rb"0(?:000|0?0[ -]00|[Aa-]|(?<=[Aa-]0)|" + _APART + rb"[0A]" + _APART + rb"[0A]" + _APART + rb"[0A])")
+_CAPITAL = re.compile(rb"A(?:A[A-]{2}|" + _APART + rb"[0A]" + _APART + rb"[0A]" + _APART + rb"[0A])")
+
+
+def places(text: str) -> list[tuple[int, int]]:
+    """(start, end) of the stretches of `text` that have the form of a code, in order."""
+    ascii_digits = any(map(text.__contains__, _DIGITS))
+    # A code of letters has two different ones.
+    if not ascii_digits and not _has_capitals(text):
+        return []
+    classes = text.encode("latin-1", "replace").translate(_CLASSES)
+    found = [match.start() for match in _CAPITAL.finditer(classes)]
+    if ascii_digits:
+        found += [match.start() for match in _DIGIT.finditer(classes)]
+        found.sort()
+    stretches: list[tuple[int, int]] = []
+    for place in found:
+        low, high = max(0, place - _WIDTH), place + _WIDTH
+        if stretches and low <= stretches[-1][1]:
+            low = stretches.pop()[0]
+        stretches.append((low, high))
+    return stretches
+
+
+def _has_capitals(text: str) -> bool:
+    seen = 0
+    for capital in _CAPITALS:
+        if capital in text:
+            seen += 1
+            if seen == 2:
+                return True
+    return False
+
+
+def near(lower: str, subject: int, stems: Sequence[str], starts: Sequence[int]) -> list[int]:
+    """The numbers of those candidates that have one of the stems within reach, or are at the beginning of a mail whose
+    subject has one. `lower` begins with the subject, which has that length; `starts` are in order.
+    """
+    if not starts:
+        return []
+    title = lower[:subject]
+    by_subject = subject + _SUBJECT_REACH if any(map(title.__contains__, stems)) else 0
+    found: list[int] = []
+    number = 0
+    while number < len(starts):
+        if starts[number] < by_subject:
+            found.append(number)
+            number += 1
+            continue
+        end = number + 1
+        while end < len(starts) and starts[end] - starts[end - 1] <= _BEFORE + _BEHIND:
+            end += 1
+        marks = _marks(lower, stems, max(0, starts[number] - _BEFORE), starts[end - 1] + _BEHIND)
+        found += [index for index in range(number, end) if _has_near(marks, starts[index])]
+        number = end
+    return found
+
+
+def _marks(lower: str, stems: Sequence[str], low: int, high: int) -> list[int]:
+    """Where stems begin in a part of the text; of one stem's that are near each other some."""
+    part = lower[low:high]
+    marks: set[int] = set()
+    for stem in filter(part.__contains__, stems):
+        place = part.find(stem)
+        while place >= 0:
+            marks.add(low + place)
+            place = part.find(stem, place + REACH)
+    return sorted(marks)
+
+
+def _has_near(marks: Sequence[int], start: int) -> bool:
+    first = bisect_left(marks, start - _BEFORE)
+    return first < len(marks) and marks[first] <= start + _BEHIND
