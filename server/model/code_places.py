@@ -9,6 +9,7 @@ characters that are set apart; and a word that may name it within reach. A patte
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
 
 # How far a word stands in front of its code, or behind it, and how far a line above it.
 REACH = 90
@@ -18,6 +19,10 @@ _BEHIND = 2 * REACH
 _SUBJECT_REACH = 3_000
 # Longer than any candidate.
 _WIDTH = 64
+# The same of one without a hyphen, of one whose characters are set apart, and of what is looked at behind one.
+_LONGEST_WORD = 16
+_WIDTH_APART = 32
+_WIDTH_BEHIND = 4
 _DIGITS = "0123456789"
 _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -25,28 +30,45 @@ _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _KINDS = ((_DIGITS, b"0"), (_CAPITALS, b"A"), (_CAPITALS.lower(), b"a"), (" \n", b" "), ("-", b"-"))
 _CLASSES = b"".join(next((kind for members, kind in _KINDS if chr(byte) in members), b".") for byte in range(256))
 _APART = rb"(?:-| {1,2})"
-# Each begins with one byte, which the engine finds at the speed of a byte search.
-_DIGIT = re.compile(rb"0(?:000|0?0[ -]00|[Aa-]|(?<=[Aa-]0)|" + _APART + rb"[0A]" + _APART + rb"[0A]" + _APART + rb"[0A])")
-_CAPITAL = re.compile(rb"A(?:A[A-]{2}|" + _APART + rb"[0A]" + _APART + rb"[0A]" + _APART + rb"[0A])")
+_ALL_APART = _APART + rb"[0A]" + _APART + rb"[0A]" + _APART + rb"[0A]"
+# Each begins with one byte, which the engine finds at the speed of a byte search, and goes on to the end of the word.
+_DIGIT = re.compile(rb"0(?:000|0?0[ -]00|[Aa-]|(?<=[Aa-]0)|" + _ALL_APART + rb")[0Aa-]*+")
+_CAPITAL = re.compile(rb"A(?:A[A-]{2}|" + _ALL_APART + rb")[0Aa-]*+")
 
 
-def places(text: str) -> list[tuple[int, int]]:
-    """(start, end) of the stretches of `text` that have the form of a code, in order."""
-    ascii_digits = any(map(text.__contains__, _DIGITS))
+class Stretch(NamedTuple):
+    """A part of a text: a code in it begins between `start` and `last`, and is within `end`."""
+
+    start: int
+    last: int
+    end: int
+
+
+def places(text: str) -> list[Stretch]:
+    """The parts of `text` that have the form of a code, in order."""
+    digits = any(map(text.__contains__, _DIGITS))
     # A code of letters has two different ones.
-    if not ascii_digits and not _has_capitals(text):
+    if not digits and not _has_capitals(text):
         return []
     classes = text.encode("latin-1", "replace").translate(_CLASSES)
-    found = [match.start() for match in _CAPITAL.finditer(classes)]
-    if ascii_digits:
-        found += [match.start() for match in _DIGIT.finditer(classes)]
+    found = [match.span() for match in _CAPITAL.finditer(classes)]
+    if digits:
+        found += [match.span() for match in _DIGIT.finditer(classes)]
         found.sort()
-    stretches: list[tuple[int, int]] = []
-    for place in found:
-        low, high = max(0, place - _WIDTH), place + _WIDTH
-        if stretches and low <= stretches[-1][1]:
-            low = stretches.pop()[0]
-        stretches.append((low, high))
+    stretches: list[Stretch] = []
+    first = last = end = -1
+    for place, run in found:
+        low = max(0, place - _WIDTH)
+        start = max(low, classes.rfind(b" ", low, place) + 1, classes.rfind(b".", low, place) + 1)
+        if run - start > _LONGEST_WORD and b"-" not in classes[start:run]:
+            continue
+        if start >= end:
+            if end >= 0:
+                stretches.append(Stretch(first, last, end))
+            first = start
+        last, end = place, max(run + _WIDTH_BEHIND, place + _WIDTH_APART)
+    if end >= 0:
+        stretches.append(Stretch(first, last, end))
     return stretches
 
 

@@ -7,17 +7,18 @@ nor a nearer word says that it is a date, a telephone number, an amount, an addr
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
 
 import msgspec
 
 from server.model import code_places, code_words
+from server.model.code_places import Stretch
 from server.model.word_patterns import Words
 
 SCAN_CHARACTERS = 16_384
 MAX_CODES = 5
 _MAX_CANDIDATES = 150
 _MAX_LOOKED_AT = 1_000
+_LONGEST_RUN = 200
 _AFTER = 60
 _BOOKING_WORDS = 2
 _GAP = 12
@@ -191,7 +192,7 @@ _FILE_NUMBER = re.compile(r"(?:INV|ORD|ORDER|REF|PO|SO|TKT|CASE|RMA|SKU|RE|RG|KD
 _HOUSE = re.compile(
     r"[ ,]{1,2}[A-Z][\w'’.]+(?: [A-Z][\w'’.]+){0,2},? (?:St|Street|Ave|Avenue|Rd|Road|Blvd|Lane|Ln|Drive|Dr|Way)\b"
 )
-_ADDRESS_RUN = re.compile(r"[!-~]*$")
+_ADDRESS_RUN = re.compile(r"[!-~]*+")
 _WEB_ADDRESS = re.compile(r"://|@|www\.|[A-Za-z0-9]\.[A-Za-z]{2,}(?![a-z]*\s)")
 
 
@@ -277,16 +278,21 @@ class _Context:
         lower = self._lower
         return _BOOKED.search(lower) is not None and len(set(_BOOKING.findall(lower))) >= _BOOKING_WORDS
 
-    def candidates(self, stretches: Sequence[tuple[int, int]]) -> list[tuple[re.Match[str], str]]:
+    def candidates(self, stretches: Sequence[Stretch]) -> list[tuple[re.Match[str], str]]:
         """What has the form of a code and neither is a part nor has the form of something else, and the code that it
         would be. This is told sooner than what words are around it.
         """
+        text = self._text
         found: list[tuple[re.Match[str], str]] = []
-        matches = (match for low, high in stretches for match in _CANDIDATE.finditer(self._text, low, high))
-        for match in islice(matches, _MAX_LOOKED_AT):
-            value = _value(match)
-            if value and self._stands_free(*match.span()) and not self._is_of_other_kind(match, value):
-                found.append((match, value))
+        looked_at = 0
+        for start, last, end in stretches:
+            for match in _CANDIDATE.finditer(text, start, end):
+                looked_at += 1
+                if match.start() > last or looked_at > _MAX_LOOKED_AT:
+                    break
+                value = _value(match)
+                if value and self._stands_free(*match.span()) and not self._is_of_other_kind(match, value):
+                    found.append((match, value))
         return found
 
     def judge(self, match: re.Match[str], value: str) -> float:
@@ -389,8 +395,8 @@ class _Context:
             return False
         if re.match(r"[.,:/-][0-9]| [0-9]{1,3}(?![0-9]?[a-z])|[@%_/]|-[A-Za-z]|\.[A-Za-z]", following):
             return False
-        run = _ADDRESS_RUN.search(text, max(0, start - 200), start)
-        front = run[0] if run else ""
+        run = _ADDRESS_RUN.match(text[max(0, start - _LONGEST_RUN) : start][::-1])
+        front = run[0][::-1] if run else ""
         if front.endswith("=") and not front[:-1].isalpha():
             return False
         return "://" not in front and "@" not in front and "www." not in front
@@ -422,7 +428,7 @@ def _follows(gap: str, value: str) -> bool:
     return len(gap) <= _GAP or (len(value) > _SHORT and _ADJECTIVE.fullmatch(gap) is not None)
 
 
-def _last(pattern: re.Pattern[str], text: str) -> int:
+def _last(pattern: re.Pattern[str] | Words, text: str) -> int:
     """Where the last match ends, -1 if there is none."""
     position = -1
     for match in pattern.finditer(text):

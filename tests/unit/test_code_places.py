@@ -1,0 +1,69 @@
+"""Most text is known to hold no code without a pattern looking at it; what has the form of one is never passed over."""
+
+import re
+
+import pytest
+
+from server.model import code_places, codes
+from server.model.word_patterns import Words
+
+FORMS = (
+    *("4821", "482193", "48219301", "482 193", "482-193", "4821 9301", "48-21-93", "4 8 2 1 9 3", "4\n8\n2\n1"),
+    *(
+        "K7P2QX",
+        "k7p2qx",
+        "AB12-CD34",
+        "G-482193",
+        "X K C D",
+        "X-K-C-D",
+        "X\n\nK\n\nC\n\nD",
+        "WXYZ-QRST",
+        "ABCD",
+        "A1B2",
+    ),
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("text", ["{}", "your code is {}.", "A line, and on the next:\n{}\n", "é {} ü", "(x){}(y)"])
+def test_no_form_of_a_code_is_passed_over(form: str, text: str) -> None:
+    whole = text.format(form)
+    start = whole.index(form)
+    assert [place for place in code_places.places(whole) if place.start <= start <= place.last and place.end > start]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Every line of this body is made of ordinary words, so that it packs like a letter.\n" * 50,
+        "Mr. Smith and Mrs. Jones met in Paris at 5 or 6, I think; A or B won.\n" * 50,
+        "at 12:34 on the 5th",
+        "QWxhZGRpbjpvcGVuIHNlc2FtZQQWxhZGRpbjpvcGVuIHNlc2FtZQ\n" * 100,
+    ],
+)
+def test_prose_and_base64_have_no_place_for_a_code(text: str) -> None:
+    assert not [place for place in code_places.places(text) if place.end - place.start > 40]
+
+
+def test_words_without_a_place_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes, "_Context", None)
+    assert codes.find("A letter", "Every line of this code is made of ordinary words.\n" * 50) == ()
+
+
+def test_number_is_near_a_stem_in_front_of_it_behind_it_or_in_the_subject() -> None:
+    far = "x" * 1_000
+    lower = f"\n\n482193 {far} code 551177 {far} 661204"
+    starts = [match.start() for match in re.finditer("[0-9]{6}", lower)]
+    assert code_places.near(lower, 0, ("code",), starts) == [1]
+    assert code_places.near(f"code{lower}", 4, ("code",), [start + 4 for start in starts]) == [0, 1, 2]
+    assert code_places.near("\n\n482193 is your code", 0, ("code",), [2]) == [0]
+
+
+@pytest.mark.parametrize(
+    "text", ["two codes", "a passcode", "код", "the länder-code", "laender-code", "encoded", "cod"]
+)
+def test_many_words_as_one_pattern_match_where_each_does(text: str) -> None:
+    entries = (r"\bcodes?\b", r"\b\w*codes?\b", r"\bкод\b", "码", r"\b(?:länder|laender)-?codes?\b")
+    ends = {match.end() for match in Words(entries).finditer(text)}
+    assert ends == {match.end() for match in re.finditer("|".join(entries), text)}
