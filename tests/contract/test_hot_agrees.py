@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import pytest
@@ -84,16 +84,17 @@ class Pair:
         raise AssertionError(f"{packets!r}\nhot:  {hot!r}\ncold: {cold!r}")
 
 
-@pytest.fixture
-def pair(own_server: Callable[..., Server]) -> Pair:
-    server = own_server(WORKERS="1")
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    server = Server(tmp_path_factory.mktemp("pair"), WORKERS="1").start()
 
     async def filled() -> Box:
         box = await server.mailbox()
         await server.deliver(box, subject="first")
         return box
 
-    return Pair(server, asyncio.run(filled()))
+    yield Pair(server, asyncio.run(filled()))
+    assert server.stop() == 0, server.log[-4000:]
 
 
 TRACE: Final = ("X-Request-ID: 1", "traceparent: 00-1-2-01", "b3: 1", "Date: x", "x-b3-traceid: 1", "baggage:")

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -23,7 +23,7 @@ class Line:
 
     def __init__(self, server: Server, box: Box) -> None:
         host, port = server.http.removeprefix("http://").split(":")
-        self._connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=60)
         self._connection.connect()
         self._path, self._headers = f"/v1/mailboxes/{box.id}/messages", box.auth
         self.worker = 0  # whose process answers
@@ -65,9 +65,18 @@ def one_line_to_each(server: Server, box: Box) -> list[Line]:
     raise AssertionError("the kernel never reached every worker")
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(
+        tmp_path_factory.mktemp("several"), WORKERS=str(WORKERS), MAILBOX_MAX_MESSAGES="0", CACHE_TTL="10m"
+    ).start()
+    yield running
+    assert running.stop() == 0, running.log[-4000:]
+
+
 @pytest.fixture
-async def lines(own_server: Callable[..., Server]) -> tuple[Server, Box, list[Line]]:
-    server = own_server(WORKERS=str(WORKERS), MAILBOX_MAX_MESSAGES="0", CACHE_TTL="60s")
+async def lines(several: Server) -> tuple[Server, Box, list[Line]]:
+    server = several
     box = await server.mailbox()
     return server, box, one_line_to_each(server, box)
 
