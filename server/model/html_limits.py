@@ -13,6 +13,9 @@ MAX_ATTRIBUTES = 200
 MAX_DEPTH = 200
 # Elements that a parser may open again because formatting was left open across blocks.
 MAX_REOPENED = 60_000
+# Characters of the tags whose attributes all end in one element, which parsers compare each with each.
+MAX_MERGED = 16_384
+_FEW_MERGED = 8
 # So few tags may nest as they like.
 _FEW_TAGS = 4_000
 
@@ -50,6 +53,7 @@ def _words(text: str) -> frozenset[str]:
 _VOID = _words("area base br col embed hr img input link meta param source track wbr")
 # Parsers make one of each, whatever the source says.
 _ONCE = _words("html head body")
+_MERGED = _words("html body")
 # WHATWG HTML section 13.2.4.3: stays open, and is opened again, across the end of its parent.
 _FORMATTING = _words("a b big code em font i nobr s small strike strong tt u")
 # A formatting element that is not closed again among elements of a line.
@@ -103,12 +107,24 @@ def within(html: str) -> int:
     if "<" not in html:
         return len(html)
     tokens = _TOKEN.findall(html)
-    broken = None if _is_simple(tokens) else _Nesting().follow(tokens[:MAX_TAGS])
-    if broken is None:
-        if len(tokens) <= MAX_TAGS:
-            return len(html)
-        broken = MAX_TAGS
-    return next(islice(_TOKEN.finditer(html), broken, None)).start()
+    if _is_simple(tokens):
+        return len(html)
+    nested, merged = _Nesting().follow(tokens[:MAX_TAGS]), _merged(html, tokens)
+    broken = min([len(tokens), MAX_TAGS, *(number for number in (nested, merged) if number is not None)])
+    return next(islice(_TOKEN.finditer(html), broken, None)).start() if broken < len(tokens) else len(html)
+
+
+def _merged(html: str, tokens: list[tuple[str, str, str]]) -> int | None:
+    """The number of the token with which the attributes of "html" and "body" become too many."""
+    if sum([name.lower() in _MERGED for _, name, _ in tokens]) <= _FEW_MERGED:
+        return None
+    size = 0
+    for number, token in enumerate(_TOKEN.finditer(html)):
+        if (token[2] or "").lower() in _MERGED:
+            size += len(token[0])
+            if size > MAX_MERGED:
+                return number
+    return None
 
 
 def _is_simple(tokens: list[tuple[str, str, str]]) -> bool:
@@ -116,8 +132,10 @@ def _is_simple(tokens: list[tuple[str, str, str]]) -> bool:
     if len(tokens) > _FEW_TAGS:
         return False
     names = " ".join([name for _, name, _ in tokens if name]).lower() + " "
-    return len(_LEFT_OPEN.findall(names)) * len(tokens) <= MAX_REOPENED and not any(
-        on or raw_on for raw_on, _, on in tokens
+    return (
+        len(_LEFT_OPEN.findall(names)) * len(tokens) <= MAX_REOPENED
+        and names.count("html ") + names.count(" body ") <= _FEW_MERGED
+        and not any(on or raw_on for raw_on, _, on in tokens)
     )
 
 

@@ -15,6 +15,8 @@ from server.model import html_hidden, html_limits
 MAX_SOURCE = 262_144
 MAX_ANCHORS = 500
 _MAX_WORDS = 300
+# Characters of clickable elements that are read for their words: one may hold all the others.
+_MAX_READ = 1_048_576
 
 # Pictures in the source are no part of what is shown; they may be long.
 _PICTURE = re.compile(r"([\"'(])\s*+data:[^\"'<>()]{1000,}", re.IGNORECASE)
@@ -49,7 +51,7 @@ _CLICKED = "a[href],area[href],button[formaction],input[formaction],fieldset[act
 _WIDTHLESS = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2060-\u2064\u206a-\u206f\u2800\u3164\ufeff\uffa0"
 )
-_PADDING = re.compile(f"(?:[{_WIDTHLESS}]++[ \u00a0\u2000-\u200a\u202f\t\n]*+){{3,}}")
+_PADDING = re.compile(f"(?<![{_WIDTHLESS}])(?:[{_WIDTHLESS}]++[ \u00a0\u2000-\u200a\u202f\t\n]*+){{3,}}")
 _PADS = "\u00ad\u034f\u200b\u200c\u200d\u200e\u2060\u2800\u3164\ufeff"
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _REMOVED = str.maketrans("", "", "\t\n\r")
@@ -95,9 +97,11 @@ def read(html: str) -> Page:
     if _MAY_BE_SILENT.search(source):
         html_hidden.remove(tree.css(_SILENT_ELEMENTS))
     html_hidden.remove_hidden(tree, source)
+    words = _Words()
+    nodes = tree.css(_CLICKED)[:MAX_ANCHORS]
     return Page(
         _text(tree.body.html or ""),
-        tuple([anchor for node in tree.css(_CLICKED)[:MAX_ANCHORS] if (anchor := _anchor(node, long))]),
+        tuple([anchor for node in nodes if (anchor := _anchor(node, long, words))]),
     )
 
 
@@ -112,23 +116,43 @@ def _text(html: str) -> str:
     return _folded(text)
 
 
-def _around(node: LexborNode) -> str:
-    """Words next to an anchor: the siblings of it, or of what holds nothing else."""
-    for _ in range(_MAX_CLIMB):
-        near = [
-            (sibling.text() or "")
-            for sibling in (node.prev, node.next)
-            if sibling is not None and sibling.tag != "a" and sibling.css_first("a") is None
-        ]
-        words = " ".join(" ".join(near).split())
-        parent = node.parent
-        if words or parent is None or parent.tag == "body":
-            return words[:_MAX_WORDS] if len(words) <= 2 * _MAX_WORDS else ""
-        node = parent
-    return ""
+class _Words:
+    """The words of elements of one page. What is next to many anchors is read once."""
+
+    __slots__ = ("_beside", "_left")
+
+    def __init__(self) -> None:
+        self._left = _MAX_READ
+        self._beside: dict[int, str] = {}
+
+    def of(self, node: LexborNode) -> str:
+        """Of an anchor itself; none once too much has been read."""
+        text = node.text() or "" if self._left > 0 else ""
+        self._left -= len(text)
+        return " ".join(text.split())[:_MAX_WORDS]
+
+    def around(self, node: LexborNode) -> str:
+        """Next to an anchor: the siblings of it, or of what holds nothing else."""
+        for _ in range(_MAX_CLIMB):
+            words = " ".join(filter(None, map(self._of_sibling, (node.prev, node.next))))
+            parent = node.parent
+            if words or parent is None or parent.tag == "body":
+                return words[:_MAX_WORDS] if len(words) <= 2 * _MAX_WORDS else ""
+            node = parent
+        return ""
+
+    def _of_sibling(self, node: LexborNode | None) -> str:
+        """Its words, or as many of them as are too many; none of what holds an anchor."""
+        if node is None or node.tag == "a":
+            return ""
+        found = self._beside.get(node.mem_id)
+        if found is None:
+            text = "" if node.css_first("a") is not None else node.text() or ""
+            found = self._beside[node.mem_id] = " ".join(text.split())[: 2 * _MAX_WORDS + 1]
+        return found
 
 
-def _anchor(node: LexborNode, long: list[str]) -> Anchor | None:
+def _anchor(node: LexborNode, long: list[str], read_words: _Words) -> Anchor | None:
     """None for what cannot be clicked: a form without a button, an empty target."""
     if node.tag == "fieldset" and node.css_first("button,input[type=submit],input[type=image]") is None:
         return None
@@ -138,7 +162,7 @@ def _anchor(node: LexborNode, long: list[str]) -> Anchor | None:
         return None
     if long and (number := _PLACEHOLDER.fullmatch(target)) and int(number[1]) < len(long):
         target = _unquoted(long[int(number[1])])
-    words = " ".join((node.text() or "").split())[:_MAX_WORDS]
+    words = read_words.of(node)
     named = (
         [attributes.get(name) or "" for name in ("title", "aria-label", "value", "alt")] if len(attributes) > 1 else []
     )
@@ -146,7 +170,7 @@ def _anchor(node: LexborNode, long: list[str]) -> Anchor | None:
         named.append(image.attributes.get("alt") or "")
     # URL Standard, section 4.4; a space is written as browsers ask for it.
     address = target.strip(_C0_AND_SPACE).translate(_REMOVED).replace(" ", "%20")
-    around = _around(node) if len(words) <= _FEW_WORDS or "://" in words else ""
+    around = read_words.around(node) if len(words) <= _FEW_WORDS or "://" in words else ""
     return Anchor(address, " ".join(filter(None, [words, *named]))[:_MAX_WORDS], around)
 
 

@@ -18,6 +18,8 @@ from server.model import html_limits
 MAX_HTML_BYTES = 524_288
 # A parser copies the text so far at each `&`: with 512 KiB of text, so many of them take 0.2 s.
 MAX_REFERENCES = 8_000
+# What is written for each of them moves all of the text behind it.
+MAX_HARD_SPACES = 32_000
 _MAX_STYLE = 4_096
 
 
@@ -97,6 +99,8 @@ def _bounded(html: str) -> str:
         return ""
     if html.count("&") > MAX_REFERENCES:
         html = _REFERENCE.sub(_character, html)
+    if not html.isascii() and html.count("\u00a0") > MAX_HARD_SPACES:
+        html = html.replace("\u00a0", " ")
     return html if html.count("&") <= MAX_REFERENCES else ""
 
 

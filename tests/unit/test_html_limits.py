@@ -120,6 +120,61 @@ def test_time_of_hostile_source_grows_no_faster_than_its_length(function: Callab
     assert large < max(10 * small, 1.0)
 
 
+HIDDEN = "<p style='display:none'>x</p>"
+UNENDING = {
+    "at signs in a style": (HIDDEN + "<style>", "@", 65_536),
+    "a style of words": (HIDDEN + "<style>", "a", 65_536),
+    "comments in a style": (HIDDEN + "<style>", "/* ", 65_536),
+    "rules in rules": (HIDDEN + "<style>", "@a{b{", 65_536),
+    "at rules that end above": (HIDDEN + "<style>", "@}", 65_536),
+    "tags of styles without an end": (HIDDEN, "<style", 262_144),
+    "characters without a width": ("", "\u200b", 65_536),
+    "pairs without a width": ("", "\u200b\u200b x", 262_144),
+}
+
+
+@pytest.mark.parametrize(("before", "unit", "size"), UNENDING.values(), ids=UNENDING)
+def test_what_begins_again_and_again_and_never_ends_is_looked_for_once(before: str, unit: str, size: int) -> None:
+    def seconds(size: int) -> float:
+        source = before + (unit * size)[:size]
+        return _seconds(read.__wrapped__, source)
+
+    assert seconds(size) < max(10 * seconds(size // 4), 1.0)
+
+
+def test_text_of_no_size_in_nested_elements_is_looked_at_once() -> None:
+    small = "<div style='font-size:1px'>" * 140 + "<div>" * 50 + "a<br>" * 200 + "</div>" * 190
+    usual_size = small.replace("1px", "9px")
+    assert _seconds(read.__wrapped__, small * 20) < 20 * _seconds(read.__wrapped__, usual_size * 20)
+    assert read.__wrapped__(small).text == ""
+    assert read.__wrapped__(usual_size).text.startswith("a\na")
+
+
+def test_words_next_to_many_links_are_read_once() -> None:
+    beside, links = "<div>" + "word " * 40_000 + "</div>", "<a href=x></a>"
+    many, one = f"{beside}<div>{links * 500}</div>", f"{beside}<div>{links}</div>"
+    assert _seconds(read.__wrapped__, many) < 20 * _seconds(read.__wrapped__, one)
+    assert len(read.__wrapped__(many).anchors) == 500
+
+
+def test_text_of_no_size_goes_but_for_what_sets_a_size_of_its_own() -> None:
+    large = "<i style='font-size:12px'>yes <u>yes</u> <s style='font-size:0'>no</s></i>"
+    html = f"<p style='font-size:1px'>no <b>no</b> {large}</p>"
+    assert read.__wrapped__(html).text == "yes yes"
+
+
+@pytest.mark.parametrize("tag", ["html", "body", "HtMl"])
+def test_attributes_that_all_end_in_one_element_are_within_a_bound(tag: str) -> None:
+    many = "".join(f"<{tag} a{n}=1>" for n in range(3_000))
+    assert within(many) < 20_000
+    assert within(f"<{tag} a=1><p>x" * 1_000) == len(f"<{tag} a=1><p>x") * 1_000
+
+
+def test_hard_spaces_beyond_a_bound_are_spaces() -> None:
+    assert sanitise("a\u00a0" * 2) == "a&nbsp;" * 2
+    assert sanitise("a" + "\u00a0" * 200_000) == "a" + " " * 200_000
+
+
 @pytest.mark.parametrize(
     "kind",
     [
