@@ -1,4 +1,6 @@
-"""Whether the text of a packed message holds what somebody looks for. Pure, bounded, and run where it can be killed.
+"""Whether the text of a packed message, or what its HTML shows, holds what somebody looks for.
+
+Pure, bounded, and run where it can be killed.
 
 Must not know: where bodies lie or what else a search asks for.
 """
@@ -9,10 +11,10 @@ from typing import Final
 
 import zstandard
 
-from server.model import mime
+from server.model import html_page, mime
 from server.model.folding import folded
 
-TEXT_CHARS: Final = 32_768  # of a message's readable text that a search looks in
+TEXT_CHARS: Final = 32_768  # of a message's readable text, and of what its HTML shows, that a search looks in
 _RAW_BYTES: Final = 262_144  # of a message, in which that text is sought
 
 
@@ -23,5 +25,12 @@ def matches(bodies: Sequence[tuple[bytes, Sequence[tuple[str, bool]]]]) -> list[
 
 def _matches(packed: bytes, terms: Sequence[tuple[str, bool]]) -> bool:
     raw = zstandard.ZstdDecompressor().stream_reader(BytesIO(packed)).read(_RAW_BYTES)
-    text = folded(mime.text(raw)[:TEXT_CHARS])
-    return all((value in text) is not negated for value, negated in terms)
+    text, html = mime.views(raw)
+    seen = folded(text[:TEXT_CHARS])
+    met = [value in seen for value, _ in terms]
+    # A term that the text has stands, whatever the HTML says. HTML that is the text itself was read for it and is kept.
+    if html and not all(met):
+        shown = html_page.html_to_text(html)
+        seen = folded(shown[:TEXT_CHARS]) if shown != text else ""
+        met = [already or value in seen for already, (value, _) in zip(met, terms, strict=True)]
+    return all(here is not negated for here, (_, negated) in zip(met, terms, strict=True))

@@ -190,10 +190,11 @@ def _addresses(head: Mapping[bytes, bytes], name: bytes, charset: str, guess: Gu
     return mime_text.decode_header(head[name], MAX_ADDRESSES, charset, addresses=True, guess=guess)
 
 
-def text(raw: bytes) -> str:
-    """The `text` of `parse(raw)` alone."""
+def views(raw: bytes) -> tuple[str, str]:
+    """The `text` and the `html` of `parse(raw)` alone."""
     head, body, _ = _head(raw)
-    return _content(raw, head, body, Guess(head, raw)).text
+    content = _content(raw, head, body, Guess(head, raw))
+    return content.text, content.html
 
 
 def headers(raw: bytes) -> list[tuple[str, str]]:

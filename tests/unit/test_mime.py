@@ -586,7 +586,7 @@ def test_lines_decoded_in_one_go_are_those_decoded_in_two_steps(pieces: list[byt
 
 @given(MAILS)
 def test_the_text_alone_is_the_text_of_the_whole(raw: bytes) -> None:
-    assert mime.text(raw) == mime.parse(raw).text
+    assert mime.views(raw) == (mime.parse(raw).text, mime.parse(raw).html)
 
 
 @given(MAILS | st.binary(max_size=300))
