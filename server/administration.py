@@ -38,7 +38,9 @@ OPERATOR: Final = Actor(None, "command line", "super", "")
 
 Email = Annotated[str, typer.Argument(help="The account's email address.")]
 Generate = Annotated[bool, typer.Option("--generate", help="Make the password up and print it.")]
-_ROLE_OPTION: Final = typer.Option(help="admin or super: a super user may also change roles, domains and settings.")
+_ROLE_OPTION: Final = typer.Option(
+    help="admin or super: a super user may also change roles, domains and settings. With user it administers nothing."
+)
 
 
 def database(config: Config) -> Config:

@@ -5,6 +5,7 @@ Lives here: what an operator types and reads. Must not know: how anything below 
 
 import asyncio
 import errno
+import inspect
 import os
 import secrets
 import subprocess
@@ -269,3 +270,16 @@ _SIZES: Final = (
     "SELECT c.relname, pg_catalog.pg_total_relation_size(c.oid) AS size FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'messages' AND c.relkind = 'r'"
 )
+
+
+def _unbroken(commands: typer.Typer) -> None:
+    """Let each paragraph of help be as wide as the terminal: typer keeps the source's lines in all but the first."""
+    for command in commands.registered_commands:
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(one.replace("\n", " ") for one in paragraphs)
+    for group in commands.registered_groups:
+        if group.typer_instance:
+            _unbroken(group.typer_instance)
+
+
+_unbroken(app)  # once every command is there

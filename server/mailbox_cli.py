@@ -147,7 +147,8 @@ def extend(
 
 @mailbox.command()
 def delete(which: Which, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete a mailbox and its mail. Its address is free then: `tempmail admin ban add localPart NAME` keeps it."""
+    """Delete a mailbox and its mail. Its address is free then: `tempmail admin ban add localPart NAME --reason WHY`
+    keeps it."""
     if not yes:
         typer.confirm(f"Delete {which} and all its mail?", abort=True, err=True)
 

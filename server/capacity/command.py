@@ -27,9 +27,26 @@ def plan(
     size: Annotated[
         str, typer.Option(help="small, medium or large; by default by the users, or the first that carries the rates.")
     ] = "",
-    units: Annotated[Path, typer.Option(help="Costs of a unit of work (TOML).", exists=True)] = DATA / "units.toml",
-    habits: Annotated[Path, typer.Option(help="What users do (TOML).", exists=True)] = DATA / "habits.toml",
-    prices: Annotated[Path, typer.Option(help="Machines and prices (TOML).", exists=True)] = DATA / "prices.toml",
+    units: Annotated[
+        Path,
+        typer.Option(
+            help="Costs of a unit of work (TOML); without it server/capacity/units.toml.",
+            exists=True,
+            show_default=False,
+        ),
+    ] = DATA / "units.toml",
+    habits: Annotated[
+        Path,
+        typer.Option(
+            help="What users do (TOML); without it server/capacity/habits.toml.", exists=True, show_default=False
+        ),
+    ] = DATA / "habits.toml",
+    prices: Annotated[
+        Path,
+        typer.Option(
+            help="Machines and prices (TOML); without it server/capacity/prices.toml.", exists=True, show_default=False
+        ),
+    ] = DATA / "prices.toml",
 ) -> None:
     """Work out machines, settings and the monthly price for a number of users or for given rates.
 
