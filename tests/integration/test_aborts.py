@@ -36,7 +36,7 @@ KINDS: Final = (
     WebSocketSession,
 )
 TIMES: Final = 3
-LINGERING: Final = 40.0  # s: aiohttp hears out a refused body for 10, on a machine that may be busy
+LINGERING: Final = 300.0  # s: only a fault comes to its end; aiohttp hears out a refused body for 10 at best
 
 
 def left() -> Counter[str]:
