@@ -43,7 +43,7 @@ class Broker:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, timeout: float = 60) -> "Broker":
+    def start(self, timeout: float = 180) -> "Broker":
         output = self.folder / "output"
         with open(output, "ab") as out:
             command = [_PROGRAMS / "rabbitmq-server"]

@@ -69,7 +69,7 @@ async def traffic(server: Server, box: Box) -> AsyncIterator[None]:
 
 
 async def told(server: Server, text: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while text not in server.log:
             await asyncio.sleep(0.1)
 
@@ -133,7 +133,7 @@ async def test_a_broker_that_was_never_there_and_goes_again_is_two_lines_each_ti
             rabbit.kill()
             await asyncio.sleep(5)
             await asyncio.to_thread(rabbit.start)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(180):
                 while server.log.count("RabbitMQ is back") < 2:
                     await asyncio.sleep(0.1)
         said = [line["msg"].partition(";")[0] for line in warnings(server)]
