@@ -46,10 +46,9 @@ class Stretch(NamedTuple):
 
 def places(text: str) -> list[Stretch]:
     """The parts of `text` that have the form of a code, in order."""
-    digits = any(map(text.__contains__, _DIGITS))
-    # A code of letters has two different ones.
-    if not digits and not _has_capitals(text):
+    if not has_signs(text):
         return []
+    digits = any(map(text.__contains__, _DIGITS))
     classes = text.encode("latin-1", "replace").translate(_CLASSES)
     found = [match.span() for match in _CAPITAL.finditer(classes)]
     if digits:
@@ -72,7 +71,10 @@ def places(text: str) -> list[Stretch]:
     return stretches
 
 
-def _has_capitals(text: str) -> bool:
+def has_signs(text: str) -> bool:
+    """Whether `text` has a digit or two different capitals, as each code has."""
+    if any(map(text.__contains__, _DIGITS)):
+        return True
     seen = 0
     for capital in _CAPITALS:
         if capital in text:

@@ -126,6 +126,8 @@ _WIDE_STEMS = (
     ),
 )
 _ALL_STEMS = (*_STEMS, *_WIDE_STEMS)
+# The longest word of each.
+_PARTS, _ALL_PARTS = (tuple({max(stem.split(), key=len) for stem in stems}) for stems in (_STEMS, _ALL_STEMS))
 # Digits of other scripts, and full-width letters, each as one character of ASCII.
 _ZEROS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0)
 _NARROW = (
@@ -240,6 +242,14 @@ def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
     return tuple(
         [Code(value, -sure, "subject" if place < len(subject) else source) for sure, place, value in ranked[:MAX_CODES]]
     )
+
+
+def may_be_in(subject: str, text: str) -> bool:
+    """Whether `find` may find anything in a text whose lines break otherwise."""
+    if text.isascii() and not code_places.has_signs(text):
+        return False
+    lower = f"{subject}\n{text}".lower()
+    return any(map(lower.__contains__, _PARTS if lower.isascii() else _ALL_PARTS))
 
 
 def _narrowed(match: re.Match[str]) -> str:

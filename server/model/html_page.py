@@ -45,6 +45,8 @@ _BREAK = re.compile(
 )
 _CELL = re.compile(r"<t[dh](?: [^>]*)?>")
 _TAG = re.compile(r"<[^>]*>")
+# What is in a tag for certain: a quoted ">" leaves more, and no text is taken for a tag.
+_LOOSE_TAG = re.compile(r"<[a-zA-Z/!?][^<>]*+>")
 _TARGETS = {"button": "formaction", "input": "formaction", "fieldset": "action"}
 _CLICKED = "a[href],area[href],button[formaction],input[formaction],fieldset[action]"
 # What widens a preheader so that nothing else is previewed: characters without a width, a few in a row.
@@ -98,11 +100,27 @@ def read(html: str) -> Page:
         html_hidden.remove(tree.css(_SILENT_ELEMENTS))
     html_hidden.remove_hidden(tree, source)
     words = _Words()
-    nodes = tree.css(_CLICKED)[:MAX_ANCHORS]
+    clicked = tree.css(_CLICKED)[:MAX_ANCHORS] if may_be_clicked(source) else ()
     return Page(
         _text(tree.body.html or ""),
-        tuple([anchor for node in nodes if (anchor := _anchor(node, long, words))]),
+        tuple([anchor for node in clicked if (anchor := _anchor(node, long, words))]),
     )
+
+
+def may_be_clicked(html: str) -> bool:
+    """Whether a source has the name of an attribute that leads anywhere."""
+    lower = html.lower()
+    return "href" in lower or "action" in lower
+
+
+def loose_text(html: str) -> str | None:
+    """All that may be shown of a source, and some of what is not, told without a parse; None where letters may be
+    written as references.
+    """
+    text = _LOOSE_TAG.sub("", html)
+    if "&" in text:
+        text = text.replace("&nbsp;", " ").replace("&amp;", "+")
+    return None if "&" in text else text
 
 
 def _text(html: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.model import mime, mime_parts, mime_text
+from server.model import html_page, mime, mime_parts, mime_text
 from server.smtp.eod import normalise
 
 HEAD = b"From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Hello\r\n"
@@ -358,6 +358,55 @@ def test_headers_are_decoded_ordered_and_bounded() -> None:
 def test_large_mail_is_not_cheap() -> None:
     assert mime.is_cheap(b"x" * 1000)
     assert not mime.is_cheap(b"x" * 2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("head", "unit"),
+    [
+        (b"Content-Type: text/html", b"<p>1"),
+        (b"Content-Type: text/html", b"<table><tr><td>1"),
+        (b"Content-Type: TEXT/HTML\r\nContent-Transfer-Encoding: quoted-printable", b"=3Cp=3E1"),
+        (b"Content-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable", b"=3cp=3e1"),
+        (b"Content-Type: text/html\r\nContent-Transfer-Encoding: base64", b"PHA+MTxwPjE8"),
+        (b"Content-Type: application/xhtml+xml", b"<b>x"),
+        (b"Content-Type: application/ms-tnef", b"abcd"),
+        (b"Content-Type: application/pkcs7-mime", b"abcd"),
+        (b"Content-Type: application/octet-stream; name=winmail.dat", b"abcd"),
+        (b"Content-Type: text/ht\x1b(Bml", b"<p>1"),
+    ],
+)
+def test_page_of_many_tags_is_left_to_a_child(head: bytes, unit: bytes) -> None:
+    assert not mime.is_cheap(head + b"\r\n\r\n" + unit * (60_000 // len(unit)))
+    assert mime.is_cheap(head + b"\r\n\r\n" + unit * (20_000 // len(unit)))
+
+
+def test_large_text_and_page_of_few_tags_are_cheap() -> None:
+    assert mime.is_cheap(b"Subject: x\r\n\r\n" + b"a line < of text & more\r\n" * 20_000)
+    assert mime.is_cheap(b"Content-Type: text/html\r\n\r\n" + b"<p>" + b"a word " * 10_000)
+
+
+def test_page_is_read_at_receipt_only_where_a_link_or_a_code_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = html_page.read
+    monkeypatch.setattr(html_page, "read", lambda html: (read.append(html), real(html))[1])
+
+    def reads(text: bytes, html: bytes) -> int:
+        read.clear()
+        mime.parse(
+            b"Subject: x\r\nContent-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\n\r\n"
+            + text
+            + b"\r\n--b\r\nContent-Type: text/html\r\n\r\n"
+            + html
+            + b"\r\n--b--\r\n"
+        )
+        return len(read)
+
+    assert not reads(b"hello", b"<p style='width:100px'>Nothing but words</p>")
+    assert not reads(b"your code is 482193", b"<p>your code is 482193</p>")
+    assert reads(b"hello", b"<p>your code is <b>482193</b></p>")
+    assert reads(b"hello", b"<p>your code is <b>4</b><b>8</b><b>2</b><b>1</b></p>")
+    assert reads(b"hello", b"<p>your c&#111;de is &#52;821</p>")
+    assert reads(b"hello", b"<a HREF='https://example.org/'>x</a>")
 
 
 PIECES = st.sampled_from(
