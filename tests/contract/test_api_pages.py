@@ -21,7 +21,9 @@ async def test_the_page_brings_everything_it_needs_from_here(server: Server) -> 
 
 async def test_a_file_named_by_its_content_may_be_kept_for_ever_and_is_the_plain_one(server: Server) -> None:
     page = await ask(server, "GET", "/docs")
-    for path in re.findall(r'(?:src|href)="(/static/[^"#]*)"', page.body.decode()):
+    paths = re.findall(r'(?:src|href)="(/static/[^"#]*)"', page.body.decode())
+    assert paths
+    for path in paths:
         named = await ask(server, "GET", path)
         plain = await ask(server, "GET", re.sub(r"\.[0-9a-f]{16}\.", ".", path))
         assert named.headers["Cache-Control"] == "public, max-age=31536000, immutable"

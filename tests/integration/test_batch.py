@@ -202,7 +202,9 @@ async def test_extended_mailbox_takes_its_mail_along_and_leaves_others_theirs(
     assert [row["refs"] for row in refs] == [1, 1, 1]
     await store.delete_all(staying)
     assert len(await pools.messages.fetch("SELECT 1 FROM messages.bodies")) == 2
-    assert all([await store.raw(row) for row in await listed(store, moving)])
+    left = await listed(store, moving)
+    assert [row.subject for row in left] == ["own", "shared"]
+    assert all([await store.raw(row) for row in left])
 
 
 async def test_delivery_and_extension_at_once_lose_nothing(

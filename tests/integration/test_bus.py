@@ -81,7 +81,11 @@ async def test_lost_connection_is_noticed_and_mended(pair: Pair, empty: str) -> 
     )
     await other.close()
     pair.speaker.publish(hints(1))  # may be lost: readers poll
-    await asyncio.sleep(0.2)
+    noticed = set[int]()
+    async with asyncio.timeout(60):
+        while len(noticed) < len(pair.ends):
+            noticed |= {nth for nth, end in enumerate(pair.ends) if not end.healthy and not end.whole}
+            await asyncio.sleep(0.01)  # each is silent for RETRY before it listens again
     await pair.connected()
     sent = hints(3)
     async with asyncio.timeout(20):

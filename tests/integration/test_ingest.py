@@ -175,8 +175,9 @@ async def test_lost_database_is_try_again_and_nothing_cached_meanwhile(bench: Be
         await bench.submit(box)
     ticket = bench.local.ticket(box.id.encode())
     assert not bench.local.settled(ticket)  # the COMMIT may still arrive
-    await asyncio.sleep(0.7)
-    assert bench.local.settled(bench.local.ticket(box.id.encode()))
+    async with asyncio.timeout(60):
+        while not bench.local.settled(bench.local.ticket(box.id.encode())):
+            await asyncio.sleep(0.02)
 
 
 async def test_readers_are_told_once_a_batch_with_the_newest_number(bench: Bench) -> None:
@@ -194,7 +195,7 @@ async def test_hostile_message_is_read_apart_and_stored(bench: Bench) -> None:
     for raw in (nested, headers + b"\r\nbody", b"To: " + b"a@b.c, " * 100_000 + b"\r\n\r\nbody"):
         await bench.ingest.submit(Envelope("a@b.c", [Recipient(box.address, box.id)], raw))
     rows, total = await bench.store.page(box, 10, 0, 1 << 62)
-    assert total == 3
+    assert total == len(rows) == 3
     for row in rows:
         assert len(await bench.store.raw(row)) == row.size
 

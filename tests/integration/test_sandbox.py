@@ -33,6 +33,18 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children() if "server.services.sandbox_child" in child.cmdline()}
 
 
+def told_and_asleep(path: str, seconds: float) -> None:
+    """Work that says that it has begun."""
+    Path(path).touch()
+    time.sleep(seconds)
+
+
+async def there(path: Path) -> None:
+    async with asyncio.timeout(PATIENT):
+        while not await asyncio.to_thread(path.exists):
+            await asyncio.sleep(0.01)
+
+
 async def test_child_is_started_late_and_used_again(sandbox: Sandbox) -> None:
     assert not children()
     first = await sandbox.run(os.getpid, timeout=PATIENT)
@@ -55,10 +67,10 @@ async def test_overrun_is_killed_and_replaced(sandbox: Sandbox, monkeypatch: pyt
     assert await sandbox.run(os.getpid, timeout=PATIENT) != first
 
 
-async def test_child_killed_from_outside_is_replaced(sandbox: Sandbox) -> None:
+async def test_child_killed_from_outside_is_replaced(sandbox: Sandbox, tmp_path: Path) -> None:
     first = await sandbox.run(os.getpid, timeout=PATIENT)
-    task = asyncio.create_task(sandbox.run(time.sleep, 1, timeout=PATIENT))
-    await asyncio.sleep(0.1)
+    task = asyncio.create_task(sandbox.run(told_and_asleep, str(tmp_path / "begun"), 1, timeout=PATIENT))
+    await there(tmp_path / "begun")
     os.kill(first, signal.SIGKILL)
     await task
     assert await sandbox.run(os.getpid, timeout=PATIENT) != first
@@ -131,10 +143,10 @@ async def test_callers_cancelled_while_they_wait_leave_their_places(sandbox: San
     assert await asyncio.gather(*answers) == [1, 1]
 
 
-async def test_cancelled_caller_leaves_no_child_at_work(sandbox: Sandbox) -> None:
+async def test_cancelled_caller_leaves_no_child_at_work(sandbox: Sandbox, tmp_path: Path) -> None:
     first = await sandbox.run(os.getpid, timeout=PATIENT)
-    task = asyncio.create_task(sandbox.run(time.sleep, 3600, timeout=PATIENT))
-    await asyncio.sleep(0.1)
+    task = asyncio.create_task(sandbox.run(told_and_asleep, str(tmp_path / "begun"), 3600, timeout=PATIENT))
+    await there(tmp_path / "begun")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

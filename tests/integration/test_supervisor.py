@@ -298,6 +298,7 @@ def test_a_second_int_ends_everything_at_once(start: Start) -> None:
     server.logged("stopping")
     server.signal(signal.SIGINT)
     assert server.end() == 130
+    assert workers
     assert all(gone(pid) for pid in workers)
 
 
@@ -336,7 +337,9 @@ def test_workers_end_with_a_killed_supervisor_and_free_its_addresses(start: Star
 
 def test_a_worker_holds_the_sockets_of_its_slot_only(start: Start) -> None:
     server = start().serving()
-    for pid in server.workers():
+    workers = server.workers()
+    assert len(workers) == 2
+    for pid in workers:
         connections = psutil.Process(pid).net_connections("tcp")
         assert len([one for one in connections if one.status == psutil.CONN_LISTEN]) == 2
 

@@ -161,7 +161,9 @@ async def test_nothing_of_one_reader_reaches_another_or_the_disk(
 
     found = await asyncio.gather(*(read_by_all(client, edge, path, one, reader(path)) for path in PATHS))
     assert sum(found) > 100  # what the others did not see was there to be seen
-    for file, content in edge.written("cache", "temporary").items():
+    written = edge.written("cache", "temporary")
+    assert written
+    for file, content in written.items():
         assert [secret for secret in secrets_of(one) | secrets_of(other) if secret in content] == [], file
     assert {"/", "/docs", "/openapi.json", "/v1/public/config", "/v1/public/domains"} <= kept(edge)
     assert all(key in SHARED or key.startswith("/static/") for key in kept(edge)), kept(edge)

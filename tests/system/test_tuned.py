@@ -98,6 +98,7 @@ def wait_for(client: "redis.Redis") -> None:
 def test_the_kernel_takes_every_line(folder: str, tmp_path: Path) -> None:
     """Those of the network in a namespace of the test's own; the others are the machine's, and only looked up."""
     wanted = lines(folder, "sysctl.conf", "=")
+    assert wanted
     for key in wanted:
         assert Path("/proc/sys", *key.split(".")).exists(), key
     own = {

@@ -101,7 +101,9 @@ def test_the_environment_files_are_ones_the_server_takes(size: Size) -> None:
 
 def test_files_that_are_there_are_not_written_over(tmp_path: Path) -> None:
     plan = planned("small", of_users(10, HABITS))
-    assert all(path.is_file() for path in files.write(plan, tmp_path / "new"))
+    written = files.write(plan, tmp_path / "new")
+    assert written
+    assert all(path.is_file() for path in written)
     with pytest.raises(ConfigError, match="is there already"):
         files.write(plan, tmp_path / "new")
 

@@ -37,6 +37,7 @@ class Store:
         self.fetches: list[list[tuple[str, int]]] = []
         self.counted: list[list[str]] = []
         self.down = False
+        self.failed = asyncio.Event()  # somebody asked while it was down
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -49,6 +50,7 @@ class Store:
     async def _answer(self) -> None:
         await self.gate.wait()
         if self.down:
+            self.failed.set()
             raise Unavailable("the store is down")
 
     async def fetch(self, asked: Sequence[tuple[str, int]]) -> Sequence[Stored]:
@@ -429,13 +431,14 @@ async def test_trouble_of_the_store_delays_and_loses_nothing(hub: Hub, store: St
     box, client = ids.new(), Client(hub)
     store.down = True
     client.watch(box, after=0)
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(store.failed.wait(), 60)
     store.down = False
     await settle(hub)
     store.down = True
+    store.failed.clear()
     hub.on_hints([mail(store.commit(box)), Hint(Kind.UPDATE, box)])
     await hub.poll()
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(store.failed.wait(), 60)
     assert client.kinds() == ["subscribed"]
     store.down = False
     await settle(hub)
@@ -449,7 +452,7 @@ async def test_counters_are_asked_again_after_trouble(hub: Hub, store: Store) ->
     await settle(hub)
     store.down = True
     hub.on_hints([Hint(Kind.UPDATE, box)])
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(store.failed.wait(), 60)
     store.down = False
     await settle(hub)
     assert client.kinds() == ["subscribed", "mailbox_update"]

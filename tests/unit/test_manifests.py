@@ -51,11 +51,15 @@ def test_every_setting_named_is_one_there_is(path: Path) -> None:
 
 
 def test_files_that_are_mounted_are_there() -> None:
-    for path in COMPOSE:
-        for service in yaml.safe_load(path.read_text()).get("services", {}).values():
-            for volume in service.get("volumes", []):
-                source = volume.split(":")[0]
-                assert not source.startswith(".") or (path.parent / source).exists(), source
+    mounted = [
+        path.parent / source
+        for path in COMPOSE
+        for service in yaml.safe_load(path.read_text()).get("services", {}).values()
+        for volume in service.get("volumes", [])
+        if (source := volume.split(":")[0]).startswith(".")
+    ]
+    assert mounted
+    assert [source for source in mounted if not source.exists()] == []
 
 
 def test_autoscalers_ask_for_figures_the_server_has() -> None:
@@ -64,9 +68,13 @@ def test_autoscalers_ask_for_figures_the_server_has() -> None:
     rules = yaml.safe_load(next(o for name, o in OBJECTS if "prometheus-adapter" in name)["data"]["config.yaml"])[
         "rules"
     ]
+    assert rules
     for rule in rules:
-        for name in re.findall(r"(?:http|tempmail)_\w+", rule["seriesQuery"]):
-            assert f"# HELP {name} " in shown
+        asked = re.match(r'\{__name__=~"([^"]+)"|(\w+)\{', rule["seriesQuery"])
+        assert asked
+        pattern = asked[1] or asked[2]
+        found = [name for name in re.findall(r"# HELP (\w+) ", shown) if re.fullmatch(pattern, name)]
+        assert len(found) == 1 + pattern.count("|"), pattern
     known = {rule.get("name", {}).get("as") for rule in rules} | {
         "websocket_connections_active",
         "smtp_connections_active",
@@ -87,6 +95,7 @@ def test_pods_have_longer_to_stop_than_the_server_takes() -> None:
 def test_the_image_holds_what_its_context_lets_through() -> None:
     ignore = (DEPLOY.parent / ".dockerignore").read_text()
     copied = re.findall(r"^COPY (.+)$", (DEPLOY / "container" / "Dockerfile").read_text(), re.MULTILINE)
+    assert copied
     for sources in (line.split()[:-1] for line in copied):
         assert all(f"!{source}\n" in ignore and (DEPLOY.parent / source).exists() for source in sources)
 

@@ -54,7 +54,9 @@ def test_no_path_of_a_machine() -> None:
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_every_wheel_is_pinned_with_hashes(name: str) -> None:
-    for requirement, line in requirements(name).items():
+    pinned = requirements(name)
+    assert pinned
+    for requirement, line in pinned.items():
         assert re.match(rf"{re.escape(requirement)}(\[[\w,]+\])?==[\w.+!-]+\s", line), line[:80]
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", line), f"{requirement} has no hash"
 

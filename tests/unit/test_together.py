@@ -28,6 +28,13 @@ class Database:
         return [(question, read) for question in questions]
 
 
+async def asked_for(database: Database, count: int) -> None:
+    """Until so many statements have begun."""
+    async with asyncio.timeout(60):
+        while len(database.batches) < count:
+            await asyncio.sleep(0)
+
+
 async def test_questions_of_one_turn_share_a_statement_and_each_gets_its_own_answer() -> None:
     database = Database()
     database.gate.set()
@@ -42,10 +49,11 @@ async def test_later_question_is_never_answered_by_a_statement_under_way() -> No
     database = Database()
     asked = Together("test", database.ask)
     first = asyncio.create_task(asked.answer(1))
-    await asyncio.sleep(0.01)
+    await asked_for(database, 1)
     database.value = 1  # a write
     later = [asyncio.create_task(asked.answer(n)) for n in range(LANES * MOST * 2)]
-    await asyncio.sleep(0.01)
+    await asked_for(database, LANES)
+    await asyncio.sleep(0.01)  # and no more
     assert len(database.batches) == LANES
     assert all(len(batch) <= MOST for batch in database.batches)
     database.gate.set()
@@ -57,7 +65,7 @@ async def test_asker_who_goes_harms_no_other() -> None:
     database = Database()
     asked = Together("test", database.ask)
     tasks = [asyncio.create_task(asked.answer(n)) for n in range(3)]
-    await asyncio.sleep(0.01)
+    await asked_for(database, 1)
     tasks[1].cancel()
     database.gate.set()
     assert await tasks[0] == (0, 0)
