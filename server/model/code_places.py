@@ -31,9 +31,11 @@ _KINDS = ((_DIGITS, b"0"), (_CAPITALS, b"A"), (_CAPITALS.lower(), b"a"), (" \n",
 _CLASSES = b"".join(next((kind for members, kind in _KINDS if chr(byte) in members), b".") for byte in range(256))
 _APART = rb"(?:-| {1,2})"
 _ALL_APART = _APART + rb"[0A]" + _APART + rb"[0A]" + _APART + rb"[0A]"
+# Words that are longer than any code: passed over all at once, for a text may be made of them.
+_LONG = rb"[0Aa]{16,}+[ .]*+(?:[0Aa]{17,}+[ .]*+)*"
 # Each begins with one byte, which the engine finds at the speed of a byte search, and goes on to the end of the word.
-_DIGIT = re.compile(rb"0(?:000|0?0[ -]00|[Aa-]|(?<=[Aa-]0)|" + _ALL_APART + rb")[0Aa-]*+")
-_CAPITAL = re.compile(rb"A(?:A[A-]{2}|" + _ALL_APART + rb")[0Aa-]*+")
+_DIGIT = re.compile(rb"0(?:" + _LONG + rb"|(?:000|0?0[ -]00|[Aa-]|(?<=[Aa-]0)|" + _ALL_APART + rb")[0Aa-]*+)")
+_CAPITAL = re.compile(rb"A(?:" + _LONG + rb"|(?:A[A-]{2}|" + _ALL_APART + rb")[0Aa-]*+)")
 
 
 class Stretch(NamedTuple):
@@ -57,6 +59,8 @@ def places(text: str) -> list[Stretch]:
     stretches: list[Stretch] = []
     first = last = end = -1
     for place, run in found:
+        if run - place > _LONGEST_WORD and b"-" not in classes[place:run]:
+            continue
         low = max(0, place - _WIDTH)
         start = max(low, classes.rfind(b" ", low, place) + 1, classes.rfind(b".", low, place) + 1)
         if run - start > _LONGEST_WORD and b"-" not in classes[start:run]:

@@ -67,3 +67,14 @@ def test_many_words_as_one_pattern_match_where_each_does(text: str) -> None:
     entries = (r"\bcodes?\b", r"\b\w*codes?\b", r"\bкод\b", "码", r"\b(?:länder|laender)-?codes?\b")
     ends = {match.end() for match in Words(entries).finditer(text)}
     assert ends == {match.end() for match in re.finditer("|".join(entries), text)}
+
+
+def test_lines_of_letters_without_a_space_are_one_match() -> None:
+    lines = b"".join(b"0" + b"A" * 77 + b" " for _ in range(50))
+    assert len(code_places._DIGIT.findall(lines)) == 1
+    assert len(code_places._CAPITAL.findall(lines)) == 1
+
+
+def test_code_behind_long_words_is_not_passed_over() -> None:
+    text = "0" + "X" * 77 + "\n" + "X" * 40 + "\n\nYour code is 482193.\n" + "X" * 40
+    assert [code.value for code in codes.find("A letter", text)] == ["482193"]
