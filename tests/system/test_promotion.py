@@ -108,7 +108,9 @@ async def test_promotion_loses_no_acknowledged_mail_and_needs_no_restart(
     # the messages by a DSN of their own: each schema's may name several servers
     own = {"DATABASE_DSN": dsn, "DATABASE_MESSAGES_DSN": f"{dsn}{'&' if form == 'url' else ' '}application_name=mail"}
     server = own_server(**own, SERVER_HOST="127.0.0.1", MAILBOX_MAX_MESSAGES="0", RATE_LIMIT_EXEMPT="127.0.0.0/8")
-    assert f"PostgreSQL at {folder_of(primary.dsn)}:5432, {folder_of(standby.dsn)}:5432" in server.log
+    async with asyncio.timeout(60):  # the addresses are printed after the node is ready
+        while f"PostgreSQL at {folder_of(primary.dsn)}:5432, {folder_of(standby.dsn)}:5432" not in server.log:
+            await asyncio.sleep(0.05)
     box = await server.mailbox()
     sender = Sender(server, box)
     async with asyncio.TaskGroup() as group:
