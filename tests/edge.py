@@ -117,6 +117,11 @@ class Edge:
         ]
         return {path: path.read_bytes() for path in found if path.is_file()}
 
+    def complaints(self) -> list[str]:
+        """What its logs have of answers that failed, and of servers that did not answer."""
+        lines = [line for text in self.written("logs").values() for line in text.decode(errors="replace").splitlines()]
+        return [line for line in lines if '"status":5' in line or "[error]" in line or "[warn]" in line]
+
 
 def _temporary(folder: str) -> str:
     return f"    client_body_temp_path {folder}/temporary;\n    proxy_temp_path {folder}/temporary;"

@@ -486,7 +486,7 @@ async def test_several_nodes_answer_as_one_and_the_loss_of_one_is_not_seen(
     two = own_server(**trusted, DATABASE_DSN=dsn, SERVER_HOST="127.0.0.1")
     nodes = [node.http.removeprefix("http://") for node in (two, one)]
     (tmp_path / "edge").mkdir()
-    servers = [f"{node} max_fails=2 fail_timeout=5s" for node in nodes]
+    servers = [f"{node} max_fails=2 fail_timeout=2s" for node in nodes]
     edge = Edge(tmp_path / "edge", servers, changes=EVERY_LINE).start()
     try:
         async with edge.session() as client:
