@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from server.model import code_places, code_words
+from server.model import code_others, code_places, code_words
 from server.model.code_places import Stretch
 from server.model.word_patterns import Words
 
@@ -153,13 +153,13 @@ _CANDIDATE = re.compile(
     r")(?![A-Za-z0-9])"
 )
 _CODE = Words(code_words.CODES)
-_OTHER = Words(code_words.OTHERS)
+_OTHER = Words(code_others.OTHERS)
 _NEAR = re.compile(
-    rf"(\b(?:{'|'.join(code_words.NEAR)})\b|{code_words.NEAR_UNSPACED})"
-    rf"(?:[\W_]{{1,3}}(?:{code_words.NEAR_LINKS})\b){{0,3}}[\W_]{{0,4}}$"
+    rf"(\b(?:{'|'.join(code_others.NEAR)})\b|{code_others.NEAR_UNSPACED})"
+    rf"(?:[\W_]{{1,3}}(?:{code_others.NEAR_LINKS})\b){{0,3}}[\W_]{{0,4}}$"
 )
-_BOOKED = re.compile(code_words.BOOKED)
-_BOOKING = re.compile(code_words.BOOKING)
+_BOOKED = re.compile(code_others.BOOKED)
+_BOOKING = re.compile(code_others.BOOKING)
 _FOR = re.compile(rf"(?:\W[\w-]+){{0,2}}\W(?:{code_words.FOR})\b.*(?:\b(?:{code_words.LED_UP_TO})|:)\W*$", re.DOTALL)
 _ADJECTIVE = re.compile(r" [^\W\d]{1,20}:? ")
 _ENTER_BEFORE = re.compile(
@@ -175,10 +175,12 @@ _LED_UP_TO = re.compile(
     rf"(?:\b(?:{code_words.ARTICLES}) )?$"
 )
 _NUMBER_BETWEEN = re.compile(r"(?<![0-9])(?!(?:19|20)[0-9]{2}(?![0-9]))[0-9]{3,}")
+# The number of a word for a code that has one of its own behind it.
+_OWN_NUMBER = re.compile(r"[\s:：=#(\[]{0,3}[0-9]{3}")
 _LIKE = re.compile(rf"\b(?:{code_words.LIKE})\b")
 _AT = re.compile(rf"\b(?:{code_words.AT_A_TIME}) $")
 _CLOCK = re.compile("(?:[01][0-9]|2[0-3])[0-5][0-9]")
-_UNIT = re.compile(rf" ?(?:{code_words.UNITS})")
+_UNIT = re.compile(rf" ?(?:{code_others.UNITS})")
 _MONEY_BEFORE = re.compile(r"(?:[€$£¥₹₽]|\b(?:usd|eur|gbp|rs|inr|rp|idr|cny|jpy|r\$)\.?) ?$")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)(?<!\brs.)(?<!\bno.)(?<!\bnr.)(?<!\bn.)|[。！？؟।\n]")
 _DATE = re.compile(
@@ -189,7 +191,10 @@ _TIME_WORD = re.compile(
     r"(?:[0-9]{1,4}(?:h|min|st|nd|rd|th|x|km|kg|mb|gb|px|pm|am|ml|cm|mm|s|d|k)[0-9]{0,2}|v[0-9]+|utf-?8|mp[34]|h[1-6]|[0-9]x)",
     re.IGNORECASE,
 )
-_COUPON = re.compile(r"[A-Z]{3,}20[0-9]{2}|[A-Z]{4,}[0-9]{2}")
+# A word or a month, with a year, with the saving or with any two digits.
+_COUPON = re.compile(
+    r"[A-Z]{3,}20[0-9]{2}|[A-Z]{4,}[0-9]{2}|(?=[A-Z]*[AEIOUY])[A-Z]{3,}(?:[1-9]0|[125]5|5|[1-9]00|[1-9]000)"
+)
 _FILE_NUMBER = re.compile(r"(?:INV|ORD|ORDER|REF|PO|SO|TKT|CASE|RMA|SKU|RE|RG|KD)-?[0-9]{4}")
 _HOUSE = re.compile(
     r"[ ,]{1,2}[A-Z][\w'’.]+(?: [A-Z][\w'’.]+){0,2},? (?:St|Street|Ave|Avenue|Rd|Road|Blvd|Lane|Ln|Drive|Dr|Way)\b"
@@ -341,7 +346,7 @@ class _Context:
         if re.search(r"\b[A-Z]{2,}[ -]$", self._text[max(0, start - 12) : start]):
             named = None
         if named and not _is_of_other(after, named) and not re.search("[0-9]", after[: named.start()]):
-            return 0.95
+            return 0.0 if _OWN_NUMBER.match(after, named.end()) else 0.95
         if self._is_alone(start, end):
             above = self._lower[max(self._subject, start - code_places.ABOVE) : start].rstrip()
             lines = "\n".join([line for line in above.split("\n") if line.strip()][-2:])
