@@ -40,6 +40,7 @@ from server.store.partitions import Partitions, attached
 from server.store.pools import DOMAINS, Domain, Pools
 from server.supervisor import SPARE_COLUMNS, Supervisor
 from server.trace_cli import trace
+from server.version import VERSION
 
 app = typer.Typer(
     name="tempmail",
@@ -58,6 +59,21 @@ app.command()(check_config)
 app.command()(trace)
 err: Final = Console(stderr=True, highlight=False, emoji=False)
 _PATIENCE: Final = 30.0  # s that a database may take to start
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tempmail {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -3,6 +3,7 @@ change.
 """
 
 import asyncio
+import platform
 import time
 from collections.abc import Callable
 from typing import Final
@@ -16,6 +17,7 @@ from server.shards.leftovers import Leftovers
 from server.shards.supplies import Supplies
 from server.smtp import shared
 from server.store.pools import Pools
+from server.version import VERSION
 from server.web import streams
 from server.ws import sessions
 
@@ -26,6 +28,7 @@ MAILBOXES = Gauge("tempmail_mailboxes_active", "Living mailboxes, counted every 
 MESSAGES = Gauge("tempmail_messages_total", "Messages in living mailboxes, counted every minute.")
 USERS = Gauge("tempmail_users_active", "Accounts that may log in, counted every minute.")
 ONLINE = Gauge("tempmail_users_online", "Accounts holding an access token that has not run out, counted every minute.")
+BUILD = Gauge("tempmail_build_info", "1, with the release and the Python that the host runs.", ("version", "python"))
 DOMAINS = Gauge("tempmail_domain_usage", "Living mailboxes of each domain, counted every minute.", ("domain",))
 
 COUNT_EVERY: Final = 60.0  # s; counting reads every living mailbox's row once
@@ -50,6 +53,8 @@ class Vitals:
         self._cpu = time.process_time()
         self._supplies = Supplies(config) if first else None
         self._leftovers = Leftovers()
+        if first:
+            BUILD.set(1, (VERSION, platform.python_version()))
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from server.version import VERSION
 from server.web.description import BINARY, Doc, doc_of
 from server.web.phrases import FAILURES, Failure
 from server.web.responses import Failed, FailureBody
 from server.web.route import Auth, Route
 
-VERSION: Final = "1.0"
 _SCHEMAS: Final = "#/components/schemas/"
 _INTRODUCTION: Final = """\
 Receive-only mail for tests and for people who would rather not give their address.

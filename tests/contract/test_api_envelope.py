@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import platform
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from server.version import VERSION
 from tests.contract.transcript import ask, inject
 from tests.running import Server
 
@@ -120,6 +122,7 @@ async def test_every_metric_that_dashboards_know_is_there(server: Server) -> Non
     for name, expected in LABELS.items():
         found = re.search(rf"^{name}{{(.*)}} ", text, re.M)
         assert found is None or {one.partition("=")[0] for one in found[1].split(",")} == expected, name
+    assert f'tempmail_build_info{{python="{platform.python_version()}",version="{VERSION}"}} 1.0' in text.splitlines()
 
 
 async def test_a_compressed_body_is_not_unpacked(server: Server) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import smtplib
 import socket
 import ssl
-import subprocess
 
 from tests.running import Server
 
@@ -107,13 +106,3 @@ async def test_smtplib_over_tls(server: Server) -> None:
     [message] = await server.messages(box)
     assert message["subject"] == "tls"
     assert message["size"] > 300_000
-
-
-async def test_swaks_over_tls(server: Server) -> None:
-    box = await server.mailbox()
-    host, port = server.smtp
-    command = ["swaks", "--tls", "--server", host, "--port", str(port), "--to", box.address, "--from", "s@example.com"]
-    command += ["--h-Subject", "swaks"]
-    run = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert [message["subject"] for message in await server.messages(box)] == ["swaks"]

@@ -103,3 +103,29 @@ def test_the_installed_wheels_are_the_locked_ones(checkout: Checkout) -> None:
     assert extra
     assert [name for name in extra if name.lower().replace("_", "-") not in locked] == []
     subprocess.run([python, "-m", "pip", "check"], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("tests/unit/test_repository.py",), False),
+        (("tests/unit", "-k", "locked"), False),
+        (("tests/contract", "tests/integration", "-k", "nothing_is_called_so"), False),
+        (("tests/unit", "tests/system", "-k", "nothing_is_called_so"), True),
+        (("tests/system/test_relays.py",), True),
+        (("tests",), True),
+        (("-k", "locked"), True),
+    ],
+)
+def test_only_tests_of_the_system_need_packages(
+    checkout: Checkout, tmp_path: Path, arguments: tuple[str, ...], wanted: bool
+) -> None:
+    """On a machine that has none of them, and where installing them cannot work."""
+    (tmp_path / "dpkg-query").symlink_to("/bin/false")
+    (tmp_path / "apt-get").symlink_to("/bin/false")
+    (tmp_path / "debconf-set-selections").symlink_to("/bin/false")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(checkout.home)}
+    command = [ROOT / "test", "--collect-only", "-q", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert ("apt-get install --no-install-recommends" in done.stderr) == wanted, done.stderr
+    assert (done.returncode in (0, 5)) != wanted, done.stdout  # 5: nothing collected

@@ -3,11 +3,16 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from server.version import VERSION
+from server.web.openapi import document
+from server.web.routes import ROUTES
 
 ROOT: Final = Path(__file__).parents[2]
 LOCKED: Final = ("requirements.txt", "requirements-dev.txt")
@@ -89,3 +94,12 @@ def test_launchers_can_be_run(name: str) -> None:
     assert os.access(path, os.X_OK)
     assert path.read_text().startswith("#!/bin/sh\n")
     subprocess.run(["sh", "-n", path], check=True, timeout=10)
+
+
+def test_every_place_that_shows_a_version_shows_the_same() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    command = [sys.executable, "-m", "server", "--version"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert shown == f"tempmail {project['version']}\n"
+    assert document(ROUTES)["info"]["version"] == project["version"]
+    assert project["version"] == VERSION
