@@ -45,7 +45,7 @@ class Standby:
     def start(self) -> "Standby":
         """Returns when it takes connections; the kernel ends it with the thread that called this."""
         self._spawn()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._ready():
             assert time.monotonic() < deadline, self._data.with_suffix(".log").read_text()[-2000:]
             time.sleep(0.02)
@@ -106,7 +106,7 @@ class Standby:
 
     async def ask(self, sql: str) -> object:
         """One value, asked as superuser."""
-        connection = await asyncpg.connect(as_superuser(self.dsn), timeout=5)
+        connection = await asyncpg.connect(as_superuser(self.dsn), timeout=60)
         try:
             return await connection.fetchval(sql)
         finally:

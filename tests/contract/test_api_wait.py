@@ -226,7 +226,7 @@ async def test_another_question_may_be_answered_with_the_same_message(server: Se
     box = await server.mailbox()
     await inject(server, box, subject="Both", text="Your code is 482193, or https://shop.example/verify?token=abc123")
     for query in ("?extract=code", "?extract=link", "?subject=both", "?timeout=50"):
-        assert (await asyncio.wait_for(wait(server, box, query), 20)).data["message"]["seq"] == 1
+        assert (await asyncio.wait_for(wait(server, box, query), 40)).data["message"]["seq"] == 1
 
 
 async def test_where_nothing_new_comes_in_time_the_last_is_given_again(server: Server) -> None:

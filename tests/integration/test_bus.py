@@ -23,7 +23,7 @@ class Listener:
         self.heard += [(hint, other_host) for hint in hints]
 
     async def until(self, done: Callable[[list[tuple[Hint, bool]]], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not done(self.heard):
                 await asyncio.sleep(0.01)
 
@@ -42,7 +42,7 @@ class Pair:
         ]
 
     async def connected(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not all(end.healthy for end in self.ends):
                 await asyncio.sleep(0.01)
 
@@ -88,7 +88,7 @@ async def test_lost_connection_is_noticed_and_mended(pair: Pair, empty: str) -> 
             await asyncio.sleep(0.01)  # each is silent for RETRY before it listens again
     await pair.connected()
     sent = hints(3)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (sent[-1], False) not in pair.near.heard:
             pair.speaker.publish(sent)
             await asyncio.sleep(0.3)
@@ -125,7 +125,7 @@ async def test_a_host_knows_whether_another_listens_and_a_newcomer_that_it_was_n
         return made
 
     async def until(done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not done():
                 await asyncio.sleep(0.01)
 

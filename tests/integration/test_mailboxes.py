@@ -156,7 +156,7 @@ async def test_clockwork_ends_a_mailbox_in_time(host: Host, settings: Config) ->
     made = await host.services[0].establish("brief", "temp.mail", timedelta(seconds=0.5), 0)
     clockwork = Retention(settings, host.services[0], host.messages, host.partitions, now)
     clockwork.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while Hint(Kind.EXPIRED, made.mailbox.id) not in host.told:
             await asyncio.sleep(0.05)
     await clockwork.close()

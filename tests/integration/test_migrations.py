@@ -184,7 +184,7 @@ async def test_a_table_that_a_dump_holds_is_waited_for_without_holding_up_others
     """An ALTER TABLE that waits for a lock makes everybody who comes after it wait, too."""
     await migrate.migrate(dsns(empty))
     added = next_release(monkeypatch, "pre")
-    dump, other = await asyncpg.connect(empty), await asyncpg.connect(empty, command_timeout=20)
+    dump, other = await asyncpg.connect(empty), await asyncpg.connect(empty, command_timeout=60)
     holding = dump.transaction()
     await holding.start()
     await dump.execute("LOCK TABLE users.users IN ACCESS SHARE MODE")

@@ -270,9 +270,9 @@ class Counted:
         closing.push_async_callback(shard.drain, 5.0)
         self._shard, self._pools = shard, shard._pools
         await shard._readiness.close()  # what it looks at by itself would answer the request
-        await self._listen(shard._pools.users.lender)
-        await self._listen(shard._pools.arrivals.lender)
-        await self._listen(shard._pools.pages.lender)
+        self._lenders = [pool.lender for pool in (shard._pools.users, shard._pools.arrivals, shard._pools.pages)]
+        for lender in self._lenders:
+            await self._listen(lender)
         assert sockets.smtp is not None
         self.smtp: tuple[str, int] = sockets.smtp.getsockname()[:2]
         return f"http://127.0.0.1:{sockets.http.getsockname()[1]}"
@@ -289,10 +289,14 @@ class Counted:
             self.queries.append(record.query)
 
     async def settled(self) -> None:
-        """Return when nothing is asked any more."""
+        """Return when nothing is asked any more. A statement is known once it is answered, however late that may be."""
         known = -1
-        while known != (known := len(self.queries)):
+        while known != (known := len(self.queries)) or self._asking():
             await asyncio.sleep(_SETTLED)
+
+    def _asking(self) -> bool:
+        """Whether any connection is in use."""
+        return any(one.pool.get_idle_size() + len(one._at_hand) < one.pool.get_size() for one in self._lenders)
 
     async def promote(self, one: Owner) -> None:
         await self._pools.users.execute("UPDATE users.users SET role = 'super' WHERE id = $1", one.ids["account"])
@@ -316,7 +320,7 @@ async def counted(settings: Config, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 async def subscribe(client: aiohttp.ClientSession, one: Owner) -> Any:
     async with client.ws_connect(one.base + "/v1/ws", headers=one.head("jwt")) as socket:
         await socket.send_json({"type": "subscribe", "mailboxId": one.ids["mailbox"]})
-        said = await socket.receive_json(timeout=10)
+        said = await socket.receive_json(timeout=60)
         assert said["type"] == "subscribed"
         return said
 

@@ -19,7 +19,7 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("supervised.py")
 ROOT = PROGRAM.parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
 T = TypeVar("T")
 
 

@@ -60,7 +60,7 @@ class Burst:
 
 def dialog(smtp: tuple[str, int], recipient: str, subject: str) -> socket.socket:
     """A connection that has sent everything but the end of data."""
-    sock = socket.create_connection(smtp, timeout=20)
+    sock = socket.create_connection(smtp, timeout=60)
     stream = sock.makefile("rb")
     stream.readline()
     for command in ("HELO gone.test", "MAIL FROM:<a@gone.test>", f"RCPT TO:<{recipient}>", "DATA"):

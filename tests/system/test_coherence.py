@@ -150,6 +150,6 @@ async def test_what_was_read_while_a_write_was_under_way_is_not_shown_when_it_is
 
 async def until(connection: "asyncpg.Connection[Any]", query: str, value: int) -> None:
     """Wait for what the database says."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await connection.fetchval(query) != value:
             await asyncio.sleep(0.02)

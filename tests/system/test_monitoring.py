@@ -112,7 +112,7 @@ async def traffic(server: Server) -> None:
         await watcher.recv()
         for n in range(4 * SCRAPES):
             await server.deliver(box, subject=f"mail {n}")
-            await asyncio.wait_for(watcher.recv(), 20)
+            await asyncio.wait_for(watcher.recv(), 60)
             for _ in range(3):
                 await server.messages(box)
             await asyncio.sleep(0.25)

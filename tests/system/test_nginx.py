@@ -173,7 +173,7 @@ async def test_a_websocket_is_passed_through_and_its_origin_checked(
         await channel.send(json.dumps({"type": "subscribe", "mailboxId": box.id, "token": box.token, "after": 0}))
         assert json.loads(await channel.recv())["type"] == "subscribed"
         await server.deliver(box, subject="pushed through nginx")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (frame := json.loads(await channel.recv()))["type"] != "new_mail":
                 pass
         assert frame["data"]["subject"] == "pushed through nginx"
@@ -184,7 +184,7 @@ async def test_a_websocket_is_passed_through_and_its_origin_checked(
 
 async def test_an_event_comes_through_while_its_stream_stays_open(edge: Edge, client: aiohttp.ClientSession) -> None:
     box = await box_at(client, edge.base)
-    async with client.get(f"{edge.base}/v1/mailboxes/{box.id}/events", headers=box.auth) as stream, asyncio.timeout(20):
+    async with client.get(f"{edge.base}/v1/mailboxes/{box.id}/events", headers=box.auth) as stream, asyncio.timeout(60):
         assert stream.content_type == "text/event-stream"
         await inject(client, edge.base, box, subject="streamed")
         while b"streamed" not in await stream.content.readline():
@@ -556,7 +556,7 @@ async def test_mail_comes_through_with_the_line_that_says_who_sends(tmp_path: Pa
         changes = MAIL | {r"10\.0\.0\.11:25": "127.0.0.1:1", r"10\.0\.0\.12:25": f"127.0.0.1:{port}"}
         edge = Edge(tmp_path / "edge", ["127.0.0.1:1"], changes=changes).start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 reader, writer = await asyncio.open_connection("127.0.0.1", edge.smtp_port, local_addr=("127.0.0.9", 0))
                 mine = writer.get_extra_info("sockname")[1]
                 assert await reader.readline() == b"220 mx.example.net\r\n"

@@ -55,7 +55,7 @@ async def watch(server: Server, box: Box) -> ClientConnection:
 
 
 async def next_mail(watcher: ClientConnection) -> str:
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(60):
         while True:
             frame = json.loads(await watcher.recv())
             if frame["type"] == "new_mail":
@@ -95,10 +95,10 @@ async def test_hints_really_travel_over_redis(own_server: Callable[..., Server],
     server = own_server(REDIS_URL=f"redis://127.0.0.1:{broker.port}/0")
     with broker.client.pubsub() as listener:
         listener.subscribe("tempmail:hints")
-        assert (listener.get_message(timeout=5) or {})["type"] == "subscribe"
+        assert (listener.get_message(timeout=60) or {})["type"] == "subscribe"
         box = await server.mailbox()
         await server.deliver(box)
-        heard = [listener.get_message(timeout=5) for _ in range(2)]
+        heard = [listener.get_message(timeout=60) for _ in range(2)]
     assert [message["type"] for message in heard if message] == ["message", "message"]
 
 

@@ -45,7 +45,7 @@ async def test_postfix_relays_to_two_mailboxes_and_a_watcher_is_told(server: Ser
         await asyncio.to_thread(send)
         found = await appears(server, one, "through postfix")
         await appears(server, two, "through postfix")
-        frame = json.loads(await asyncio.wait_for(watcher.recv(), 10))
+        frame = json.loads(await asyncio.wait_for(watcher.recv(), 60))
         assert (frame["type"], frame["data"]["messageId"], frame["seq"]) == ("new_mail", found["id"], found["seq"])
         assert frame["data"]["codes"] == ["482193"]
     whole = await server.get(one, f"/messages/{found['id']}")

@@ -153,7 +153,7 @@ def test_a_kept_socket_without_a_worker_is_let_go(tmp_path: Path, manager: Manag
     try:
         assert set(manager.stored) == {"http.0", "smtp.0"}
         for _ in range(30):  # SO_REUSEPORT would spread these over whatever still listens
-            with urllib.request.urlopen(f"{server.http}/health", timeout=10) as answer:
+            with urllib.request.urlopen(f"{server.http}/health", timeout=60) as answer:
                 assert answer.status == 200
     finally:
         server.stop()

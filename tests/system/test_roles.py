@@ -39,7 +39,7 @@ async def test_mail_goes_in_at_one_node_and_is_pushed_and_read_at_others(own_ser
         await watcher.send(json.dumps({"type": "subscribe", "mailboxId": box.id, "token": box.token}))
         assert json.loads(await watcher.recv())["type"] == "subscribed"
         await smtp.deliver(box, subject="through three nodes")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             frame = json.loads(await watcher.recv())
     assert frame["data"]["subject"] == "through three nodes"
     assert [item["subject"] for item in await web.messages(box)] == ["through three nodes"]

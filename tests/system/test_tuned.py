@@ -83,7 +83,7 @@ def test_rabbitmq_takes_every_line(tmp_path: Path, folder: str) -> None:
 
 
 def wait_for(client: "redis.Redis") -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             client.ping()

@@ -50,7 +50,7 @@ async def lines() -> Iterator[Lines]:
 
 
 async def told(worker: Worker, count: int) -> list[Stored]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sum(map(len, worker.heard)) < count:
             await asyncio.sleep(0)
     return [row for rows in worker.heard for row in rows]
@@ -108,7 +108,7 @@ async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines:
     one.hand.tell([Hint(Kind.ADDRESS, BOX), Hint(Kind.MAIL, BOX, 1), Hint(Kind.UPDATE, BOX)])
     two.hand.feed([stored(1)])
     one.hand.tell([Hint(Kind.EXPIRED, BOX)] * 500)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(three.order) < 502:
             await asyncio.sleep(0)
     assert three.order == ["ADDRESS", "mail", *["EXPIRED"] * 500]
@@ -152,7 +152,7 @@ async def test_steps_go_to_the_one_that_keeps_what_they_change(lines: Lines) -> 
     one, two, three = (Worker(lines, column) for column in range(3))
     steps = [Step(BOX, n, b"\0" * 24, b"\2" * 24, [stored(n, "p" * 1000)]) for n in range(1, 60)]
     one.hand.follow(1, steps)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(two.steps) < len(steps):
             await asyncio.sleep(0)
     assert two.steps == steps

@@ -84,7 +84,7 @@ class Client:
 
     async def heard(self, count: int) -> list[Frame]:
         """The first ``count`` frames, or those there are until the end."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.frames) < count and await self._hear():
                 pass
         return self.frames[:count]
@@ -103,7 +103,7 @@ class Client:
 
     async def ending(self) -> int | None:
         """The code of the close frame the connection ends with; None when it ends without one."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await self._hear():
                 pass
         return None if self.judge.close_rcvd is None else self.judge.close_rcvd.code
