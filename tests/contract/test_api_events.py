@@ -208,9 +208,13 @@ async def test_a_stream_ends_with_the_access_token_that_opened_it(own_server: An
     server = own_server(JWT_ACCESS_EXPIRY="5s")
     someone = await person(server)
     box = await own_box(server, someone)
-    owner = await fresh_login(server, someone)
-    async with stream(server, Box(box.id, box.address, owner.token)) as events:
-        await events.event("subscribed")
+    async with contextlib.AsyncExitStack() as closing:
+        began: dict[str, Any] = {}
+        while not began:  # on a busy machine the token's time may be over before the stream begins
+            owner = await fresh_login(server, someone)
+            with contextlib.suppress(AssertionError):
+                events = await closing.enter_async_context(stream(server, Box(box.id, box.address, owner.token)))
+                began = await events.event("subscribed")
         while (await owner.ask("GET", f"/v1/mailboxes/{box.id}")).status == 200:
             await asyncio.sleep(0.2)
         await server.deliver(box, subject="too late for this token")

@@ -14,7 +14,7 @@ from tests.running import Server
 
 LIMITED = {
     "RATE_LIMIT_EXEMPT": "",
-    "RATE_LIMIT_REQUESTS_PER_MINUTE": "6",
+    "RATE_LIMIT_REQUESTS_PER_MINUTE": "1",  # far slower than any machine asks
     "RATE_LIMIT_BURST": "5",
     "MAILBOX_MAX_PER_IP": "2",
     "TRUSTED_PROXIES": "127.0.0.0/8,10.0.0.0/8",
@@ -36,7 +36,7 @@ async def test_a_client_over_its_rate_gets_429_even_where_there_is_no_route(own_
         refused = await ask(server, "GET", path, headers=client | {"Accept-Language": "zh"})
         assert (refused.status, refused.error) == (429, "rate_limited")
         assert refused.json["msg"] == "请求过于频繁，请稍后重试"
-        assert 1 <= int(refused.headers["Retry-After"]) <= 11
+        assert 1 <= int(refused.headers["Retry-After"]) <= 61
         assert budget(refused) == (5, 0)
     another = await ask(server, "GET", "/v1/public/domains", headers={"X-Forwarded-For": "198.51.100.2"})
     assert (another.status, budget(another)) == (200, (5, 4))

@@ -91,7 +91,7 @@ async def test_a_header_that_does_not_come_is_not_waited_for(tmp_path: Path) -> 
         client.write(b"PROXY TCP4 192.0.2")
         while not place.listener._sessions:
             await asyncio.sleep(0.01)
-        place.later(29)
+        place.later(15)
         assert place.listener._sessions
         place.later(31)
         assert await client.gone()

@@ -278,7 +278,7 @@ async def test_a_stale_answer_is_served_while_a_fresh_one_is_fetched_and_while_t
     edge = Edge(tmp_path / "edge", sockets(server)).start()
     try:
         # a connection for each request: on a kept one the next would wait for the update behind the first
-        async with edge.session(force_close=True) as client, asyncio.timeout(60):
+        async with edge.session(force_close=True) as client, asyncio.timeout(180):
             url = edge.base + CONFIG
             box = await box_at(client, edge.base)
             _, _, fresh = await fetched(client, url)

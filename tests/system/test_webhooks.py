@@ -131,13 +131,19 @@ async def test_message_and_its_delivery_are_there_together_or_not_at_all(
                 backend.kill()
                 killed += 1
 
+    async def keep_sending() -> int:
+        """Messages until enough were accepted, and enough has happened meanwhile, however fast the machine is."""
+        accepted = 0
+        while accepted < 50 or killed < 3:
+            accepted += await send(server, box, 10)
+        return accepted
+
     killer = asyncio.create_task(kill())
-    accepted = sum(await asyncio.gather(*(send(server, box, 100) for _ in range(4))))
+    async with asyncio.timeout(300):
+        accepted = sum(await asyncio.gather(*(keep_sending() for _ in range(4))))
     killer.cancel()
     await asyncio.gather(killer, return_exceptions=True)
     print(f"{accepted} answered 250, {killed} backends killed")
-    assert accepted > 20
-    assert killed >= 2
     messages = await settled(server, box)
     assert len(messages) >= accepted
     connection = await connect(server)

@@ -13,7 +13,11 @@ DAYS = 259_200.0
 
 
 @pytest.fixture(autouse=True)
-def unmeasured() -> Iterator[None]:
+def standing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Both clocks of this machine stand still, and no measurement is known: a busy machine makes no difference."""
+    wall, steady = time.time(), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: wall)
+    monkeypatch.setattr(time, "monotonic", lambda: steady)
     clock.forget()
     yield
     clock.forget()
@@ -34,7 +38,8 @@ def test_before_a_measurement_the_machines_clock_counts_and_nothing_may_be_destr
 def test_a_machine_that_is_off_lives_by_the_databases_time_and_destroys_nothing(off: float) -> None:
     measure(time.time() - off)
     assert clock.offset() == pytest.approx(off, abs=1)
-    assert clock.now() - datetime.now(UTC) == pytest.approx(timedelta(seconds=-off), abs=timedelta(seconds=1))
+    here = datetime.fromtimestamp(time.time(), UTC)
+    assert clock.now() - here == pytest.approx(timedelta(seconds=-off), abs=timedelta(seconds=1))
     assert abs(ids.made_at(ids.new()).timestamp() - clock.wall()) < 1
     assert not clock.agrees()
 

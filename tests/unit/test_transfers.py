@@ -239,15 +239,19 @@ async def test_unread_answers_beyond_the_bound_end_their_connection() -> None:
     await until(flow, 0)
 
 
-DEADLINE = 0.3  # s
+DEADLINE = 3600.0  # s
 
 
-async def body_of(flow: Flow, request: web.Request) -> bytes:
-    """Read the request's body under a deadline, and leave some of that deadline for what follows."""
+async def body_of(flow: Flow, request: web.Request, deadlines: list[asyncio.Timeout]) -> bytes:
+    """Read the request's body under a deadline, which is shown to the test and has to run again afterwards."""
     call = Call(request, cast(Any, SimpleNamespace(transfers=flow.transfers)), "192.0.2.1", "en", ())
     try:
         async with asyncio.timeout(DEADLINE) as call.deadline:
+            deadlines.append(call.deadline)
             got = bytes(await requests.read(call, 1 << 20))
+            ends, now = call.deadline.when(), asyncio.get_running_loop().time()
+            assert ends is not None
+            assert now < ends <= now + DEADLINE
             assert flow.transfers.bytes == len(got)
             return got
     finally:
@@ -256,11 +260,15 @@ async def body_of(flow: Flow, request: web.Request) -> bytes:
 
 
 async def test_a_body_within_the_rate_may_take_longer_than_the_deadline() -> None:
-    flow = Flow(most=NEVER, rate=0)
-    async with serving(flow, lambda request: body_of(flow, request)) as address, connected(address) as (reader, writer):
+    """While it comes the deadline does not run, so it may take any time."""
+    flow, deadlines = Flow(most=NEVER, rate=0), list[asyncio.Timeout]()
+    serve = serving(flow, lambda request: body_of(flow, request, deadlines))
+    async with serve as address, connected(address) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n")
-        for _ in range(10):
-            await asyncio.sleep(DEADLINE / 4)
+        for nth in range(10):
+            await until(flow, 4 * nth)
+            if nth:
+                assert [deadline.when() for deadline in deadlines] == [None]
             flow.pass_time(MARK_EVERY)
             writer.write(b"abcd")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -270,7 +278,10 @@ async def test_a_body_within_the_rate_may_take_longer_than_the_deadline() -> Non
 
 async def test_a_body_below_the_rate_is_cut() -> None:
     flow = Flow(most=NEVER)
-    async with serving(flow, lambda request: body_of(flow, request)) as address, connected(address) as (reader, writer):
+    async with (
+        serving(flow, lambda request: body_of(flow, request, [])) as address,
+        connected(address) as (reader, writer),
+    ):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nab")
         await until(flow, 2)
         flow.pass_time(WINDOW + 2 * MARK_EVERY)
