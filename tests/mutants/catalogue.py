@@ -55,9 +55,4 @@ def _read(path: Path) -> Area:
     return msgspec.convert({"name": path.stem} | tomllib.loads(path.read_text()), Area)
 
 
-def touched(area: Area, files: set[str]) -> bool:
-    """Whether one of ``files``, named from the root, holds a fault of the area."""
-    return any(mutant.file in files for mutant in area.mutant)
-
-
-__all__ = ["ROOT", "Area", "Mutant", "areas", "touched"]
+__all__ = ["ROOT", "Area", "Mutant", "areas"]

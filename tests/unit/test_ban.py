@@ -29,6 +29,7 @@ def ban(kind: Kind, value: str, seconds: float = math.inf) -> Ban:
         ("senderDomain", "@Example.org.", "example.org"),
         ("senderDomain", "*.example.org", "example.org"),
         ("localPart", "PayPal**", "paypal*"),
+        ("localPart", "Abc*", "abc*"),
     ],
 )
 def test_spellings_of_one_meaning_are_one(kind: Kind, given: str, kept: str) -> None:
@@ -53,6 +54,8 @@ def test_spellings_of_one_meaning_are_one(kind: Kind, given: str, kept: str) -> 
         ("senderDomain", "a@example.org"),
         ("localPart", "*"),
         ("localPart", "a*"),
+        ("localPart", "ab*"),
+        ("localPart", "a.b"),
         ("localPart", "...*"),
         ("localPart", "a*b*c*d*e"),
         ("localPart", "pay@pal"),
@@ -68,7 +71,15 @@ def test_what_cannot_be_meant_is_refused_by_name(kind: Kind, given: str) -> None
 
 def test_a_network_hits_its_clients_in_every_notation_and_no_neighbour() -> None:
     bans = BanSet([ban("network", "192.0.2.0/24"), ban("network", "2001:db8::/32"), ban("network", "198.51.100.7")])
-    for hit in ("192.0.2.0", "192.0.2.255", "::ffff:192.0.2.9", "2001:db8:ffff::1", "198.51.100.7"):
+    for hit in (
+        "192.0.2.0",
+        "192.0.2.255",
+        "::ffff:192.0.2.9",
+        "2001:db8:ffff::1",
+        "2001:db8::1%eth0",
+        "2001:db8::1%",
+        "198.51.100.7",
+    ):
         assert bans.client(hit), hit
         assert bans.client(hit), "remembered"
     for other in ("192.0.1.255", "192.0.3.0", "2001:db9::", "198.51.100.8", "::c000:209", "", "no address"):

@@ -1,7 +1,9 @@
 """What a change makes old: mail what is in a mailbox, a change of the mailbox itself everything known of it."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -125,3 +127,81 @@ def test_an_answer_read_before_other_hosts_fell_silent_is_not_used() -> None:
     assert host.local.get("list") == ANSWER
     host.local.forget_older(0)
     assert host.local.get("list") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"mailboxes": [BOX]}, keys.mailbox(BOX)),
+        ({"records": [BOX]}, keys.record(BOX)),
+        ({"addresses": ["a@temp.mail"]}, keys.address("a@temp.mail")),
+        ({"users": [BOX]}, keys.user(BOX)),
+        ({"domains": True}, keys.domains()),
+        ({"settings": True}, keys.settings()),
+    ],
+)
+def test_an_answer_is_used_until_a_write_of_what_it_shows_begins(change: dict[str, Any], key: bytes) -> None:
+    host = Host()
+    host.local.put("answer", host.local.ticket(key), ANSWER)
+    with host.coherence.writing(["another"], ["b@temp.mail"]):
+        assert host.local.get("answer") == ANSWER
+    with host.coherence.writing(**change):
+        assert host.local.get("answer") is None
+        host.local.put("answer", host.local.ticket(key), ANSWER)
+    assert host.local.get("answer") is None
+
+
+def test_who_holds_on_to_an_answer_that_was_replaced_looks_again() -> None:
+    host = Host()
+    ticket = host.local.ticket(keys.mailbox(BOX))
+    host.local.put("list", ticket, ANSWER)
+    held = host.local.find("list")
+    assert held is not None
+    assert host.local.valid(held, time.monotonic())
+    host.local.put("list", ticket, ANSWER)
+    assert not host.local.valid(held, time.monotonic())
+
+
+ROOM, SIZE = 100_000, 5_000  # of a store, and of each answer in it
+
+
+def filled(count: int, used: int | None = None) -> Local:
+    """A store that was handed so many answers of SIZE; one of them was used after each."""
+    host = Host()
+    local = host.local = Local(Generations(2), ROOM, 60)
+    for number in range(count):
+        local.put(number, local.ticket(keys.mailbox(BOX)), Ready(bytes(SIZE), '"1"'))
+        if used is not None:
+            local.find(used)
+    return local
+
+
+def kept(local: Local, numbers: range) -> list[int]:
+    return [number for number in numbers if local.find(number) is not None]
+
+
+def test_the_store_has_a_bound_and_the_oldest_go() -> None:
+    left = kept(filled(100), range(100))
+    assert 10 <= len(left) <= ROOM // SIZE
+    assert left == list(range(100 - len(left), 100))
+
+
+def test_an_answer_that_is_used_stays() -> None:
+    left = kept(filled(100, used=0), range(100))
+    assert 0 in left
+    assert 10 <= len(left) <= ROOM // SIZE
+
+
+def test_an_answer_that_is_put_again_takes_its_room_once() -> None:
+    local = filled(10)
+    for _ in range(100):
+        local.put(0, local.ticket(keys.mailbox(BOX)), Ready(bytes(SIZE), '"1"'))
+    assert kept(local, range(10)) == list(range(10))
+
+
+def test_one_large_answer_drives_out_no_others() -> None:
+    local = filled(10)
+    for size, is_kept in ((ROOM // 2, False), (ROOM // 8, False), (ROOM // 8 - 2_000, True)):
+        local.put("large", local.ticket(keys.mailbox(BOX)), Ready(bytes(size), '"1"'))
+        assert (local.find("large") is not None) is is_kept
+    assert kept(local, range(10)) == list(range(10))

@@ -123,6 +123,18 @@ def test_an_answer_is_not_carried_on_over_the_write_of_another_worker() -> None:
     assert mine.since(5, before) is None
 
 
+def test_only_a_write_that_no_other_of_its_process_overlapped_ends_alone() -> None:
+    writer = Writer(Generations(2, 64), 0)
+    writer.begin([5, 6])
+    assert writer.end([5, 6]) == {5, 6}
+    writer.begin([5, 6])
+    writer.begin([5])
+    assert writer.end([5]) == set()  # the other goes on
+    assert writer.end([5, 6]) == {6}  # a write of 5 was over meanwhile
+    writer.begin([5])
+    assert writer.end([5]) == {5}
+
+
 def test_end_without_begin_is_refused() -> None:
     with pytest.raises(KeyError):
         Writer(Generations(1, 64), 0).end([1])

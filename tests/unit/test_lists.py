@@ -1,5 +1,6 @@
 """A kept list that grew with what came is byte for byte the list that a reader would have been given."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -144,10 +145,42 @@ def test_list_that_nobody_looks_at_stops_growing(table: Generations, mail: list[
     one.read(50)
     for seq in range(3, 3 + UNSEEN_MAX):
         one.local.follow(*one.deliver(letter(seq)))
-    assert one.deliver(letter(3 + UNSEEN_MAX))
-    one.local.follow(*one.deliver(letter(4 + UNSEEN_MAX)))
+    one.local.follow(*one.deliver(letter(3 + UNSEEN_MAX)))  # one more than it grows by
     assert one.local.get(50) is None
-    assert one.deliver(letter(5 + UNSEEN_MAX)) == []  # nobody follows any more
+    assert one.deliver(letter(4 + UNSEEN_MAX)) == []  # no worker follows any more
+
+
+def test_list_grows_by_as_many_as_the_bound_lets_in(table: Generations, mail: list[Stored]) -> None:
+    one = Worker(table, 0, mail)
+    one.read(50)
+    for seq in range(3, 3 + UNSEEN_MAX):
+        one.local.follow(*one.deliver(letter(seq)))
+    assert one.local.get(50) == one.fresh(50)
+
+
+def test_growing_outlives_no_ttl(table: Generations, mail: list[Stored], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    one = Worker(table, 0, mail)  # keeps for 60 s
+    one.read(3)
+    now[0] += 59
+    one.local.follow(*one.deliver(letter(3)))
+    assert one.local.get(3) == one.fresh(3)
+    now[0] += 2
+    assert one.local.get(3) is None
+
+
+def test_a_step_of_before_another_write_is_no_step(table: Generations, mail: list[Stored]) -> None:
+    one, two = Worker(table, 0, mail), Worker(table, 1, mail)
+    one.read(3)
+    with one.coherence.writing({BOX}) as first:
+        mail.append(letter(3))
+    with one.coherence.writing({BOX}) as second:
+        mail.append(letter(4))
+    del first
+    one.local.follow(*one.coherence.steps(second, [mail[-1]]))
+    assert one.local.get(3) is None
+    assert two.local.get(3) is None
 
 
 def test_growing_prolongs_no_life(table: Generations, mail: list[Stored]) -> None:

@@ -91,6 +91,21 @@ def test_a_calendar_is_read_up_to_its_limit() -> None:
     assert far.invite is None
 
 
+def test_no_more_of_a_calendar_is_decoded_than_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    body = mime_parts.body
+
+    def recorded(leaf: mime_parts.Leaf, limit: int = 1 << 62) -> bytes:
+        data = body(leaf, limit)
+        decoded.append(len(data))
+        return data
+
+    monkeypatch.setattr(mime_parts, "body", recorded)
+    mime.parse(mixed(b"Content-Type: text/calendar\r\n\r\n" + EVENT + b"X-FILLER:x\r\n" * 100_000))
+    assert decoded
+    assert max(decoded) <= 256 * 1024
+
+
 @pytest.mark.parametrize(("subtype", "most"), [("plain", mime.MAX_TEXT), ("html", mime.MAX_HTML)])
 def test_parts_that_fill_a_bound_exactly_do_not_break_it_when_they_are_joined(subtype: str, most: int) -> None:
     half = most // 2
