@@ -8,6 +8,7 @@ characters that are set apart; and a word that may name it within reach. A patte
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,10 +51,9 @@ def places(text: str) -> list[Stretch]:
     """The parts of `text` that have the form of a code, in order."""
     if not has_signs(text):
         return []
-    digits = any(map(text.__contains__, _DIGITS))
     classes = text.encode("latin-1", "replace").translate(_CLASSES)
     found = [match.span() for match in _CAPITAL.finditer(classes)]
-    if digits:
+    if b"0" in classes:
         found += [match.span() for match in _DIGIT.finditer(classes)]
         found.sort()
     stretches: list[Stretch] = []
@@ -77,15 +77,20 @@ def places(text: str) -> list[Stretch]:
 
 def has_signs(text: str) -> bool:
     """Whether `text` has a digit or two different capitals, as each code has."""
-    if any(map(text.__contains__, _DIGITS)):
-        return True
-    seen = 0
-    for capital in _CAPITALS:
-        if capital in text:
-            seen += 1
-            if seen == 2:
-                return True
-    return False
+    # Most text has a second capital among the first letters, and some has no digit.
+    capitals = filter(text.__contains__, _CAPITALS)
+    return (next(capitals, "") and next(capitals, "")) != "" or any(map(text.__contains__, _DIGITS))
+
+
+def in_each(stems: Sequence[str]) -> str:
+    """A few letters, in both cases, of which each stem has one: a text without them has none of the stems."""
+    left, letters = list(stems), ""
+    while left:
+        counted = Counter("".join(["".join(set(stem)) for stem in left]))
+        letter = max(sorted(counted), key=counted.__getitem__)
+        letters += letter
+        left = [stem for stem in left if letter not in stem]
+    return "".join(dict.fromkeys(letters + letters.upper()))
 
 
 def near(lower: str, subject: int, stems: Sequence[str], starts: Sequence[int]) -> list[int]:

@@ -128,6 +128,7 @@ _WIDE_STEMS = (
 _ALL_STEMS = (*_STEMS, *_WIDE_STEMS)
 # The longest word of each.
 _PARTS, _ALL_PARTS = (tuple({max(stem.split(), key=len) for stem in stems}) for stems in (_STEMS, _ALL_STEMS))
+_IN_STEMS = code_places.in_each(_STEMS)
 # Digits of other scripts, and full-width letters, each as one character of ASCII.
 _ZEROS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0)
 _NARROW = (
@@ -225,6 +226,8 @@ def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
             subject, text = _INVISIBLE.sub("", subject), _INVISIBLE.sub("", text[:SCAN_CHARACTERS])
             scanned = f"{subject}\n\n{text}"
         scanned = _WIDE.sub(_narrowed, scanned)
+    elif not any(map(scanned.__contains__, _IN_STEMS)):
+        return ()
     stretches = code_places.places(scanned)
     if not stretches:
         return ()

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_tz
+from functools import lru_cache
 from itertools import islice
 from urllib.parse import unquote
 
@@ -55,6 +56,8 @@ _MAX_ATTACHMENTS = 200
 _EARLIEST_YEAR = 1970
 _LATEST_YEAR = 2100
 _DAY = timedelta(days=1)
+# Bytes of a Date field that are looked at. What comes at once was sent in the same second, so fields are remembered.
+_DATE_FIELD = 200
 
 # RFC 5322 section 3.3; obsolete forms are left to the library.
 _DATE = re.compile(
@@ -429,9 +432,12 @@ def _references(views: mime_views.Views, html: str) -> frozenset[str]:
 
 def _date(value: bytes | None) -> datetime | None:
     """A Date field in UTC; None if it is absent, wrong or outside the years 1970 to 2100."""
-    if not value:
-        return None
-    value = value[:200].strip()
+    return _moment(value[:_DATE_FIELD]) if value else None
+
+
+@lru_cache(maxsize=256)
+def _moment(value: bytes) -> datetime | None:
+    value = value.strip()
     match = _DATE.match(value)
     try:
         moment = _rfc5322(match) if match else _obsolete(value)

@@ -204,9 +204,12 @@ def fields(block: bytes) -> dict[bytes, bytes]:
         types = [value for name, value in found if name.lower() == b"content-type"]
         if len(types) > 1:
             first[SECOND_TYPE] = types[1]
-    for name, value in first.items():
-        if b"\n" in value or len(value) > _MAX_VALUE:
-            first[name] = mime_text.unfold(value)[:_MAX_VALUE]
+    # One look at all of them is enough for most mail.
+    values = b"".join(first.values())
+    if b"\n" in values or len(values) > _MAX_VALUE:
+        for name, value in first.items():
+            if b"\n" in value or len(value) > _MAX_VALUE:
+                first[name] = mime_text.unfold(value)[:_MAX_VALUE]
     return first
 
 

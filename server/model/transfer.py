@@ -6,6 +6,7 @@ Pure functions with no I/O. Nothing here knows headers, parts or charsets. Broke
 import binascii
 import codecs
 import re
+from functools import lru_cache
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NOT_BASE64 = bytes(set(range(256)) - set(_ALPHABET))
@@ -34,6 +35,8 @@ _NAMES = {
     "xuue": "uuencode",
     "xunixuuencode": "uuencode",
 }
+# Bytes of the field that are looked at; few values are in use, so they are remembered.
+_FIELD = 100
 _TOKEN = re.compile(r"(?:\([^()]*\)|[\s\"';=])*([a-z0-9_-]+(?: [0-9]+)?)")
 _NOT_LETTERS = re.compile(r"[^a-z0-9]")
 
@@ -42,9 +45,12 @@ def encoding_of(value: bytes | None) -> str:
     """base64, quoted-printable or uuencode as a Content-Transfer-Encoding field names it, however it is spelt; "" for
     all that leave the bytes as they are (RFC 2045 section 6.4).
     """
-    if not value:
-        return ""
-    match = _TOKEN.match(value[:100].strip().lower().decode("ascii", "replace"))
+    return _encoding_of(value[:_FIELD]) if value else ""
+
+
+@lru_cache(maxsize=256)
+def _encoding_of(value: bytes) -> str:
+    match = _TOKEN.match(value.strip().lower().decode("ascii", "replace"))
     return _NAMES.get(_NOT_LETTERS.sub("", match[1]), "") if match else ""
 
 
