@@ -39,7 +39,7 @@ OPERATOR: Final = Actor(None, "command line", "super", "")
 Email = Annotated[str, typer.Argument(help="The account's email address.")]
 Generate = Annotated[bool, typer.Option("--generate", help="Make the password up and print it.")]
 _ROLE_OPTION: Final = typer.Option(
-    help="admin or super: a super user may also change roles, domains and settings. With user it administers nothing."
+    help="admin, super (may also change roles, domains and settings) or user (an ordinary account, no administrator)."
 )
 
 
@@ -62,7 +62,7 @@ def create(
     role: Annotated[str, _ROLE_OPTION] = "super",
     generate: Generate = False,
 ) -> None:
-    """Make an account of an administrator; the password is asked for, or read from standard input."""
+    """Make an account, by default a super user's; the password is asked for, or read from standard input."""
     wanted = _role(role)
 
     async def work(store: UserStore) -> User:
@@ -81,7 +81,8 @@ def create(
         password_hash = passwords.hashed(password)
         _run("account.create", {"role": wanted}, work)
     _show(password, generate)
-    err.print(f"[green]{user.role} {user.email} is made[/green]")
+    ordinary = ", an ordinary account: it administers nothing" if wanted == "user" else ""
+    err.print(f"[green]{user.role} {user.email} is made{ordinary}[/green]")
 
 
 @app.command()

@@ -3,7 +3,9 @@
 Lives here: what is shown, and the look at certificates and folders. Must not know: how settings are read.
 """
 
+import errno
 import os
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -127,9 +129,25 @@ def _folder(name: str, folder: Path, *, made: bool) -> Finding:
     tests: list[tuple[Callable[[], bool], str]] = [
         (lambda: made or folder.exists(), f"{folder} is not there"),
         (nearest.is_dir, f"{nearest} is no folder"),
-        (lambda: os.access(nearest, os.W_OK | os.X_OK), f"{nearest} may not be written by this user"),
     ]
     for passes, complaint in tests:
         if not passes():
             return Finding("error", name, complaint)
+    if reason := _unwritable(nearest):
+        below = "" if folder.exists() else f"{folder} cannot be made: "
+        return Finding("error", name, f"{below}{nearest} {reason}")
     return Finding("ok", name, f"{folder} can be written" if folder.exists() else f"{folder} will be made")
+
+
+def _unwritable(folder: Path) -> str:
+    """Why nothing can be made there, or "". A folder is made and removed: permissions tell nothing of /proc, of a file
+    system that is read-only or full, or of what root may do."""
+    try:
+        Path(tempfile.mkdtemp(prefix=".tempmail-check-", dir=folder)).rmdir()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return "may not be written by this user"
+        if error.errno == errno.ENOENT:
+            return "takes no files: it is a view of the kernel's"
+        return f"cannot be written: {os.strerror(error.errno or 0)}"
+    return ""

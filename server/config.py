@@ -454,12 +454,15 @@ def load(env: Mapping[str, str] | None = None, overrides: Mapping[str, str] | No
     given = gather(env, env.get(PREFIX + "CONFIG"), _canonical()) | dict(overrides or {})
     embedded = not given.get("DATABASE_DSN")
     values: dict[str, Any] = {}
+    wrong: list[str] = []
     for setting in SETTINGS:
         text = given.get(setting.name, _default(setting, embedded, given.get("MODE", "")))
         try:
             values[setting.field or setting.name] = setting.parse(text)
         except ValueError as error:
-            raise ConfigError(f"{PREFIX}{setting.name}: {error}") from error
+            wrong.append(f"{PREFIX}{setting.name}: {error}")
+    if wrong:
+        raise ConfigError("; ".join(wrong))
     host, port = values.pop("SERVER_HOST"), values.pop("SERVER_PORT")
     values["http"] = Address(path=host.removeprefix("unix:")) if host.startswith("unix:") else Address(host, port)
     values["workers"] = values["workers"] or len(os.sched_getaffinity(0))

@@ -49,6 +49,24 @@ def configure(level: str) -> None:
         root.addHandler(_Libraries())
 
 
+class Once:
+    """One line for all workers of a node. Make it before the fork: they share a pipe that holds a single byte."""
+
+    def __init__(self) -> None:
+        self._byte, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.write(writer, b".")
+        os.close(writer)
+        self._told = False
+
+    def event(self, level: str, message: str, /, **fields: object) -> None:
+        """Write the line, if no process has done so yet."""
+        if self._told:
+            return
+        self._told = True
+        if os.read(self._byte, 1):  # empty once another process has the byte, as no writer is left
+            event(level, message, **fields)
+
+
 def wants(level: str) -> bool:
     """Whether a line of ``level`` would be written, for callers to whom its fields are dear."""
     return LEVELS.get(level, LEVELS["error"]) >= _threshold

@@ -34,9 +34,14 @@ def begin(column: int) -> None:
     """This process is the worker with that column; what its predecessor there had lost is forgotten."""
     global _column
     _column = column
+    forget(column)
+
+
+def forget(column: int) -> None:
+    """The worker with that column has ended: what it had lost no longer keeps an outage from being over."""
     for outage in _known:
         for part in range(_PARTS):
-            _shared[outage.cell(part)] = 0
+            _shared[outage.cell(part, column)] = 0
 
 
 @contextmanager
@@ -61,8 +66,9 @@ class Outage:
         self._row = 0  # failures in a row
         _known.append(self)
 
-    def cell(self, part: int) -> int:
-        return self._at + _CELLS + _PARTS * _column + part
+    def cell(self, part: int, column: int | None = None) -> int:
+        """Where a worker marks that it has lost this part; without ``column`` it is this process."""
+        return self._at + _CELLS + _PARTS * (_column if column is None else column) + part
 
     @property
     def said(self) -> bool:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, NoReturn, Protocol
 
-from server import log, notify
+from server import log, notify, outages
 from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
@@ -170,8 +170,9 @@ class Supervisor:
         if not self._stopping:
             self._fill_slots(now)
             self._advance_roll(now)
-            self._announce()
         self._look_at_slots(now)
+        if not self._stopping:
+            self._announce()  # after the look: whoever reads it may ask /health/ready at once
         self._keep_companions()
         self._notifier.alive()
         self._wait(now)
@@ -391,6 +392,7 @@ class Supervisor:
     def _bury(self, worker: _Worker, code: int) -> None:
         self._hear_out(worker)
         self._free_columns.append(worker.column)
+        outages.forget(worker.column)
         self._on_reap(worker.pid)
         if worker.stopping or self._stopping:
             level = "warning" if worker.killed_for else "info"

@@ -1,20 +1,29 @@
 """What the workers of a node know of each other's condition, in memory shared before the fork.
 
-Lives here: which slots are served, and how commits and probes of each worker ended. Must not know: what is concluded
-from it (readiness.py), or SQL.
+Lives here: which slots are served, how commits and probes of each worker ended, and the newest findings about the
+database. Must not know: how findings are made (readiness.py), or SQL.
 
 Each worker writes its own row, and the supervisor the slots. A reader may meet a row that is half written: it shows a
-wrong reason for a second at worst.
+wrong reason for a second at worst. Findings are written by any worker and have a checksum: a half written page counts
+as none.
 """
 
 import mmap
 import struct
 import time
+import zlib
+from collections.abc import Mapping
 from math import inf
 from typing import Final, NamedTuple
 
+import orjson
+
 _ROW: Final = struct.Struct("=ddqddd80s")
 _REASON_MAX: Final = 80
+_ANSWERED: Final = struct.Struct("=d")
+_PAGE: Final = struct.Struct("=IIdd")  # checksum of what follows; length of the JSON; asked, found
+_PAGE_SIZE: Final = 4096  # bytes
+_FINDING_MAX: Final = 400  # characters of one finding
 
 
 class Outcomes(NamedTuple):
@@ -34,6 +43,14 @@ class Outcomes(NamedTuple):
     reason: str = ""
 
 
+class Findings(NamedTuple):
+    """What one worker found for all of the node. Times are seconds of ``time.monotonic()``."""
+
+    asked: float
+    found: float
+    checks: dict[str, str]
+
+
 class Condition:
     """Make it before the fork: children share its memory. ``columns``: as of the generations."""
 
@@ -43,6 +60,8 @@ class Condition:
             self._vacant[slot] = -inf
         self._rows = mmap.mmap(-1, columns * _ROW.size)
         self._columns = columns
+        self._database = mmap.mmap(-1, _ANSWERED.size)
+        self._page = mmap.mmap(-1, _PAGE_SIZE)
 
     def serve(self, slot: int, served: bool, now: float) -> None:
         """The supervisor's word on a slot, as often as it looks."""
@@ -82,6 +101,35 @@ class Condition:
 
     def outcomes(self) -> list[Outcomes]:
         return [self._read(column) for column in range(self._columns)]
+
+    @property
+    def answered(self) -> float:
+        """When the servers that mail needs last answered any worker; 0 for never."""
+        moment: float = _ANSWERED.unpack_from(self._database)[0]
+        return moment
+
+    def answer(self, now: float) -> None:
+        """All servers that mail needs have just answered."""
+        _ANSWERED.pack_into(self._database, 0, now)
+
+    def publish(self, asked: float, found: float, checks: Mapping[str, str]) -> None:
+        """Share findings with all workers, unless newer ones are there."""
+        known = self.findings()
+        if known and known.asked > asked:
+            return
+        text = orjson.dumps({name: finding[:_FINDING_MAX] for name, finding in checks.items()})
+        page = _PAGE.pack(0, len(text), asked, found) + text
+        if len(page) <= _PAGE_SIZE:
+            self._page[: len(page)] = struct.pack("=I", zlib.crc32(page[4:])) + page[4:]
+
+    def findings(self) -> Findings | None:
+        """The newest findings of any worker; None where there are none, or a worker is writing them now."""
+        page = self._page[:]
+        checksum, length, asked, found = _PAGE.unpack_from(page)
+        end = _PAGE.size + length
+        if not length or end > _PAGE_SIZE or zlib.crc32(page[4:end]) != checksum:
+            return None
+        return Findings(asked, found, orjson.loads(page[_PAGE.size : end]))
 
     def _read(self, column: int) -> Outcomes:
         *numbers, reason = _ROW.unpack_from(self._rows, column * _ROW.size)

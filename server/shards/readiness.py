@@ -9,6 +9,9 @@ made nodes not ready, one outage would take every node out of its balancer at on
 Whether the database commits is judged by real commits of mail, of all workers of the node. Where none came lately, a
 probe is committed over the same connection. It makes a table, fills some pages and drops it, in one transaction: a full
 disk refuses that as it refuses mail, while an update of an existing row would still succeed.
+
+All workers of a node give the same answer. The database is asked by one of them at a time, and its findings are shared.
+Other parts are read from shared memory at each question, so no answer is older than ``KEPT``.
 """
 
 import asyncio
@@ -23,6 +26,7 @@ from server.config import Config
 from server.log import event
 from server.metrics import Gauge
 from server.model.health import OK, degraded, lessened, level, status
+from server.outages import RABBITMQ
 from server.shards.broker import Broker
 from server.shards.condition import Condition, Outcomes
 from server.shards.roles import Parts
@@ -30,7 +34,7 @@ from server.store import migrate
 from server.store.pools import DOMAINS, NO_ANSWER, READ_ONLY, TROUBLE, Connection, Database, Domain, Pools, spoken
 from server.store.replicas import Replicas
 
-KEPT: Final = 1.0  # s that findings answer all who ask: asking is free for anyone
+KEPT: Final = 1.0  # s that findings about the database answer all who ask any worker: asking is free for anyone
 LOOK: Final = 2.0  # s that a database has for its answer, and again for the probe
 FRESH: Final = 5.0  # s that a commit says the database commits
 ROW: Final = 2  # failed commits in a row that are believed; after one, a probe decides
@@ -39,6 +43,7 @@ PROBE_KEPT: Final = 10.0  # s that a probe which was committed stands for the ne
 WATCH: Final = 10.0  # s between looks of the first worker when nobody asks
 SLOW: Final = 10.0  # s since the last answer until silence counts as trouble: a busy database may be slow
 SUCCESSION: Final = 5.0  # s that a slot may wait for a dead worker's successor
+_ELSEWHERE: Final = "another worker is not connected"
 
 HEALTH: Final = Gauge(
     "tempmail_health", "State of each part of a node: 0 ok, 1 degraded, 2 stops it taking or showing mail.", ("check",)
@@ -96,9 +101,8 @@ class Readiness:
         # Such a node takes mail for the queue alone: known addresses are answered from memory.
         self._needs_database = not does.relay or does.api or does.push or does.consume
         self._needs_broker = does.relay
-        self._found: asyncio.Task[dict[str, str]] | None = None
-        self._found_until = 0.0
-        self._answered = time.monotonic()  # when every server that mail needs last did
+        self._looking: asyncio.Task[dict[str, str]] | None = None
+        condition.answer(time.monotonic())  # they did: the pools are open
         self._watcher: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
@@ -118,25 +122,38 @@ class Readiness:
             before = now
 
     async def checks(self) -> dict[str, str]:
-        """Each part by name with its finding; looked up once for all who ask within a second."""
-        loop = asyncio.get_running_loop()
-        if self._found is None or (self._found.done() and loop.time() >= self._found_until):
-            self._found, self._found_until = loop.create_task(self._look()), loop.time() + KEPT
-        return await asyncio.shield(self._found)
+        """Each part by name with its finding. The database is asked once a second at most, for all workers."""
+        known = self._condition.findings()
+        if known and time.monotonic() - known.found < KEPT:
+            database = known.checks
+        else:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            database = await asyncio.shield(self._looking)
+        return {"workers": workers(self._condition.vacancies(time.monotonic()))} | database | self._links()
 
     async def _look(self) -> dict[str, str]:
-        databases, committing = await asyncio.gather(self._databases(), self._commits())
-        found = {"workers": workers(self._condition.vacancies(time.monotonic()))} | databases
+        asked = time.monotonic()
+        found, committing = await asyncio.gather(self._databases(), self._commits())
         found["commits"] = committing
         if not self._needs_database:
             found |= {name: lessened(found[name]) for name in ("database", "commits")}
+        self._condition.publish(asked, time.monotonic(), found)
+        known = self._condition.findings()
+        return known.checks if known and known.asked > asked else found
+
+    def _links(self) -> dict[str, str]:
+        """The parts that a worker knows without asking. A link that any worker has lost is lost for the node."""
         bus = self._bus
-        found["bus"] = OK if bus.healthy else degraded(f"readers poll; {bus.reason}")
+        whole = bus.healthy and not bus.outage.said
+        found = {"bus": OK if whole else degraded(f"readers poll; {bus.reason or _ELSEWHERE}")}
         if self._config.replicas():
             found["replicas"] = self._replicas.standing()
         found["clock"] = self._clock()
-        broker = self._broker.readiness()
-        return found | (broker if self._needs_broker else {name: lessened(said) for name, said in broker.items()})
+        for name, said in self._broker.readiness().items():
+            finding = _ELSEWHERE if said == OK and RABBITMQ.said else said
+            found[name] = finding if self._needs_broker else lessened(finding)
+        return found
 
     async def _databases(self) -> dict[str, str]:
         """What is said of the schemas' servers, and of their migrations."""
@@ -152,8 +169,8 @@ class Readiness:
         vital = [look for look in looks if look.trouble and set(look.domains) != {"users"}]
         now = time.monotonic()
         if not vital:
-            self._answered = now
-        elif now - self._answered < SLOW and all(look.trouble == NO_ANSWER for look in vital):
+            self._condition.answer(now)
+        elif now - self._condition.answered < SLOW and all(look.trouble == NO_ANSWER for look in vital):
             vital = []
         said = "; ".join(wrong) or OK
         return {"database": said if vital or not wrong else degraded(said), "migrations": "; ".join(schema) or OK}
@@ -175,7 +192,7 @@ class Readiness:
         self._condition.probed(self._column, asked, time.monotonic(), reason)
 
     async def close(self) -> None:
-        tasks = [task for task in (self._watcher, self._found) if task]
+        tasks = [task for task in (self._watcher, self._looking) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

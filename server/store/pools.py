@@ -9,6 +9,7 @@ connection has one too: a database that hangs is answered with Unavailable, neve
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -78,9 +79,15 @@ _WORDS: Final = {
     "25006": READ_ONLY,
     "57P03": "starting up or shutting down",
     "53300": "too many connections",
+    "57P01": "shut down by its administrator",
+    "57P02": "restarting after a crash",
+    "08003": "connection lost",
+    "08006": "connection lost",
+    "28000": "the server does not let this user in (pg_hba.conf)",
     "28P01": "wrong password",
     "3D000": "no such database",
 }
+_NO_PRIMARY: Final = "no host of the DSN takes writes: the primary is away, and no replica was promoted yet"
 
 
 def spoken(error: BaseException) -> str:
@@ -90,6 +97,12 @@ def spoken(error: BaseException) -> str:
         return NO_ANSWER
     if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
         return "not running, or not where the DSN says"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return _NO_PRIMARY
+    if isinstance(error, socket.gaierror):
+        return "its host name cannot be resolved"
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return "connection lost"
     return _WORDS.get(sqlstate) or " ".join(filter(None, (type(error).__name__, sqlstate)))
 
 
@@ -114,14 +127,16 @@ def away(error: BaseException) -> bool:
     late = isinstance(error, TimeoutError)
     if not late and not isinstance(error, _AWAY):
         return False
-    text = str(error)
-    DATABASE.lost(f"{spoken(error)}: {text}" if text and not late else spoken(error), after=_PATIENCE if late else 1)
+    text = "" if late or isinstance(error, asyncpg.TargetServerAttributeNotMatched) else str(error)
+    DATABASE.lost(f"{spoken(error)}: {text}" if text else spoken(error), after=_PATIENCE if late else 1)
     return DATABASE.said
 
 
 def _unavailable(error: Exception) -> Unavailable:
     ERRORS.add((type(error).__name__, "database"))
     away(error)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):  # its own words are about the driver's options
+        return Unavailable(f"database: {_NO_PRIMARY}")
     return Unavailable(f"database: {type(error).__name__}: {error}")
 
 

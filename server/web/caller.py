@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from server.config import Config
-from server.log import event
+from server.log import Once
 from server.model.client import IPAddress, parse
 from server.notation import Network
 
@@ -25,12 +25,18 @@ ACCEPTED: Final = "Authorization, Content-Type, If-None-Match, X-API-Key, X-Mail
 COOKIE: Final = "access_token"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1, of those we serve
 
+_IGNORED: Final = Once()
+_IGNORED_TEXT: Final = (
+    "X-Forwarded-For is ignored: its sender is not in TEMPMAIL_TRUSTED_PROXIES. Name it there if it is your proxy, or"
+    " all of its clients share the limits of one. Told once for each start"
+)
+
 
 class Addresses:
     """Finds the client's address. A unix socket's peer has none and is a proxy by its nature: it is believed."""
 
     def __init__(self, trusted: Sequence[Network]) -> None:
-        self._trusted, self._warned = tuple(trusted), False
+        self._trusted = tuple(trusted)
         self._peer = lru_cache(maxsize=_REMEMBERED)(self._classified)
 
     def client(self, request: web.Request) -> str:
@@ -39,20 +45,9 @@ class Addresses:
         if "X-Forwarded-For" not in request.headers:
             return address
         if not believed:
-            self._doubt(address)
+            _IGNORED.event("warning", _IGNORED_TEXT, sender=address)
             return address
         return self._forwarded(request.headers.getall("X-Forwarded-For"), address)
-
-    def _doubt(self, peer: str) -> None:
-        """Say once that somebody's word is not taken: behind a proxy that nobody named all clients look like one."""
-        if not self._warned:
-            self._warned = True
-            event(
-                "warning",
-                "X-Forwarded-For is ignored: its sender is not in TEMPMAIL_TRUSTED_PROXIES. Name it there if it is your"
-                " proxy, or all of its clients share the limits of one",
-                sender=peer,
-            )
 
     def believes(self, request: web.Request) -> bool:
         """Whether the peer is a proxy whose word on the client's address is taken."""

@@ -115,3 +115,20 @@ def test_folders_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert (status, "is no folder" in " ".join(out.split())) == (1, True)
     status, out = run(monkeypatch, DATA_DIR=str(tmp_path), SERVER_HOST=f"unix:{tmp_path}/absent/http")
     assert (status, "is not there" in " ".join(out.split())) == (1, True)
+
+
+def test_a_data_dir_that_cannot_be_made_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for folder in ("/proc", "/proc/tempmail/data", "/sys/tempmail"):
+        status, out = run(monkeypatch, DATA_DIR=folder)
+        assert (status, "error DATA_DIR: " in " ".join(out.split())) == (1, True), out
+        assert "will be made" not in out
+    made = list(tmp_path.iterdir())
+    status, out = run(monkeypatch, DATA_DIR=str(tmp_path / "new"))
+    assert (status, list(tmp_path.iterdir())) == (0, made), "the look leaves nothing behind"
+    if os.geteuid():
+        tmp_path.chmod(0o500)
+        status, out = run(monkeypatch, DATA_DIR=str(tmp_path / "new"))
+        assert (status, "may not be written by this user" in " ".join(out.split())) == (1, True), out
+        tmp_path.chmod(0o700)

@@ -116,7 +116,7 @@ def test_unknown_setting_is_not_passed_over() -> None:
 
 
 def test_misspelt_setting_is_answered_with_the_right_name() -> None:
-    with pytest.raises(ConfigError, match="TEMPMAIL_SERVER_PRT; TEMPMAIL_SERVER_PORT is one"):
+    with pytest.raises(ConfigError, match=r"TEMPMAIL_SERVER_PRT \(TEMPMAIL_SERVER_PORT is one\)"):
         load(SERVER_PRT="80")
 
 
@@ -246,8 +246,8 @@ def test_a_redis_at_an_ipv6_address_may_be_given_both_ways() -> None:
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
-        ("smpt_domain = 'x'", "unknown setting smpt_domain; smtp_domain is one"),
-        ("Smtp-Domain = 'x'", "unknown setting Smtp-Domain; smtp_domain is one"),
+        ("smpt_domain = 'x'", "unknown setting smpt_domain (smtp_domain is one); "),
+        ("Smtp-Domain = 'x'", "unknown setting Smtp-Domain (smtp_domain is one); "),
         ("zzz = 1", "unknown setting zzz; `tempmail check-config"),
         ("[smtp]\ndomain = 'x'", "smtp is a table"),
         ("smtp_domain = 'a.example'\nSMTP_DOMAIN = 'b.example'", "SMTP_DOMAIN is given twice"),
@@ -261,3 +261,20 @@ def test_what_is_wrong_in_the_file_is_named_as_written_with_the_file(
     with pytest.raises(config.ConfigError) as refused:
         config.load({"TEMPMAIL_CONFIG": str(path)})
     assert str(refused.value).startswith(f"configuration file {path}: {complaint}")
+
+
+def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "tempmail.toml"
+    path.write_text("smpt_domain = 'x'\nzzz = 1\nworkers = 2\n")
+    env = {"TEMPMAIL_CONFIG": str(path), "TEMPMAIL_SERVER_PRT": "1", "TEMPMAIL_QQQ": "1", "TEMPMAIL_LOG_LEVEL": "info"}
+    with pytest.raises(config.ConfigError) as refused:
+        config.load(env)
+    assert str(refused.value) == (
+        f"configuration file {path}: unknown settings smpt_domain (smtp_domain is one), zzz; unknown settings "
+        "TEMPMAIL_QQQ, TEMPMAIL_SERVER_PRT (TEMPMAIL_SERVER_PORT is one); "
+        "`tempmail check-config --all` lists those there are"
+    )
+    with pytest.raises(config.ConfigError) as refused:
+        load(WORKERS="many", SERVER_PORT="http", LOG_LEVEL="info")
+    assert "TEMPMAIL_WORKERS: " in str(refused.value)
+    assert "TEMPMAIL_SERVER_PORT: " in str(refused.value)

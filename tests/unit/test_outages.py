@@ -76,3 +76,19 @@ def test_all_workers_of_a_node_tell_it_once(one: Outage, lines: Captured) -> Non
     os.write(go, b".")
     os.waitpid(child, 0)
     assert not one.said
+
+
+def test_a_worker_that_ended_while_it_was_away_does_not_keep_it_away(one: Outage, lines: Captured) -> None:
+    """As after a reload during an outage: the old worker's column may stay without a successor."""
+    child = os.fork()
+    if child == 0:
+        outages.begin(2)
+        one.lost("there")
+        os._exit(0)
+    os.waitpid(child, 0)
+    one.back()
+    assert one.said
+    outages.forget(2)
+    one.back()
+    assert not one.said
+    assert [line["msg"].partition(";")[0] for line in lines()][-1].endswith(" is back")

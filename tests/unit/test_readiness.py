@@ -1,13 +1,17 @@
 """What follows from the findings about a node, with clocks handed in: no flapping, and no "ok" over refused mail."""
 
+import socket
 from math import inf
 
+import asyncpg
 import pytest
 
+from server import log
 from server.model import health
+from server.outages import DATABASE
 from server.shards.condition import Condition, Outcomes
 from server.shards.readiness import FRESH, HELD, PROBE_KEPT, SLOW, SUCCESSION, commits, workers
-from server.store.pools import NO_ANSWER
+from server.store.pools import NO_ANSWER, away, spoken
 
 NOW = 10_000.0
 FULL = "the disk is full"
@@ -108,3 +112,55 @@ def test_rows_of_the_workers_are_their_own_and_a_successor_begins_with_nothing()
 )
 def test_a_node_is_as_well_as_its_worst_part(checks: dict[str, str], status: str) -> None:
     assert health.status(checks) == status
+
+
+def test_findings_are_shared_and_an_older_question_never_replaces_a_newer_answer() -> None:
+    condition = Condition(slots=2, columns=4)
+    assert condition.findings() is None
+    condition.publish(5.0, 6.0, {"database": "ok"})
+    condition.publish(4.0, 7.0, {"database": "no answer in time"})  # it asked before, and waited for longer
+    assert condition.findings() == (5.0, 6.0, {"database": "ok"})
+    condition.publish(8.0, 9.0, {"database": "x" * 3000, "commits": "é" * 1000, "migrations": "ok"})
+    found = condition.findings()
+    assert found is not None
+    assert (found.checks["migrations"], len(found.checks["database"])) == ("ok", 400)
+
+
+def test_findings_that_are_half_written_count_as_none() -> None:
+    condition = Condition(slots=2, columns=4)
+    condition.publish(5.0, 6.0, {"database": "ok"})
+    condition._page[30:32] = b"##"
+    assert condition.findings() is None
+    condition.publish(7.0, 8.0, {"database": "ok"})
+    assert condition.findings() == (7.0, 8.0, {"database": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (asyncpg.TargetServerAttributeNotMatched("None of the hosts match"), "no host of the DSN takes writes"),
+        (asyncpg.AdminShutdownError("x"), "shut down"),
+        (asyncpg.CrashShutdownError("x"), "crash"),
+        (asyncpg.ConnectionDoesNotExistError("x"), "connection lost"),
+        (ConnectionResetError(), "connection lost"),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), "host name cannot be resolved"),
+        (asyncpg.InvalidAuthorizationSpecificationError("no pg_hba.conf entry for jane"), "does not let this user in"),
+        (TimeoutError(), NO_ANSWER),
+    ],
+)
+def test_an_outage_is_explained_in_plain_words_without_names(error: Exception, words: str) -> None:
+    assert words in spoken(error)
+    assert type(error).__name__ not in spoken(error)
+    assert "jane" not in spoken(error)
+
+
+def test_a_promotion_that_has_not_come_yet_is_said_without_the_drivers_options(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    log.configure("info")
+    text = "None of the hosts match the target attribute requirement SessionAttribute.read_write"
+    assert away(asyncpg.TargetServerAttributeNotMatched(text))
+    DATABASE.back()
+    lost = capfd.readouterr().err.splitlines()[0]
+    assert "no replica was promoted yet" in lost
+    assert "SessionAttribute" not in lost
