@@ -11,7 +11,8 @@ import smtplib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any
 
 import aiohttp
 import psutil
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +37,14 @@ class Box:
     @property
     def auth(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+
+def lasting() -> dict[str, str]:
+    """Settings of addresses that stay a server's own while it is away: no client is given their ports meanwhile, as
+    could happen to those that the kernel chose.
+    """
+    http, smtp = free_ports(2)
+    return {"SERVER_PORT": str(http), "SMTP_BIND_ADDR": f"127.0.0.1:{smtp}"}
 
 
 class Server:
@@ -94,11 +105,6 @@ class Server:
         """Settings of the next start."""
         self._settings |= settings
 
-    def pin(self) -> None:
-        """Let the next start use the addresses of this one."""
-        self._settings["SERVER_PORT"] = self.http.rpartition(":")[2]
-        self._settings["SMTP_BIND_ADDR"] = f"{self.smtp[0]}:{self.smtp[1]}"
-
     def stop(self) -> int:
         """Ctrl-C, and what it came to."""
         if self.process is None:
@@ -123,7 +129,33 @@ class Server:
         return [child for child in self.children() if _serves(child)]
 
     def postmaster(self) -> psutil.Process:
-        return next(child for child in self.children() if "postgres" in child.name())
+        return next(child for child in self.children() if "postgres" in _named(child))
+
+    def backends(self) -> list[psutil.Process]:
+        """PostgreSQL's processes for the server's connections; none while it is away."""
+        return [
+            process
+            for postmaster in self.children()
+            if "postgres" in _named(postmaster)
+            for process in _children(postmaster)
+            if "tempmail" in _named(process)
+        ]
+
+    @contextmanager
+    def database_suspended(self) -> Iterator[None]:
+        """PostgreSQL stands still, so that what is asked of it waits."""
+        postmaster = self.postmaster()
+        postmaster.suspend()  # first, or it would replace its backends
+        processes = [postmaster, *_children(postmaster)]
+        try:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):  # one that had just ended
+                    process.suspend()
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     async def mailbox(self, prefix: str | None = None, **body: Any) -> Box:
         """A new mailbox, made over HTTP."""
@@ -170,5 +202,20 @@ class Server:
 def _serves(child: psutil.Process) -> bool:
     try:
         return "serve" in child.cmdline()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended meanwhile
+    except psutil.NoSuchProcess:  # it ended meanwhile
         return False
+
+
+def _named(process: psutil.Process) -> str:
+    """How it calls itself; nothing once it has ended."""
+    try:
+        return " ".join([process.name(), *process.cmdline()])
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []

@@ -16,7 +16,7 @@ from tests.contract.accounts import register
 from tests.contract.people import fresh_login, own_box, person
 from tests.contract.test_ws import heard, session, subscribe
 from tests.contract.transcript import ask, inject
-from tests.running import Box, Server
+from tests.running import Box, Server, lasting
 
 
 class Stream:
@@ -272,8 +272,7 @@ async def test_a_reader_who_takes_nothing_harms_nobody_and_is_cut_off(own_server
 
 
 async def test_a_stopping_server_ends_streams_and_the_next_start_goes_on(own_server: Any) -> None:
-    server = own_server(WORKERS="1")
-    server.pin()
+    server = own_server(WORKERS="1", **lasting())
     box = await server.mailbox()
     async with stream(server, box) as events:
         await inject(server, box, subject="before")

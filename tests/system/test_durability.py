@@ -13,7 +13,7 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.running import Box, Server
+from tests.running import Box, Server, lasting
 from tests.system.senders import Burst, dialog, vanish
 
 OwnServer = Callable[..., Server]
@@ -40,8 +40,7 @@ def kill_worker(server: Server) -> None:
 
 
 def kill_backend(server: Server) -> None:
-    backends = [p for p in server.postmaster().children() if "tempmail" in " ".join(p.cmdline())]
-    random.choice(backends).kill()
+    random.choice(server.backends()).kill()
 
 
 def kill_postmaster(server: Server) -> None:
@@ -52,7 +51,6 @@ def kill_supervisor(server: Server) -> None:
     """And start again as whoever watches over it would."""
     assert server.process is not None
     family = psutil.Process(server.process.pid).children(recursive=True)
-    server.pin()
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
     psutil.wait_procs(family, timeout=30)
@@ -62,10 +60,9 @@ def kill_supervisor(server: Server) -> None:
 async def test_killing_every_process_in_turn_loses_nothing_that_was_answered_250(
     own_server: OwnServer, tmp_path: Path
 ) -> None:
-    server = own_server(MAILBOX_MAX_MESSAGES="0", DRAIN_DEADLINE="5s")
+    server = own_server(MAILBOX_MAX_MESSAGES="0", DRAIN_DEADLINE="5s", **lasting())
     box = await server.mailbox()
     burst = Burst(tmp_path, server.smtp, box.address)
-    server.pin()
     burst.start(4)
     for _ in range(2):
         for kill in (kill_worker, kill_backend, kill_worker, kill_postmaster, kill_supervisor):
@@ -101,10 +98,9 @@ async def test_client_that_goes_after_the_dot_harms_no_neighbour(server: Server,
 
 
 async def test_stop_under_load_finishes_what_it_began(own_server: OwnServer, tmp_path: Path) -> None:
-    server = own_server(MAILBOX_MAX_MESSAGES="0")
+    server = own_server(MAILBOX_MAX_MESSAGES="0", **lasting())
     box = await server.mailbox()
     burst = Burst(tmp_path, server.smtp, box.address)
-    server.pin()
     burst.start(2)
     await burst.more(50)
     assert await asyncio.to_thread(server.stop) == 0

@@ -15,7 +15,7 @@ import pytest
 
 from server.store.embedded import running_dsn
 from tests.broker import Broker
-from tests.running import Box, Server
+from tests.running import Box, Server, lasting
 from tests.system.senders import Burst
 from tests.system.test_durability import kill_backend, kill_postmaster, kill_worker, stored_ids
 from tests.system.test_roles import beside
@@ -89,10 +89,9 @@ async def test_killing_every_process_in_turn_loses_nothing_and_stores_nothing_tw
     own_server: OwnServer, broker: Broker, tmp_path: Path
 ) -> None:
     settings = queue_mode(broker, MAILBOX_MAX_MESSAGES="0", DRAIN_DEADLINE="5s", WORKERS="2")
-    server = own_server(**settings)
+    server = own_server(**settings, **lasting())
     box = await server.mailbox()
     burst = Burst(tmp_path, server.smtp, box.address)
-    server.pin()
     burst.start(3)
     for kill in (kill_worker, kill_worker, kill_backend, kill_worker, kill_postmaster, kill_worker):
         await burst.more(40)
@@ -200,20 +199,12 @@ async def test_an_outage_of_the_database_buries_nothing(own_server: OwnServer, b
     box = await server.mailbox()
     await server.deliver(box, subject="first")  # RCPT is answered from memory from here on
     await arrives(server, box)
-    postmaster = server.postmaster()
-    postmaster.suspend()  # first, or it would replace its backends
-    backends = postmaster.children()
-    for backend in backends:
-        backend.suspend()
-    try:
+    with server.database_suspended():
         for number in range(3):
             await server.deliver(box, subject=f"meanwhile {number}")
         async with asyncio.timeout(120):
             while "commit failed" not in server.log:
                 await asyncio.sleep(0.1)
-    finally:
-        for one in (postmaster, *backends):
-            one.resume()
     assert sorted(await arrives(server, box, 4)) == ["first", "meanwhile 0", "meanwhile 1", "meanwhile 2"]
     assert await broker.depth(settings["RABBITMQ_QUEUE"] + ".dead") == 0
     assert running_dsn(server.folder / "data")

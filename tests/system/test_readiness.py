@@ -161,20 +161,13 @@ async def test_database_that_does_not_answer_takes_the_node_away_and_is_named(
     own_server: OwnServer, client: aiohttp.ClientSession
 ) -> None:
     server = own_server()
-    processes = [server.postmaster(), *server.postmaster().children()]
-    for process in processes:
-        process.suspend()
-    try:
+    with server.database_suspended():
         silent = "users, mailboxes, messages: no answer in time"
         found = await until(client, server, lambda found: found.checks["database"] == silent)
         assert (found.code, found.status) == (503, "unavailable")
         others = [await ready(client, server) for _ in range(8)]  # of either worker
         assert {one.code for one in others} == {503}
         assert await alive(client, server)
-    finally:
-        for process in processes:
-            with suppress(Exception):
-                process.resume()
     await until(client, server, lambda found: found.status == "ok")
 
 

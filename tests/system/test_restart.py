@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import Server
+from tests.running import Server, lasting
 
 # Starts the server as a service manager does: the kept sockets are its descriptors from 3 on.
 _LAUNCH = """
@@ -121,10 +121,9 @@ class Knocking:
 
 
 def test_nobody_is_refused_while_the_service_restarts(tmp_path: Path, manager: Manager) -> None:
-    server = Server(tmp_path)
+    server = Server(tmp_path, **lasting())
     started(server, manager)
     assert set(manager.stored) == {"http.0", "http.1", "smtp.0", "smtp.1"}
-    server.pin()
     try:
         box = asyncio.run(server.mailbox())
         with Knocking(server) as clients:
@@ -144,9 +143,8 @@ def test_nobody_is_refused_while_the_service_restarts(tmp_path: Path, manager: M
 
 
 def test_a_kept_socket_without_a_worker_is_let_go(tmp_path: Path, manager: Manager) -> None:
-    server = Server(tmp_path, WORKERS="3")
+    server = Server(tmp_path, WORKERS="3", **lasting())
     started(server, manager)
-    server.pin()
     server.stop()
     server.set(WORKERS="1")
     started(server, manager)

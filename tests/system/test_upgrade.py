@@ -26,7 +26,7 @@ from server.store import migrate
 from server.store.embedded import EmbeddedPostgres
 from tests.edge import Edge
 from tests.integration.conftest import in_database
-from tests.running import ROOT, Box, Server
+from tests.running import ROOT, Box, Server, lasting
 from tests.system.test_redis import Redis, broker
 
 __all__ = ["broker"]
@@ -229,9 +229,7 @@ async def test_upgrade_and_the_way_back_fail_no_request_and_lose_no_mail(
         "MAILBOX_MAX_MESSAGES": "0",
         "DATABASE_MAX_OPEN_CONNS": "20",
     }
-    nodes = [own_server(**settings) for _ in range(2)]
-    for node in nodes:
-        node.pin()
+    nodes = [own_server(**settings, **lasting()) for _ in range(2)]
     (tmp_path / "edge").mkdir()
     edge = Edge(
         tmp_path / "edge", [f"{node.http.removeprefix('http://')} max_fails=2 fail_timeout=2s" for node in nodes]

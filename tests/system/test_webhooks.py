@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -14,7 +15,7 @@ import pytest
 
 from tests.hooking import Reader, reader, signed
 from tests.receiving import Receiver, Request, receiving, status
-from tests.running import Box, Server
+from tests.running import Box, Server, lasting
 
 OwnServer = Callable[..., Server]
 SETTINGS = {
@@ -116,20 +117,20 @@ async def test_message_and_its_delivery_are_there_together_or_not_at_all(
     own_server: OwnServer, receiver: Receiver
 ) -> None:
     """Backends die by SIGKILL while mail is committed."""
-    server = own_server(**SETTINGS)
+    server = own_server(**SETTINGS | lasting())
     me, box = await capacious(server)
     await me.hook(receiver)
-    server.pin()
     killed = 0
 
     async def kill() -> None:
         nonlocal killed
         while True:
             await asyncio.sleep(0.7)
-            backends = [p for p in server.postmaster().children() if "tempmail" in " ".join(p.cmdline())]
+            backends = server.backends()
             for backend in random.sample(backends, min(1, len(backends))):
-                backend.kill()
-                killed += 1
+                with suppress(psutil.NoSuchProcess):
+                    backend.kill()
+                    killed += 1
 
     async def keep_sending() -> int:
         """Messages until enough were accepted, and enough has happened meanwhile, however fast the machine is."""
@@ -167,13 +168,12 @@ async def settled(server: Server, box: Box) -> set[str]:
 
 
 async def test_server_that_was_away_tells_what_it_had_stored(own_server: OwnServer, receiver: Receiver) -> None:
-    server = own_server(**SETTINGS | {"WEBHOOK_RETRY_DELAYS": "3s,3s,3s"})
+    server = own_server(**SETTINGS | lasting() | {"WEBHOOK_RETRY_DELAYS": "3s,3s,3s"})
     me, box = await capacious(server)
     webhook = await me.hook(receiver)
     receiver.answer = status(503)
     await server.deliver(box, subject="patient")
     await receiver.until(lambda r: len(r.requests) == 1)
-    server.pin()
     assert await asyncio.to_thread(server.stop) == 0
     receiver.answer = status(200)
     await asyncio.to_thread(server.start)
