@@ -102,7 +102,8 @@ def test_a_certificate_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPat
     status, out = run(monkeypatch, **given)
     assert (status, "error   SMTP_TLS" in out) == (1, True), out
     status, out = run(monkeypatch, **given | {"SMTP_TLS_CERT": str(tmp_path / "none.pem")})
-    assert (status, "none.pem" in out) == (1, True)
+    unbroken = "".join(line.strip() for line in out.splitlines())  # a path longer than a line is broken somewhere
+    assert (status, str(tmp_path / "none.pem") in unbroken) == (1, True)
     status, out = run(monkeypatch, **certified(tmp_path, 60, "other.example"), DATA_DIR=str(tmp_path))
     assert (status, "not for SMTP_DOMAIN mx.example.net" in " ".join(out.split())) == (0, True)
 
