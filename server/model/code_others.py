@@ -14,6 +14,10 @@ OTHERS = (
     r"\b(?:course|module|subject|booking|reservation|gift[- ]?card|pick-?up|collection|locker|tracking|license"
     r"|licence|redemption|ticket|record|tax|hs|naics"
     r"|buchungs?|reservierungs?|boekings?|reserverings?)[- ]?codes?\b",
+    r"\b(?:digicode|interphone|door ?code|türcode|deurcode|domofon\w*|домофон\w*|citofono|portero automático)\b",
+    r"\b(?:code|código|codice|kod|код|kód|kode|mã) (?:de la |del |da |do |di |du |d')?(?:porte|portail|immeuble|entrée"
+    r"|puerta|portal|porta|portão|portone|cancello|bramy|wejścia|drzwi|двер\w*|подъезд\w*|під['’]їзд\w*|vchodu|pintu"
+    r"|cửa)\b",
     r"\bcode (?:of conduct|review|civil|pays|source|qr|(?:d')?erreur|swift|bic|(?:de |du )?(?:parrainage|cadeau|guichet"
     r"|banque|la route|produit|statut)|vestimentaire|avantage|d'invitation|de suivi|de réservation)",
     r"\b(?:error|exit|promo|voucher) (?:number|no)\b",
@@ -221,7 +225,7 @@ OTHERS = (
     ),
     *(
         r"\bdestek\b",
-        r"\bno\b",
+        r"\bno\b(?=[.: ]{0,2}$)",
         "كود الخصم",
         "رمز بريدي",
         "الرمز البريدي",
@@ -334,5 +338,5 @@ UNITS = (
     r"|điểm|poin\b|คะแนน|"
     r"ポイント|分钟|分鐘|min\b|minut|stunden|hours?\b|days?\b|seconds?\b|年|月|日|时|時|년|월|일|시|점|uhr\b|h\b|km\b|kg\b|mb\b|gb\b"
     r"|kb\b|"
-    r"px\b|ms\b|года?\b|року\b|rok|yıl|people|users|items|characters|digits|位|桁|자리"
+    r"px\b|ms\b|года?\b|року\b|rok|yıl|people|users|items|tokens|rows|words|lines|members|orders|messages|characters|digits|位|桁|자리"
 )

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import msgspec
 
-from server.model import code_others, code_places, code_words
+from server.model import code_others, code_places, code_stems, code_words
 from server.model.code_places import Stretch
 from server.model.word_patterns import Words
 
@@ -23,108 +23,11 @@ _AFTER = 60
 _BOOKING_WORDS = 2
 _GAP = 12
 _SHORT = 4
+# How far what touches a candidate reaches: a verb with a noun behind it, and a preposition.
+_TAIL = 60
+_WITH_REACH = 12
 
-# Each word for a code, and each that asks to enter one, has one of these. A few characters are found, or not, at many
-# times the speed of a pattern.
-_STEMS = (
-    *(
-        "cod",
-        "kod",
-        "otp",
-        "enter ",
-        "entrez",
-        "saisi",
-        "digit",
-        "ingres",
-        "masukk",
-        "podaj",
-        "wpisz",
-        "paste",
-        "type ",
-        "pin",
-        "pass",
-        "2fa",
-        "token",
-        "senha",
-        "clave",
-        "kennw",
-        "wachtw",
-        "sandi",
-        "heslo",
-        "one-time",
-        " key",
-    ),
-    *(
-        "one time",
-        "tan ",
-        "tan:",
-        "tan\n",
-        "onfirm",
-        "onferm",
-        "verif",
-        "bevestig",
-        "sign in",
-        "sign-in",
-        "log in",
-        "login",
-        "inlog",
-        "geben sie",
-    ),
-)
-_WIDE_STEMS = (
-    *(
-        "码",
-        "碼",
-        "口令",
-        "コード",
-        "番号",
-        "キー",
-        "パスワード",
-        "入力",
-        "输入",
-        "輸入",
-        "인증",
-        "코드",
-        "번호",
-        "입력",
-        "確認",
-        "认证",
-    ),
-    *(
-        "код",
-        "парол",
-        "введ",
-        "código",
-        "contraseña",
-        "contrase",
-        "hasł",
-        "podaj",
-        "şifre",
-        "gir",
-        "رمز",
-        "كود",
-        "كلمة",
-        "أدخل",
-    ),
-    *(
-        "कोड",
-        "ओटीपी",
-        "पासवर्ड",
-        "दर्ज",
-        "mã",
-        "mật",
-        "nhập",
-        "รหัส",
-        "โค้ด",
-        "กรอก",
-        "kód",
-        "zadej",
-        "bestätig",
-        "vérifi",
-        "entrez",
-        "geben",
-    ),
-)
+_STEMS, _WIDE_STEMS = tuple(code_stems.PLAIN.split("|")), tuple(code_stems.WIDE.split("|"))
 _ALL_STEMS = (*_STEMS, *_WIDE_STEMS)
 # The longest word of each.
 _PARTS, _ALL_PARTS = (tuple({max(stem.split(), key=len) for stem in stems}) for stems in (_STEMS, _ALL_STEMS))
@@ -134,7 +37,7 @@ _ZEROS = (0xFF10, 0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0
 _NARROW = (
     {zero + digit: 48 + digit for zero in _ZEROS for digit in range(10)}
     | {0xFF21 + letter: 65 + letter for letter in range(26)}
-    | {0xFF0D: 45, 0x2010: 45, 0x2011: 45, 0x2012: 45, 0x00A0: 32, 0x202F: 32, 0x2009: 32, 0x0130: 73}
+    | {0xFF0D: 45, 0x2010: 45, 0x2011: 45, 0x2012: 45, 0x00A0: 32, 0x3000: 32, 0x202F: 32, 0x2009: 32, 0x0130: 73}
 )
 
 _WIDE = re.compile(f"[{''.join(map(chr, _NARROW))}]")
@@ -145,7 +48,7 @@ _INVISIBLE = re.compile(f"[{_WIDTHLESS}]+")
 
 _CANDIDATE = re.compile(
     r"(?<![A-Za-z0-9])(?:"
-    r"(?P<single>[0-9A-Z](?:(?: |-|\n{1,2})[0-9A-Z]){3,7}(?!\w)(?![ -]?[0-9A-Z](?!\w)))"
+    r"(?P<single>[0-9A-Z](?:(?: |-|\n{1,2})[0-9A-Z]){3,7}(?![0-9A-Za-zÀ-ӿḀ-ỿ])(?![ -]?[0-9A-Z](?![0-9A-Za-zÀ-ӿḀ-ỿ])))"
     r"|(?P<grouped>[0-9]{3}[ -][0-9]{3}|[0-9]{4}[ -][0-9]{4}|[0-9]{2}([ -])[0-9]{2}\3[0-9]{2}(?:\3[0-9]{2})?)"
     r"(?![ -]?[0-9])"
     r"|(?P<pair>[0-9]{2}[ -][0-9]{2})(?![ :./-]?[0-9])"
@@ -163,13 +66,23 @@ _BOOKED = re.compile(code_others.BOOKED)
 _BOOKING = re.compile(code_others.BOOKING)
 _FOR = re.compile(rf"(?:\W[\w-]+){{0,2}}\W(?:{code_words.FOR})\b.*(?:\b(?:{code_words.LED_UP_TO})|:)\W*$", re.DOTALL)
 _ADJECTIVE = re.compile(r" [^\W\d]{1,20}:? ")
-_ENTER_BEFORE = re.compile(
-    rf"(?:{'|'.join(code_words.ENTER_BEFORE)})(?:\W{{0,4}}(?:bitte )?"
-    rf"|(?:\W{{1,3}}\w+){{0,3}}\W{{1,3}}(?:{code_words.NUMBERS})\W{{0,4}})$"
-)
+_ENTER_BEFORE = Words(code_words.ENTER_BEFORE)
+# What may be between a verb that asks to enter a code and the code.
+_OBJECT = re.compile(rf"\W{{0,4}}(?:bitte )?|(?:\W{{1,3}}\w+){{0,3}}\W{{1,3}}(?:{code_words.NUMBERS})\W{{0,4}}")
 _ENTER = Words((*code_words.ENTER_BEFORE, *code_words.ENTER_AFTER))
 _ENTER_AFTER = re.compile(rf"\W{{0,3}}(?:{'|'.join(code_words.ENTER_AFTER)})")
 _PURPOSE = Words(code_words.PURPOSE)
+_TO_DO = Words(code_words.TO_DO)
+_SECRET = Words(code_words.SECRET)
+_WITH = re.compile(rf"\b(?:{code_words.WITH})\W{{1,3}}$")
+_NAMED_LETTERS = re.compile(
+    r"[^\s\d:：.,]{0,30}(?: [^\s\d:：.,]+){0,4} ?"
+    r"(?:[:：]|\b(?:is|lautet|est|es|é|è|to|jest|je|adalah|là)\b|คือ|هو|هي|है|[—–-])[\s\"'“„«(\[【「*]*"
+)
+_COLON = re.compile(r"[:：]\s*$")
+_END = re.compile(r"[\W_]*?(?:[.。!！\n]|$)")
+# A day as one writes it between hyphens.
+_DAY = re.compile(r"(?:0[1-9]|[12][0-9]|3[01])-(?:0[1-9]|1[0-2])-[0-9]{2}")
 _CUE = re.compile(rf"(?:\([a-z0-9]{{2,5}}\))?(?:{code_words.CUES}|[,;|\u200b])*")
 _LED_UP_TO = re.compile(
     rf"(?:\b(?:{code_words.LED_UP_TO})|{code_words.LED_UP_TO_UNSPACED}|[:：=>–—-])[\s\"'“„«(\[【「]*"
@@ -177,11 +90,13 @@ _LED_UP_TO = re.compile(
 )
 _NUMBER_BETWEEN = re.compile(r"(?<![0-9])(?!(?:19|20)[0-9]{2}(?![0-9]))[0-9]{3,}")
 # The number of a word for a code that has one of its own behind it.
+_NUMBER_LATER = re.compile(r"(?: [^\W\d]+){1,2}:? [0-9]{4}")
 _OWN_NUMBER = re.compile(r"[\s:：=#(\[]{0,3}[0-9]{3}")
 _LIKE = re.compile(rf"\b(?:{code_words.LIKE})\b")
 _AT = re.compile(rf"\b(?:{code_words.AT_A_TIME}) $")
 _CLOCK = re.compile("(?:[01][0-9]|2[0-3])[0-5][0-9]")
 _UNIT = re.compile(rf" ?(?:{code_others.UNITS})")
+_AMOUNT = re.compile(rf"(?:[€$£¥₹₽]|\b[a-z]{{2,3}}\$?) ?[0-9][0-9., ]*|[0-9][0-9., ]*(?:{code_others.UNITS})")
 _MONEY_BEFORE = re.compile(r"(?:[€$£¥₹₽]|\b(?:usd|eur|gbp|rs|inr|rp|idr|cny|jpy|r\$)\.?) ?$")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)(?<!\brs.)(?<!\bno.)(?<!\bnr.)(?<!\bn.)|[。！？؟।\n]")
 _DATE = re.compile(
@@ -277,7 +192,7 @@ def _value(match: re.Match[str]) -> str:
     digits = sum(map(str.isdigit, plain))
     if digits:
         return word if plain.isupper() or (digits >= 2 and len(plain) >= 5) else ""
-    return word if plain.isupper() and len(plain) <= 12 else ""
+    return word if plain.isupper() and len(plain) <= 12 and not _CODE.search(word.lower()) else ""
 
 
 class _Context:
@@ -289,6 +204,10 @@ class _Context:
     @cached_property
     def _subject_names(self) -> bool:
         return _names(self._lower[: self._subject])
+
+    @cached_property
+    def _subject_asks(self) -> bool:
+        return _PURPOSE.search(self._lower[: self._subject]) is not None
 
     @cached_property
     def _booked(self) -> bool:
@@ -327,20 +246,26 @@ class _Context:
             if match["pair"]:
                 return 0.0
             year = digits and _YEAR.fullmatch(value) is not None
-            gap = before[code:]
+            gap = _AMOUNT.sub(" ", before[code:])
             led_up_to = _LED_UP_TO.search(gap) is not None
             if _LIKE.search(gap):
                 return 0.0
             if not letters and not year and _FOR.match(gap):
                 return 0.9
-            if letters or year or _NUMBER_BETWEEN.search(gap) or not (led_up_to or (digits and _follows(gap, value))):
+            if letters and _NAMED_LETTERS.fullmatch(gap) and self._ends_here(end) and _is_random(value):
+                return 0.85
+            if letters or year or _NUMBER_BETWEEN.search(gap):
                 return 0.0
-            return 0.9 if led_up_to else 0.8
-        if match["pair"] or (letters and "-" not in value and not match["single"]):
+            if led_up_to or (digits and _follows(gap, value)):
+                return 0.9 if led_up_to else 0.8
+            return self._asked_for(match, before, after, value) if _asks_to_enter(gap) >= 0 else 0.0
+        if match["pair"] or (letters and "-" not in value and not match["single"] and not _is_random(value)):
             return 0.0
         if other < 0 or self._is_alone(start, end):
-            return self._otherwise(start, end, before, after, value)
-        return 0.0
+            return self._otherwise(start, end, before, after, value) or self._asked_for(match, before, after, value)
+        # "To pay from account 12345678 enter 220417": the verb is nearer than what names the other number.
+        asked = -1 if letters else _asks_to_enter(before)
+        return self._asked_for(match, before, after, value) if asked >= max(other, 0) else 0.0
 
     def _otherwise(self, start: int, end: int, before: str, after: str, value: str) -> float:
         """Where no word in front of a candidate names it."""
@@ -349,12 +274,14 @@ class _Context:
         if re.search(r"\b[A-Z]{2,}[ -]$", self._text[max(0, start - 12) : start]):
             named = None
         if named and not _is_of_other(after, named) and not re.search("[0-9]", after[: named.start()]):
-            return 0.0 if _OWN_NUMBER.match(after, named.end()) else 0.95
+            if _OWN_NUMBER.match(after, named.end()):
+                return 0.0
+            return 0.6 if _NUMBER_LATER.match(after, named.end()) else 0.95
         if self._is_alone(start, end):
             above = self._lower[max(self._subject, start - code_places.ABOVE) : start].rstrip()
             lines = "\n".join([line for line in above.split("\n") if line.strip()][-2:])
             code = max(_last(_CODE, lines), _last(_ENTER, lines))
-            other = self._other(lines, code, ("", ":"))
+            other = self._other(lines, code, ("", ":", "."))
             if code > other:
                 return 0.96
             if year:
@@ -364,16 +291,41 @@ class _Context:
                 return 0.9
             if other < 0 and self._subject_names:
                 return 0.85
-        entered = _ENTER_BEFORE.search(before) or _ENTER_AFTER.match(after)
-        if (
-            entered
-            and not year
-            and (
-                _PURPOSE.search(before + after) or self._subject_names or _PURPOSE.search(self._lower[: self._subject])
-            )
-        ):
-            return 0.88
         return 0.0
+
+    def _asked_for(self, match: re.Match[str], before: str, after: str, value: str) -> float:
+        """Where no word names a candidate, but its sentence asks to enter it, or says what it is for."""
+        start, end = match.span()
+        if (value.isdigit() and _YEAR.fullmatch(value)) or (self._booked and _BOOKED.search(before)):
+            return 0.0
+        tail = before[-_TAIL:]
+        led_up_to = _LED_UP_TO.search(tail) is not None
+        if _asks_to_enter(tail) >= 0 or _ENTER_AFTER.match(after):
+            sure = 0.88
+        elif led_up_to and _ENTER.search(before):
+            sure = 0.85
+        else:
+            sure = 0.82 if self._is_alone(start, end) and self._is_asked_below(end) else 0.0
+        if sure and (_PURPOSE.search(before + after) or self._subject_names or self._subject_asks):
+            return sure
+        if led_up_to and value.isdigit() and _SECRET.search(before):
+            return 0.8
+        if len(value) < _SHORT + 1 or _DAY.fullmatch(match[0]) or not value.isdigit():
+            return 0.0
+        if led_up_to and _COLON.search(tail) and _TO_DO.search(before):
+            return 0.8
+        if (
+            _WITH.search(tail[-_WITH_REACH:])
+            and self._ends_here(end)
+            and (_TO_DO.search(before + after) or _begins_with_purpose(before))
+        ):
+            return 0.75
+        return 0.0
+
+    def _is_asked_below(self, end: int) -> bool:
+        """Whether the next line with words asks to enter what is above it."""
+        below = self._lower[end : end + 100].strip().partition("\n")[0]
+        return _ENTER.search(below) is not None and not _OTHER.search(below)
 
     def _other(self, before: str, code: int, ends: tuple[str, ...] = (":",)) -> int:
         """Where what names another number ends in front of a candidate, -1 if nothing does. Behind a word for a code,
@@ -394,6 +346,10 @@ class _Context:
         after = self._lower[end : end + _AFTER]
         found = _SENTENCE_END.search(after)
         return after[: found.start()] if found else after
+
+    def _ends_here(self, end: int) -> bool:
+        """Whether the sentence or the line ends behind a candidate."""
+        return _END.match(self._text, end) is not None
 
     def _is_alone(self, start: int, end: int) -> bool:
         """Whether a candidate has its line for itself."""
@@ -456,3 +412,23 @@ def _last(pattern: re.Pattern[str] | Words, text: str) -> int:
 
 def _names(text: str) -> bool:
     return _last(_CODE, text) > _last(_OTHER, text)
+
+
+def _is_random(value: str) -> bool:
+    """Whether letters are hardly a word: senders that draw letters leave out vowels, or draw few."""
+    vowels = sum(map(value.count, "AEIOU"))
+    return vowels == 0 or (vowels * 5 <= len(value) and any(map(value.__contains__, "JQVXZ")))
+
+
+def _asks_to_enter(before: str) -> int:
+    """Where a verb begins that asks to enter what follows, -1 if there is none."""
+    for verb in _ENTER_BEFORE.finditer(before):
+        if _OBJECT.fullmatch(before, verb.end()):
+            return verb.start()
+    return -1
+
+
+def _begins_with_purpose(sentence: str) -> bool:
+    """Whether a sentence begins with what the reader is to do: "Confirm the payment with ..."."""
+    found = _PURPOSE.search(sentence)
+    return found is not None and not sentence[: found.start()].strip()

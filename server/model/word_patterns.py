@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 _BOUNDARY = r"\b"
 # The end of a word is what counts: what is in front of its stem in the same word need not be matched.
 _ANY_BEGINNING = r"\b\w*"
-# An entry of these marks may be in ASCII though not all of its letters are.
-_OPTIONAL = "|?[*"
+# The innermost group or set of characters, and what may be left out.
+_GROUP = re.compile(r"\((?:\?(?:[:=!]|<[=!]))?([^()]*)\)|\[\^?([^\]]*)\]")
+_OPTIONAL = re.compile(r"(?s).(?:[?*]|\{0,)")
 
 
 class Words:
@@ -23,9 +24,7 @@ class Words:
 
     def __init__(self, entries: Sequence[str]) -> None:
         self._all = _compiled(entries)
-        self._ascii = _compiled(
-            [entry for entry in entries if entry.isascii() or any(map(entry.__contains__, _OPTIONAL))]
-        )
+        self._ascii = _compiled([entry for entry in entries if _may_be_ascii(entry)])
 
     def search(self, text: str) -> re.Match[str] | None:
         """The first match in `text`."""
@@ -43,3 +42,12 @@ def _compiled(entries: Sequence[str]) -> re.Pattern[str]:
     others = [entry for entry in rest if not entry.startswith(_BOUNDARY)]
     groups = [rf"\b(?:{'|'.join(words)})"] if words else []
     return re.compile("|".join([*groups, *ends, *others]))
+
+
+def _may_be_ascii(entry: str) -> bool:
+    """Whether some match of an entry is in ASCII, told by what no match can be without."""
+    while group := _GROUP.search(entry):
+        inner = "|".join(group[2]) if group[1] is None else group[1]
+        kept = "_" if _may_be_ascii(inner) else "\u00e9"
+        entry = f"{entry[: group.start()]}{kept}{entry[group.end() :]}"
+    return any(_OPTIONAL.sub("", alternative).isascii() for alternative in entry.split("|"))

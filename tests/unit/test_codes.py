@@ -181,6 +181,44 @@ def test_codes_are_ranked_and_say_where_they_were_found() -> None:
     assert [code.confidence for code in ranked] == sorted((code.confidence for code in ranked), reverse=True)
 
 
+FORMS = [
+    ("482193", "482193"),
+    ("4 8 2 1 9 3", "482193"),
+    ("98-76-54", "987654"),
+    ("482 193", "482193"),
+    ("48219377", "48219377"),
+    ("0917", "0917"),
+    ("KXQ-PWR", "KXQ-PWR"),
+    ("TRKQXB", "TRKQXB"),
+    ("7Q2MXK", "7Q2MXK"),
+    ("４８２１９３", "482193"),
+]
+
+
+@pytest.mark.parametrize(("form", "code"), FORMS)
+def test_every_form_is_found_where_any_language_announces_it(form: str, code: str) -> None:
+    """`data/code_announcements.tsv` has eight ways to announce a code in each language, "{}" where it is."""
+    lines = (Path(__file__).parent / "data" / "code_announcements.tsv").read_text().splitlines()
+    assert len(lines) >= 160
+    missed = [
+        line for line in lines if values("Acme", line.split("\t")[1].replace("\\n", "\n").format(form)) != (code,)
+    ]
+    assert missed == []
+
+
+@pytest.mark.parametrize("cell", ["<td>{}</td>", "<span>{}</span>", "<div>{}</div>"])
+def test_digits_each_in_an_element_are_found_in_any_language(cell: str) -> None:
+    lines = (Path(__file__).parent / "data" / "code_announcements.tsv").read_text().splitlines()
+    row = "".join(cell.format(digit) for digit in "482193")
+    row = f"<table><tr>{row}</tr></table>" if "td" in cell else f"<div>{row}</div>"
+    missed = [
+        line
+        for line in lines
+        if values("Acme", html_to_text("<p>" + line.split("\t")[1].replace("\\n", "<br>").format(row))) != ("482193",)
+    ]
+    assert missed == []
+
+
 STUB = (
     b"Subject: Hi\r\nContent-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\n\r\n%s\r\n--b\r\n"
     b"Content-Type: text/html\r\n\r\n<p>Your verification code is <b>661204</b></p>\r\n--b--\r\n"
