@@ -47,6 +47,11 @@ class Transfer:
         self._held += amount
         self._all.take(self.client, amount)
 
+    @property
+    def held(self) -> int:
+        """Bytes that it holds."""
+        return self._held
+
     def grow(self, amount: int) -> None:
         """It is to hold ``amount`` bytes more. Refused rate_limited, Crowded: it then does not."""
         self._all.admit(self.client, amount)

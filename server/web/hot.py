@@ -17,17 +17,15 @@ with them the whole answer, until the collector comes. Answers (``web/answers.py
 
 import asyncio
 import fcntl
-import re
 import struct
 import termios
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from server import clock
 from server.cache import local
@@ -35,40 +33,19 @@ from server.cache.local import Kept, Local, Ready
 from server.metrics import Counter, Tally
 from server.model.errors import Crowded, Refused
 from server.services.transfers import Transfer, Transfers
+from server.web.ahead import Ahead
+from server.web.heads import heads_in, is_sound, without_tracing
 from server.web.unparsed import Connection
 
 HITS: Final = Counter("tempmail_hot_answers_total", "Requests answered before they were parsed.")
 REMADE: Final = Counter("tempmail_hot_remade_total", "Unparsed requests whose kept answer was out of date.")
 
 HEADS_MAX: Final = 50_000  # remembered by a worker; at 1,100 bytes each with the head it is answered with, 55 MB
-HEAD_BYTES: Final = 2_048  # longer ones are not remembered
 PASS_EVERY: Final = 30.0  # s; then one request goes to aiohttp, whose keep-alive clock would otherwise run out
 BURST_BYTES: Final = 1 << 16  # of answers to heads that came at once; the rest waits for the client
 HELD_BYTES: Final = 1 << 16  # of what came while an answer is made anew; then nothing more is read
 FIRST_REQUEST: Final = 1.0  # s that a connection which has just come has for its first request while we stop
 _LOOK: Final = 0.01  # s
-
-# Whatever could make bytes after the head part of the request, change the connection, or ask for less than the whole;
-# and line ends that parsers understand differently: a bare LF, a folded line (RFC 9112 sections 2.2 and 5.2).
-_UNFIT: Final = re.compile(
-    rb"\n(?:content-length|transfer-encoding|expect|upgrade|(?:proxy-)?connection|origin|range)\s*:|(?<!\r)\n|\n[ \t]",
-    re.I,
-)
-
-# Fields that differ from request to request and that no answer depends on: tracing's names for it (W3C Trace Context,
-# B3, Jaeger, Datadog, Sentry, AWS, Google, Envoy). A head is known without them.
-_BLAND: Final = re.compile(
-    rb"\r\n(?:(?:x-)?(?:request|correlation)-id|traceparent|tracestate|baggage|b3|x-b3-[a-z]+|uber-trace-id|sentry-trace|"
-    rb"x-datadog-[a-z-]+|x-amzn-trace-id|x-cloud-trace-context|x-client-trace-id|date):[ -~\t]*",
-    re.I,
-)
-
-
-# A head that the parser takes for certain, in the form that most clients write. Where several heads come at once and
-# one is not such a head, none is answered here: the parser answers nothing that came with what it refuses.
-_SOUND: Final = re.compile(rb"GET /[!-~]* HTTP/1\.1\r\n(?:[A-Za-z0-9-]+: ?[!-~][ -~\t]*\r\n)+\r\n")
-_NAME: Final = re.compile(rb"\n([A-Za-z0-9-]+):")
-LINES_MAX: Final = 100  # of a head that is known but for its tracing fields; the parser takes 128
 
 
 Key = tuple[str, Any, Any]
@@ -117,7 +94,7 @@ class Hot:
     def answer(self, head: bytes, client: str | None, now: float) -> bytes | None:
         """The whole answer to ``head`` if it is known, valid and allowed. ``client`` None: the head itself says who.
         ``now`` is time.monotonic."""
-        known = self._heads.get(head) or self._heads.get(_plain(head))
+        known = self._heads.get(head) or self._heads.get(without_tracing(head))
         if known is None:
             return None
         kept = known.kept
@@ -136,11 +113,11 @@ class Hot:
 
     def knows(self, head: bytes) -> bool:
         """Whether ``head`` was answered before, and so is one that the parser takes."""
-        return head in self._heads or _plain(head) in self._heads
+        return head in self._heads or without_tracing(head) in self._heads
 
     def make(self, head: bytes, client: str | None, made: Callable[[asyncio.Task[bytes]], None]) -> bool:
         """Have the answer to ``head`` made anew if it is known; ``made`` is called with it."""
-        known = self._heads.get(head) or self._heads.get(_plain(head))
+        known = self._heads.get(head) or self._heads.get(without_tracing(head))
         if known is None or known.large or self._draining:
             return False
         task = asyncio.get_running_loop().create_task(known.make(known, known.client if client is None else client))
@@ -188,27 +165,12 @@ class Hot:
 
     def learn(self, head: bytes, known: Known) -> None:
         """Answer ``head`` so from now on, also where it differs in what no answer depends on."""
-        plain = _plain(head)
+        plain = without_tracing(head)
         if not plain:
             return
         self._heads[plain] = known
         if len(self._heads) > HEADS_MAX:
             self._heads.popitem(last=False)
-
-
-def _plain(head: bytes) -> bytes:
-    """``head`` without what no answer depends on; nothing where it is more than one head, or may be too much of one."""
-    if len(head) > HEAD_BYTES or head.find(b"\r\n\r\n") != len(head) - 4 or head.count(b"\n") > LINES_MAX:
-        return b""
-    return _BLAND.sub(b"", head)
-
-
-def _sound(head: bytes) -> bool:
-    """Whether the parser takes ``head`` for certain: it refuses some fields that come twice."""
-    if _SOUND.fullmatch(head) is None or head.count(b"\n") > LINES_MAX:
-        return False
-    names = _NAME.findall(head.lower())
-    return len(names) == len(set(names))
 
 
 def _hits(n: int) -> None:
@@ -226,6 +188,7 @@ class Front(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_ahead",
         "_answer",
         "_begun",
         "_held",
@@ -245,12 +208,13 @@ class Front(asyncio.Protocol):
         "heads",
     )
 
-    def __init__(self, inner: RequestHandler, hot: Hot) -> None:
+    def __init__(self, inner: Connection, hot: Hot) -> None:
         self._inner, self._hot, self._answer = inner, hot, hot.answer
         self._transport: asyncio.Transport
         self._write: Callable[[bytes], None]
         self._begun = self._passing = self._paused = False
         self._resumed: asyncio.Future[None] | None = None  # done once the client takes again or is gone
+        self._ahead: Ahead | None = None  # once anything but a whole head at a time has come
         self._unread: Transfer | None = None  # what waits for a client that takes no more
         self.carried = False  # whether what waits is counted by the answer itself
         self._passed = 0.0  # time.monotonic when something went to aiohttp
@@ -285,8 +249,8 @@ class Front(asyncio.Protocol):
         """Answer the first of several heads that came at once; what is left for aiohttp."""
         if data.find(b"\r\n\r\n") + 4 == len(data):
             return data
-        heads = _heads_in(data)
-        if not all(self._hot.knows(head) or _sound(head) for head in heads):
+        heads = heads_in(data)
+        if not all(self._hot.knows(head) or is_sound(head) for head in heads):
             return data
         answers: list[bytes] = []
         size = 0
@@ -332,10 +296,15 @@ class Front(asyncio.Protocol):
         self._until, self._passed = 0.0, now
         self._hot.silent.discard(self)
         if not self._passing:
-            heads = _heads_in(data)
+            heads = heads_in(data)
             self._passing = not heads
             self.heads = [*self.heads, *heads] if heads else []
-        self._inner.data_received(data)
+        if self._ahead is None:
+            if not self._passing and len(self.heads) == 1:
+                self._inner.data_received(data)
+                return
+            self._ahead = Ahead(self._inner, self._transport, self._hot.transfers)
+        self._ahead.feed(data)
 
     @property
     def takes(self) -> bool:
@@ -364,6 +333,8 @@ class Front(asyncio.Protocol):
         if self._begun:
             self._give_up()
         self._begun = True
+        if self._ahead is not None:
+            self._ahead.begun()
 
     def finished(self, *, stays: bool = True) -> None:
         """The answer to the oldest request in progress is written. Unless it ``stays`` the connection is closed."""
@@ -389,7 +360,7 @@ class Front(asyncio.Protocol):
         transport, self._inner.transport = self._inner.transport, None  # aiohttp would close it
         if transport is None:
             return None
-        self._go_on()
+        self._leave()
         behind = _Behind()
         self._inner.set_parser(cast(Any, behind))
         self._inner.connection_lost(None)
@@ -404,7 +375,13 @@ class Front(asyncio.Protocol):
         self._give_up()
         self._hot.silent.discard(self)
         self._inner.connection_lost(exc)
+        self._leave()
+
+    def _leave(self) -> None:
+        """The connection is gone, or another's."""
         self._go_on()
+        if self._ahead is not None:
+            self._ahead.end()
 
     def _give_up(self) -> None:
         self._passing, self._until, self.heads = True, 0.0, []
@@ -457,14 +434,6 @@ class Front(asyncio.Protocol):
             self._unread = None
         if self._resumed is not None and not self._resumed.done():
             self._resumed.set_result(None)
-
-
-def _heads_in(data: bytes) -> Sequence[bytes]:
-    """The heads that ``data`` consists of, if it is nothing but whole heads of GETs without bodies; else none."""
-    if data[:4] != b"GET " or data[-4:] != b"\r\n\r\n" or _UNFIT.search(data) is not None:
-        return ()
-    heads = [head + b"\r\n\r\n" for head in data[:-4].split(b"\r\n\r\n")]
-    return heads if all(head[:4] == b"GET " and len(head) <= HEAD_BYTES for head in heads) else ()
 
 
 class _Behind:

@@ -16,10 +16,42 @@ from server.web.responses import JSON, failure
 _LARGE: Final = frozenset({413, 414, 431})
 
 
+def _too_large() -> bytes:
+    reply = failure("en", "message_too_big")
+    lines = ["HTTP/1.1 431 Request Header Fields Too Large", f"Content-Type: {JSON}", "Server: tempmail"]
+    lines += [f"Content-Length: {len(reply.body)}", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + reply.body
+
+
+TOO_LARGE: Final = _too_large()
+"""The answer to a head of too many bytes."""
+
+
 class Connection(web.RequestHandler):
     """aiohttp's, but for what it says of bytes it cannot read."""
 
     __slots__ = ()
+
+    def waiting(self) -> int:
+        """How many requests have come, their heads at least, and have not begun."""
+        return len(self._messages)
+
+    def is_full(self) -> bool:
+        """Whether the parser takes no more until one of the requests that wait has begun."""
+        return self._buffer_paused
+
+    def is_busy(self) -> bool:
+        """Whether a request has begun and is not answered yet."""
+        return self._current_request is not None
+
+    def is_ahead(self) -> bool:
+        """Whether what comes next belongs to the head of a request, and not to the body of one."""
+        if self._messages:
+            return self._messages[-1][1].is_eof()
+        current = self._current_request
+        if current is None:  # also for a moment after a request that came was taken up
+            return not self._request_count or self._waiter is not None
+        return current.content.is_eof()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)

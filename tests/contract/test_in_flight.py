@@ -160,3 +160,91 @@ async def in_flight(server: Server) -> float:
     async with aiohttp.ClientSession() as client, client.get(f"{server.http}/metrics") as response:
         lines = (await response.text()).splitlines()
     return next((float(line.split(" ")[1]) for line in lines if line.startswith("tempmail_http_in_flight_bytes ")), 0.0)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["at first", "behind a request in progress"])
+async def test_heads_that_never_end_are_bounded_for_each_connection_and_client(
+    own_server: Callable[..., Server], behind: bool
+) -> None:
+    server = bounded(own_server)
+    async with place(server) as (box, _, closing):
+        async with asyncio.timeout(60):
+            while await in_flight(server):
+                await asyncio.sleep(0.1)
+        client = Client(server, "127.0.0.2")
+        first = client.head(box, f"GET /v1/mailboxes/{box.id}/wait?timeout=50&after=9") if behind else b""
+        field = b"X-Long: " + b"x" * 4_000 + b"\r\n"
+        opening = first + b"GET / HTTP/1.1\r\nHost: x\r\n"
+        held = [await client.begin(closing, opening)]
+        said = await asyncio.to_thread(ended, server, opening + field * 17)
+        assert said == b"" if behind else said[9:12] in (b"431", b""), said
+        assert not said or json.loads(said.partition(b"\r\n\r\n")[2])["error"] == "message_too_big"
+        for count in range(1, 6):
+            held.append(await client.begin(closing, opening, field * 12))
+            async with asyncio.timeout(60):
+                while await in_flight(server) < count * 12 * len(field):
+                    await asyncio.sleep(0.05)
+        assert not any(reader.at_eof() for reader in held)
+        await small_and_figures(server, box)
+    async with asyncio.timeout(60):
+        while await in_flight(server):
+            await asyncio.sleep(0.1)
+
+
+async def test_whole_requests_behind_one_in_progress_count_until_they_begin(own_server: Callable[..., Server]) -> None:
+    server = bounded(own_server)
+    async with place(server) as (box, _, closing):
+        client = Client(server, "127.0.0.2")
+        waits = client.head(box, f"GET /v1/mailboxes/{box.id}/wait?timeout=50&after=9")
+        behind = client.head(box, "GET /health", *[f"X-Long-{n}: {'x' * 4_000}" for n in range(12)])
+        await client.begin(closing, waits, behind * 30)
+        async with asyncio.timeout(60):
+            while await in_flight(server) < 20 * len(behind):
+                await asyncio.sleep(0.05)
+        for _ in range(6):
+            await client.begin(closing, waits, behind * 30)
+        async with asyncio.timeout(60):
+            while await in_flight(server) < 10 * MB:
+                await asyncio.sleep(0.05)
+        assert await in_flight(server) < 17 * MB, "one client has 15 MB"
+        await small_and_figures(server, box)
+    async with asyncio.timeout(60):
+        while await in_flight(server):
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("cut", [700, 7_001, 65_536, 1 << 20])
+async def test_a_client_that_sends_its_requests_ahead_is_served(own_server: Callable[..., Server], cut: int) -> None:
+    """However the network cuts them, with bodies among them; and afterwards nothing counts any more."""
+    server = own_server(WORKERS="1", RATE_LIMIT_EXEMPT="127.0.0.0/8", HTTP_IN_FLIGHT_BYTES=str(30 * MB))
+    async with place(server) as (box, _, closing):
+        client = Client(server, "127.0.0.2")
+        path = f"/v1/mailboxes/{box.id}/messages"
+        body = json.dumps({"from": "a@b.c", "text": "\r\n\r\n" * 2_000}).encode()
+        posted = client.head(box, f"POST {path}", f"Content-Length: {len(body)}") + body
+        read = client.head(box, f"GET {path}?limit=1", f"X-Long: {'x' * 900}")
+        requests = (read * 20 + posted) * 15
+        pieces = [requests[start : start + cut] for start in range(0, len(requests), cut)]
+        reader = await client.begin(closing, *pieces)
+        statuses = []
+        for _ in range(21 * 15):
+            status, headers, _ = await head_of(reader)
+            await reader.readexactly(int(headers["Content-Length"]))
+            statuses.append(status)
+        assert statuses == ([200] * 20 + [201]) * 15
+        async with asyncio.timeout(60):
+            while await in_flight(server):
+                await asyncio.sleep(0.1)
+
+
+def ended(server: Server, sent: bytes) -> bytes:
+    """What comes until the connection ends; nothing where the end overtakes it."""
+    said = b""
+    with contextlib.suppress(ConnectionError), socket.socket() as sock:
+        sock.settimeout(60)
+        sock.bind(("127.0.0.2", 0))
+        sock.connect(("127.0.0.1", int(server.http.rpartition(":")[2])))
+        sock.sendall(sent)
+        while piece := sock.recv(65_536):
+            said += piece
+    return said

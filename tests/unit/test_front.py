@@ -4,7 +4,6 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from aiohttp.web_protocol import RequestHandler
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
@@ -13,6 +12,7 @@ from server.metrics import Tally
 from server.services.transfers import Transfers
 from server.web import hot
 from server.web.hot import HELD_BYTES, Front, Hot, Known
+from server.web.unparsed import Connection
 
 
 class Inner:
@@ -23,6 +23,12 @@ class Inner:
 
     def data_received(self, data: bytes) -> None:
         self.got += data
+
+    def waiting(self) -> int:
+        return 0
+
+    def is_busy(self) -> bool:
+        return True
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
@@ -59,7 +65,7 @@ class Line:
         self.local = Local(self.generations, 1 << 20, 60)
         self.hot = Hot(self.local, lambda _: b"", Transfers(1 << 30, 1 << 30, 0, lambda _: True))
         self.inner, self.transport = Inner(), Transport()
-        self.front = Front(cast(RequestHandler, self.inner), self.hot)
+        self.front = Front(cast(Connection, self.inner), self.hot)
         self.front.connection_made(cast(Any, self.transport))
         self.front.asked, self.front.client = True, "192.0.2.1"
 
