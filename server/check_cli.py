@@ -43,9 +43,9 @@ def check_config(
     config = configuration.load()
     for line in _settings(config, everything=everything):
         typer.echo(line)
-    findings = [finding for find in (certificates, folders) for finding in find(config)]
+    findings = [finding for find in (modes, certificates, folders) for finding in find(config)]
     if findings:
-        typer.echo("\n# files and folders")
+        typer.echo("\n# mode, files and folders")
     for level, names, text in findings:
         typer.echo(_wrapped(f"{level:8}{names}: {text}", " " * 8))
     if any(finding.level == "error" for finding in findings):
@@ -72,6 +72,13 @@ def _wrapped(text: str, indent: str) -> str:
     return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
+def modes(config: Config) -> Iterator[Finding]:
+    """A mode that no installation for others may have."""
+    if config.dev:
+        text = "dev has no limits, no quotas, and mailboxes under any domain; it is for trials and tests alone"
+        yield Finding("warning", "MODE", text)
+
+
 def certificates(config: Config) -> Iterator[Finding]:
     """Whether the certificate for STARTTLS can be used, until when, and for which names."""
     path, names = config.smtp_tls_cert, "SMTP_TLS_CERT"
@@ -80,8 +87,9 @@ def certificates(config: Config) -> Iterator[Finding]:
     try:
         certificate.context(config)
         chain = x509.load_pem_x509_certificates(Path(path).read_bytes())
-    except ConfigError as error:
-        yield Finding("error", names, str(error).partition(": ")[2])
+    except ConfigError as error:  # of either file, which it names
+        names, _, text = str(error).partition(": ")
+        yield Finding("error", names.removeprefix(configuration.PREFIX), text)
         return
     except (OSError, ValueError) as error:
         yield Finding("error", names, f"cannot read {path}: {error}")

@@ -199,6 +199,7 @@ def _warn_of_dev(config: Config) -> None:
     err.print("  [bold yellow]MODE  dev: no limits, no quotas, mailboxes under any domain[/bold yellow]")
     bound = {"SERVER_HOST": config.http, "SMTP_BIND_ADDR": config.smtp}
     exposed = [name for name, where in bound.items() if not where.path and not is_loopback(where.host)]
+    log.event("warning", "MODE=dev: no limits, no quotas, mailboxes under any domain")  # a journal has no banner
     if exposed:
         names = " and ".join(exposed)
         log.event("warning", "MODE=dev is not on loopback alone", settings=names)

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Final
 
 from server.log import event
@@ -64,6 +65,7 @@ class Outage:
         self._name, self._meanwhile, self._at = name, meanwhile, len(_known) * _ROW
         self.doubted = True  # a worker that begins may be the one to find it back
         self._row = 0  # failures in a row
+        self._found = 0.0  # when this process last found it back
         _known.append(self)
 
     def cell(self, part: int, column: int | None = None) -> int:
@@ -75,8 +77,11 @@ class Outage:
         """Whether the node knows that it is away."""
         return bool(_shared[self._at])
 
-    def lost(self, cause: str, part: int = 0, after: int = 1) -> None:
-        """It failed. Believed after so many failures in a row."""
+    def lost(self, cause: str, part: int = 0, after: int = 1, asked: float = inf) -> None:
+        """It failed. Believed after so many failures in a row. A question that was ``asked`` before this process found
+        it back says nothing new: its time has run out only now."""
+        if asked < self._found:
+            return
         self.doubted = True
         self._row += 1
         if self._row < after:
@@ -99,6 +104,7 @@ class Outage:
         self.doubted, self._row = False, 0
         if not self.said:
             return
+        self._found = time.monotonic()
         with _alone():
             said, since, failures, _ = _HEAD.unpack_from(_shared, self._at)
             _shared[self.cell(part)] = 0

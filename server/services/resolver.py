@@ -8,6 +8,7 @@ record wants to see it; "no such record" is an answer and not a failure.
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeVar
@@ -143,18 +144,18 @@ async def _leave(channel: aiodns.DNSResolver) -> None:
 
 
 async def _ask(channel: aiodns.DNSResolver, name: str, kind: str, shape: type[Data]) -> list[Data]:
-    began = asyncio.get_running_loop().time()
+    began = time.monotonic()
     try:
         answer = await asyncio.wait_for(channel.query_dns(name, kind), DEADLINE)
     except aiodns.error.DNSError as error:
         if error.args[0] in _NOTHING:
             return []
         if error.args[0] in _AWAY:
-            DNS.lost(str(error.args[-1]), after=_ROW)
+            DNS.lost(str(error.args[-1]), after=_ROW, asked=began)
         raise Unavailable(f"DNS: {kind} of a name: {error.args[-1]}") from error
     except TimeoutError as error:
-        DNS.lost("no answer", after=_ROW)
+        DNS.lost("no answer", after=_ROW, asked=began)
         raise Unavailable(f"DNS: {kind} of a name: no answer") from error
     finally:
-        SECONDS.observe(asyncio.get_running_loop().time() - began, (kind,))
+        SECONDS.observe(time.monotonic() - began, (kind,))
     return [record.data for record in answer.answer if isinstance(record.data, shape)]

@@ -29,6 +29,7 @@ async def test_a_test_suite_meets_no_limit_and_any_domain(own_server: Callable[.
         refused = await ask(server, "POST", "/v1/mailboxes", json={"domain": domain})
         assert (refused.status, refused.error) == (400, "domain_not_allowed"), domain
     assert "MODE  dev: no limits" in server.log
+    assert '"msg":"MODE=dev: no limits' in server.log, "for a journal, which nobody reads at the start"
 
 
 async def test_elsewhere_other_domains_are_refused(server: Server) -> None:

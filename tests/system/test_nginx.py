@@ -20,7 +20,7 @@ from yarl import URL
 
 from server.store.embedded import running_dsn
 from tests.edge import MAIL, Edge
-from tests.running import Box, Server
+from tests.running import ROOT, Box, Server
 
 CONFIG: Final = "/v1/public/config"
 EVERY_LINE: Final = {r" if=\$tempmail_logged": ""}
@@ -583,5 +583,39 @@ async def test_a_client_that_holds_its_share_open_gets_no_more(server: Server, t
                     assert (response.status, (await response.json())["error"]) == (429, "rate_limited")
                 one.close()
                 two.close()
+    finally:
+        edge.stop()
+
+
+async def test_a_site_below_a_path_serves_page_and_api_there(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    """With the location that the runbook shows and a PUBLIC_URL with a path."""
+    (tmp_path / "edge").mkdir()
+    shown = (ROOT / "docs" / "runbook.md").read_text().partition("```nginx\n")[2].partition("```")[0]
+    assert "location /tempmail/" in shown
+    own_server(SERVER_HOST=f"unix:{tmp_path}/http.sock", PUBLIC_URL="https://localhost/tempmail")
+    servers = [f"unix:{tmp_path}/http.sock.{slot} max_fails=0" for slot in range(2)]
+    changes = {r"    include tempmail/site.conf;\n": f"    include tempmail/site.conf;\n{shown}"}
+    edge = Edge(tmp_path / "edge", servers, changes=changes).start()
+    try:
+        base = f"{edge.base}/tempmail"
+        async with edge.session() as client:
+            async with client.get(f"{base}/docs") as response:
+                page = await response.text()
+            named = re.findall(r'(?:href|src)="(/[^"]*)"', page)
+            assert len(named) >= 4
+            for path in named:
+                async with client.get(f"{edge.base}{path}") as response:
+                    assert response.status == 200, path
+            async with client.get(f"{base}/openapi.json") as response:
+                assert (await response.json())["servers"] == [{"url": "https://localhost/tempmail"}]
+            box = await box_at(client, base)
+            live = base.replace("https", "wss") + "/v1/ws"
+            async with connect(live, ssl=edge.trust) as watcher:
+                await watcher.send(json.dumps({"type": "subscribe", "mailboxId": box.id, "token": box.token}))
+                assert json.loads(await watcher.recv())["type"] == "subscribed"
+                await inject(client, base, box, subject="below a path", text="Your code is 482 193")
+                assert json.loads(await watcher.recv())["type"] == "new_mail"
+            async with client.get(f"{base}/v1/mailboxes/{box.id}/wait?extract=code", headers=box.auth) as response:
+                assert (await response.json())["data"]["code"] == "482193"
     finally:
         edge.stop()

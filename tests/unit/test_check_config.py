@@ -101,6 +101,10 @@ def test_a_certificate_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPat
     (tmp_path / "mx.key").write_bytes(make("another"))
     status, out = run(monkeypatch, **given)
     assert (status, "error   SMTP_TLS" in out) == (1, True), out
+    for text in (b"no key", b"", (tmp_path / "mx.pem").read_bytes()):
+        (tmp_path / "other.key").write_bytes(text)
+        status, out = run(monkeypatch, **given | {"SMTP_TLS_KEY": str(tmp_path / "other.key")})
+        assert (status, "error SMTP_TLS_KEY: " in " ".join(out.split())) == (1, True), out
     status, out = run(monkeypatch, **given | {"SMTP_TLS_CERT": str(tmp_path / "none.pem")})
     unbroken = "".join(line.strip() for line in out.splitlines())  # a path longer than a line is broken somewhere
     assert (status, str(tmp_path / "none.pem") in unbroken) == (1, True)
@@ -133,3 +137,9 @@ def test_a_data_dir_that_cannot_be_made_is_refused_with_the_reason(
         status, out = run(monkeypatch, DATA_DIR=str(tmp_path / "new"))
         assert (status, "may not be written by this user" in " ".join(out.split())) == (1, True), out
         tmp_path.chmod(0o700)
+
+
+def test_the_mode_without_limits_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "MODE" not in run(monkeypatch, DATA_DIR=str(tmp_path))[1]
+    status, out = run(monkeypatch, DATA_DIR=str(tmp_path), MODE="dev")
+    assert (status, "warning MODE: dev has no limits" in " ".join(out.split())) == (0, True), out

@@ -1,6 +1,7 @@
 """Outages: told once when they begin and once when they are over, by whichever worker, however many of them notice."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,3 +93,18 @@ def test_a_worker_that_ended_while_it_was_away_does_not_keep_it_away(one: Outage
     one.back()
     assert not one.said
     assert [line["msg"].partition(";")[0] for line in lines()][-1].endswith(" is back")
+
+
+def test_questions_from_before_it_was_back_do_not_lose_it_again_when_their_time_runs_out(
+    one: Outage, lines: Captured
+) -> None:
+    asked = time.monotonic()
+    one.lost("no answer", asked=asked)
+    one.back()
+    for _ in range(9):
+        one.lost("no answer", after=3, asked=asked)
+    assert not one.said
+    assert len(lines()) == 2
+    for _ in range(3):
+        one.lost("no answer", after=3, asked=time.monotonic())
+    assert one.said
