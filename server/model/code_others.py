@@ -6,7 +6,7 @@ a discount, of a place) is named here whole, so that it ends behind the word for
 
 # What names another number, or a code of another kind.
 OTHERS = (
-    r"\b(?:zip|postal|post|promo|promotion(?:al)?|discount|coupon|voucher|gift|error|status|country|area|source|bar"
+    r"\b(?:zip|postal|post|promo|promotion(?:al)?|discount|coupon|voucher|gift|branch|store|office|bank|depot|station|agent|employee|student|company|fault|error|status|country|area|source|bar"
     r"|qr|dress|reason|http|exit|return|result|response|currency|airport|colou?r|dial(?:l?ing)?|door|gate)"
     r"[- ]?codes?\b",
     r"\b(?:invoice|order|item|customer|product|sort|swift|referral|invite|invitation|class|promotion|campaign)"
@@ -50,9 +50,9 @@ OTHERS = (
     "คิวอาร์โค้ด|บาร์โค้ด",
     r"\b(?:kortings?|actie|post|fout|land|artikel|qr|streep|bar|klant|voucher|cadeau|status|uitnodigings|vrienden"
     r"|product|kleur|bron|gedrags|kleding|promotie)-?codes?\b",
-    "(?:错误|錯誤|状态|狀態|国家|國家|股票|发票|發票|商品|机构|产品|源)代[码碼]",
+    "(?:门店|網點|网点|银行|銀行|学校|部门|错误|錯誤|状态|狀態|国家|國家|股票|发票|發票|商品|机构|产品|源)代[码碼]",
     "(?:错误|錯誤|兑换|兌換|邀请|邀請|优惠|優惠|折扣|条|條|二维|推荐|邮政编|推薦)[码碼]|優惠券|优惠券|区号|區號",
-    "(?:エラー|qr|バー|クーポン|国|商品|招待|紹介|プロモーション|ギフト|証券|金融機関|ソース|優待|割引|キャンペーン)コード",
+    "(?:営業所|店舗|支店|銀行|学校|部署|社員|エラー|qr|バー|クーポン|国|商品|招待|紹介|プロモーション|ギフト|証券|金融機関|ソース|優待|割引|キャンペーン)コード",
     "(?:오류|에러|쿠폰|할인|우편|국가|상품|초대|추천인?|예약|바|qr|프로모션|상태|기프트|지역|사업자) ?(?:코드|번호)",
     r"\b(?:discount|rabatt?|remise|réduction|descuento|desconto|sconto|indirim|скидк\w*|знижк\w*|slev[auy]|korting"
     r"|giảm giá|diskon)\b",

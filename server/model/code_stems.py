@@ -7,10 +7,11 @@ white space are whole words.
 
 # Those that may be in text in ASCII.
 PLAIN = (
+    "scrivi|saisissez|zadejte|"
     "cod|kod|otp|enter |enter\n|entrez|saisi|digit|ingres|masukk|podaj|wpisz|paste|type |pin|pass|2fa|token|"
     "senha|clave|kennw|wachtw|sandi|heslo|one-time| key|one time|tan |tan:|tan\n|onfirm|onferm|verif|bevestig|"
     "sign in|sign-in|log in|login|inlog|geben sie|authori|authent|autori|approv|connecter|connexion|"
-    "two-step|2-step|two-factor|2-factor|pop |"
+    "two-step|2-step|two-factor|2-factor|pop |drop |"
     "letters|"
     "etapas|pasos|passaggi|monouso|unico|chave|chiave|tweest|eenmal|einmal|sleutel|freigab|nutzen sie|"
     "verwenden|gebruik|tippe|typ |voer |vul |gib |tapez|copie|copia|kopier|introdu|inseri|escrib|teclea|utili|potvrd|"
@@ -19,6 +20,7 @@ PLAIN = (
 )
 # The others.
 WIDE = (
+    "サインイン|この番号|次の番号|以下|下列|如下|पिन|พิน|핀|пін|пин|écran|saisissez|scrivi|nhập|введіть|"
     "验证|驗證|登录|登錄|安全|認証|本人|ワンタイム|ログイン|로그인|확인|일회용|провер|укаж|вкаж|набер|встав|впиш|скоп|сообщ|повідом|никому|"
     "нікому|potvr|opiš|napiš|vlož|použij|wprowad|przepisz|użyj|udostęp|kullan|yazın|tuşla|paylaş|kimse|اكتب|"
     "انسخ|استخدم|الرقم|مشارك|تشارك|डालें|लिखें|साझा|dùng|gõ |điền|chia sẻ|พิมพ์|ป้อน|ใช้|บอก|填|粘贴|貼上|使用|请勿|請勿|"

@@ -43,12 +43,14 @@ CODES = (
     "(?:2|두) ?단계 인증(?: ?번호)?|일회용|otp 번호|(?:인증|보안) ?숫자",
     "خطوتين|لمرة واحدة|الرقم السري|(?:رقم|أرقام) التحقق|مفتاح التفعيل",
     "वन ?टाइम|दो चरणों?|सत्यापन (?:संख्या|अंक)",
+    r"पिन(?! ?कोड)|พิน|핀 ?번호|\bп[іи]н(?:-?код\w*)?\b",
+    "(?:この|次の|以下の|下記の)(?:番号|数字)|(?:以下|下列|如下)(?:数字|數字)",
     "สองขั้นตอน|สองชั้น|ใช้ครั้งเดียว",
     *(r"\bcodes?\b(?!-\w)", r"\botp\b", r"\bpin\b", r"\bone[- ]time\b", r"\bpasswords?\b"),
     *(
         r"\b2fa\b",
         r"\btoken\b",
-        r"\b(?:m|i|e|sms|push|chip|photo)?-?tan\b",
+        r"\b(?:m|i|e|sms|push|chip|photo|mobile|smart|app|secure)?-?tan\b",
         r"\bpasscode\b",
         r"\b(?:activation|access|security|login) key\b",
         r"\bconfirmation number\b",
@@ -146,7 +148,7 @@ NUMBERS = (
 )
 # What asks to enter a code, in front of it and behind it; what for.
 ENTER_BEFORE = (
-    r"\b(?:enter(?:ing)?|type in|typing|key in|punch in|pop)\b",
+    r"\b(?:enter(?:ing)?|type in|drop|typing|key in|punch in|pop)\b",
     r"\b(?:tippe|tipp|eintippen|kopiere|kopieren sie|verwende|nutze|benutze|nenne|nennen sie)\b",
     r"\b(?:recopiez|copiez|collez|indiquez|renseignez|composez|utilise|tape|saisis)\b",
     r"\b(?:pon|ponga|pulsa|copia|pega|indica|indique|teclee|escriba|introduzca|ingresá|usá)\b",
@@ -188,7 +190,7 @@ ENTER_BEFORE = (
 )
 ENTER_AFTER = (
     r"\b(?:yazın|tuşlayın|yapıştırın|kullanın|girerek|girmeniz)\b",
-    "[へにを](?:ご)?(?:入力|記入|貼り|打ち|コピー)",
+    "[へにを][^。]{0,14}(?:入力|記入|貼り|打ち|コピー)",
     "[을를에] ?(?:입력|적|붙여|복사|사용)",
     "(?:डालें|लिखें|टाइप करें|भरें|डालकर)",
     r"\b(?:ein|eingeben)\b",
@@ -197,9 +199,13 @@ ENTER_AFTER = (
     "[을를] ?입력",
     "दर्ज करें",
     r"\bgirin\b",
-    r"\bin\b(?= om)",
+    r"\bin\b(?= om|\.?$)",
 )
 PURPOSE = (
+    r"\b(?:pair|link(?:ing)? your|it's (?:really )?you|koppel|verbinde|associer|appair|vincul|empare"
+    r"|emparelh|associa|abbina)",
+    r"\b(?:привяз|подключ|підключ|прив['’]яз|parowa|paruj|połącz|spárov|párov|eşleştir|ghép nối|hubungkan)",
+    "ربط|أكد|जोड़|เชื่อมต่อ|サインイン|変更|連携|绑定|配对|配對|연결|기기",
     r"\b(?:authori[sz]|approv|reset|unlock|continu|proceed|pair|registr|releas|valid|secur)",
     r"\b(?:freigeb|freigab|freischalt|einlogg|login|zurücksetz|fortfahr|abschlie|autoris|sicher)",
     r"\b(?:autoris|authentif|réinitialis|finalis|sécuri|inscri|termin|identifi)",
@@ -208,7 +214,7 @@ PURPOSE = (
     r"\b(?:autorizz|conferma|entra|reimpost|complet|convalid|sicur|login|registr|accesso)",
     r"\b(?:подтверж|авториз|актив|сброс|операц|завершить|безопасн|провер|регистр)",
     r"\b(?:підтвердж|авториз|актив|скид|заверш|безпек|перевір|реєстр)",
-    r"\b(?:zatwierd|autoryz|potwierdz|aktyw|zreset|logow|dokończ|bezpiecz|rejestr)",
+    r"\b(?:zatwierd|autoryz|potwierd[zź]|aktyw|zreset|logow|dokończ|bezpiecz|rejestr)",
     r"\b(?:schvál|autoriz|aktiv|obnov|dokonč|přihlaš|bezpeč|registr|potvr)",
     r"\b(?:onay|etkinleştir|sıfırla|tamamla|doğrula|güven|kayıt|oturum)",
     "تسجيل|إتمام|إكمال|تفعيل|التحقق|لتحويل|الموافقة|أمان",

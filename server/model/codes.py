@@ -23,6 +23,8 @@ _AFTER = 60
 _BOOKING_WORDS = 2
 _GAP = 12
 _SHORT = 4
+# The longest label of a row whose cells hold a digit each.
+_LABEL = 30
 # How far what touches a candidate reaches: a verb with a noun behind it, and a preposition.
 _TAIL = 60
 _WITH_REACH = 12
@@ -48,8 +50,10 @@ _INVISIBLE = re.compile(f"[{_WIDTHLESS}]+")
 
 _CANDIDATE = re.compile(
     r"(?<![A-Za-z0-9])(?:"
-    r"(?P<single>[0-9A-Z](?:(?: |-|\n{1,2})[0-9A-Z]){3,7}(?![0-9A-Za-zÀ-ӿḀ-ỿ])(?![ -]?[0-9A-Z](?![0-9A-Za-zÀ-ӿḀ-ỿ])))"
-    r"|(?P<grouped>[0-9]{3}[ -][0-9]{3}|[0-9]{4}[ -][0-9]{4}|[0-9]{2}([ -])[0-9]{2}\3[0-9]{2}(?:\3[0-9]{2})?)"
+    r"(?P<single>[0-9A-Z](?P<apart> |-|\n{1,2})[0-9A-Z](?:(?P=apart)[0-9A-Z]){2,6}"
+    r"(?![0-9A-Za-zÀ-ӿḀ-ỿ])(?![ -]?[0-9A-Z](?![0-9A-Za-zÀ-ӿḀ-ỿ])))"
+    r"|(?P<grouped>[0-9]{3}[ -][0-9]{3}|[0-9]{4}[ -][0-9]{4}|"
+    r"[0-9]{2}(?P<mark>[ -])[0-9]{2}(?P=mark)[0-9]{2}(?:(?P=mark)[0-9]{2})?)"
     r"(?![ -]?[0-9])"
     r"|(?P<pair>[0-9]{2}[ -][0-9]{2})(?![ :./-]?[0-9])"
     r"|(?P<word>(?=[A-Za-z]{0,15}(?:-[A-Za-z]{1,9}){0,3}-?[0-9]|[A-Z]{2,}[A-Z-]{2,}(?![a-z]))"
@@ -210,6 +214,10 @@ class _Context:
         return _PURPOSE.search(self._lower[: self._subject]) is not None
 
     @cached_property
+    def _subject_names_other(self) -> bool:
+        return _OTHER.search(self._lower[: self._subject]) is not None
+
+    @cached_property
     def _booked(self) -> bool:
         """Whether the mail is about a booking."""
         lower = self._lower
@@ -256,7 +264,7 @@ class _Context:
                 return 0.85
             if letters or year or _NUMBER_BETWEEN.search(gap):
                 return 0.0
-            if led_up_to or (digits and _follows(gap, value)):
+            if led_up_to or (digits and (_follows(gap, value) or (match["single"] and len(gap) <= _LABEL))):
                 return 0.9 if led_up_to else 0.8
             return self._asked_for(match, before, after, value) if _asks_to_enter(gap) >= 0 else 0.0
         if match["pair"] or (letters and "-" not in value and not match["single"] and not _is_random(value)):
@@ -306,6 +314,8 @@ class _Context:
             sure = 0.85
         else:
             sure = 0.82 if self._is_alone(start, end) and self._is_asked_below(end) else 0.0
+        if sure > 0.85 and not value.isdigit() and "%" not in before + after and not self._subject_names_other:
+            return 0.84
         if sure and (_PURPOSE.search(before + after) or self._subject_names or self._subject_asks):
             return sure
         if led_up_to and value.isdigit() and _SECRET.search(before):
@@ -317,7 +327,11 @@ class _Context:
         if (
             _WITH.search(tail[-_WITH_REACH:])
             and self._ends_here(end)
-            and (_TO_DO.search(before + after) or _begins_with_purpose(before))
+            and (
+                _TO_DO.search(before + after)
+                or _begins_with_purpose(before)
+                or (match["grouped"] is not None and self._subject_asks)
+            )
         ):
             return 0.75
         return 0.0
@@ -332,7 +346,7 @@ class _Context:
         "on this page:" names nothing.
         """
         near = _NEAR.search(before)
-        if near and (code < 0 or before[near.end(1) :].strip() not in ends):
+        if near and ((code < 0 and not _ENTER.search(before)) or before[near.end(1) :].strip() not in ends):
             return len(before)
         return max(_last(_OTHER, before), _last(_BOOKED, before) if self._booked else -1)
 
