@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import yaml
 
 from server.version import VERSION
 from server.web.openapi import document
@@ -103,3 +104,35 @@ def test_every_place_that_shows_a_version_shows_the_same() -> None:
     assert shown == f"tempmail {project['version']}\n"
     assert document(ROUTES)["info"]["version"] == project["version"]
     assert project["version"] == VERSION
+
+
+def test_hooks_before_a_commit_are_checks_of_the_whole_run() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    whole = (ROOT / "test").read_text()
+    for hook in hooks:
+        tool = hook["entry"].removeprefix(".venv/bin/").removeprefix("python -m ")
+        assert (
+            "pytest" in tool or tool.removesuffix(" --force-exclude").replace("lint-imports", "lint_imports") in whole
+        )
+    assert len(hooks) == 5
+
+
+def test_links_in_the_documents_lead_to_files_and_headings() -> None:
+    pages = [path for path in tracked() if path.suffix == ".md"]
+    assert len(pages) > 10
+    for page in pages:
+        text = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`", "", page.read_text())
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in target or target.startswith("mailto:"):
+                continue
+            name, _, heading = target.partition("#")
+            path = (page.parent / name).resolve() if name else page
+            assert path.exists(), (page, target)
+            if heading and path.suffix == ".md":
+                assert heading in headings(path.read_text()), (page, target)
+
+
+def headings(markdown: str) -> set[str]:
+    """The anchors of a page's headings, as hosting services make them."""
+    found = re.findall(r"(?m)^#+ (.+)$", markdown)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
