@@ -21,6 +21,27 @@ async def wait(server: Server, box: Box, query: str = "") -> Answer:
     return await ask(server, "GET", f"/v1/mailboxes/{box.id}/wait{query}", box)
 
 
+async def streams(server: Server) -> float:
+    async with aiohttp.ClientSession() as client, client.get(f"{server.http}/metrics") as response:
+        (line,) = [one for one in (await response.text()).splitlines() if one.startswith("tempmail_streams_active ")]
+        return float(line.rpartition(" ")[2])
+
+
+async def waiters(server: Server, count: int) -> None:
+    """Until so many wait, as the server's own figures say."""
+    async with asyncio.timeout(60):
+        while await streams(server) != count:
+            await asyncio.sleep(0.05)
+
+
+async def begun(server: Server, box: Box, query: str) -> asyncio.Task[Answer]:
+    """A wait that has begun: who looks at it no longer races it."""
+    await waiters(server, 0)
+    waiting = asyncio.create_task(wait(server, box, query))
+    await waiters(server, 1)
+    return waiting
+
+
 async def test_a_message_that_is_there_already_answers_at_once(server: Server) -> None:
     box = await server.mailbox()
     await inject(server, box, subject="first", text="one")
@@ -35,7 +56,8 @@ async def test_a_message_that_comes_later_answers_from_whatever_worker_took_it(s
     for number in range(4):
         box = await server.mailbox()
         waiting = asyncio.create_task(wait(server, box, "?timeout=30"))
-        await asyncio.sleep(0.2 * (number % 2))
+        if number % 2:
+            await waiters(server, 1)
         await server.deliver(box, subject=f"hello {number}")
         assert (await waiting).data["message"]["subject"] == f"hello {number}"
 
@@ -64,7 +86,7 @@ async def test_after_gives_the_oldest_later_message_so_that_none_is_missed(serve
 async def test_conditions_pass_over_what_does_not_match(server: Server) -> None:
     box = await server.mailbox()
     asked = "?timeout=30&from=SHOP@example&subject=gr%C3%BC%C3%9Fe"
-    waiting = asyncio.create_task(wait(server, box, asked))
+    waiting = await begun(server, box, asked)
     await inject(server, box, **{"from": "shop@example.org", "subject": "other"})
     await inject(server, box, **{"from": "bank@example.org", "subject": "Viele Grüße"})
     await asyncio.sleep(0.2)
@@ -118,8 +140,7 @@ async def test_a_wait_needs_the_mailbox(server: Server) -> None:
 @pytest.mark.parametrize("end", ["delete", "rotate"])
 async def test_a_mailbox_that_goes_or_changes_its_token_ends_the_wait(server: Server, end: str) -> None:
     box = await server.mailbox()
-    waiting = asyncio.create_task(wait(server, box, "?timeout=60"))
-    await asyncio.sleep(0.3)
+    waiting = await begun(server, box, "?timeout=60")
     method, path = ("DELETE", "") if end == "delete" else ("POST", "/token")
     assert (await ask(server, method, f"/v1/mailboxes/{box.id}{path}", box)).status in (200, 204)
     assert (await asyncio.wait_for(waiting, 40)).error == "mailbox_not_found"
@@ -127,8 +148,7 @@ async def test_a_mailbox_that_goes_or_changes_its_token_ends_the_wait(server: Se
 
 async def test_a_wait_goes_on_when_the_mailbox_is_extended(server: Server) -> None:
     box = await server.mailbox(expiresIn="90s")
-    waiting = asyncio.create_task(wait(server, box, "?timeout=60"))
-    await asyncio.sleep(0.2)
+    waiting = await begun(server, box, "?timeout=60")
     assert (await ask(server, "PATCH", f"/v1/mailboxes/{box.id}", box, json={"expiresIn": "20h"})).status == 200
     await server.deliver(box, subject="after all")
     assert (await waiting).data["message"]["subject"] == "after all"
@@ -137,12 +157,6 @@ async def test_a_wait_goes_on_when_the_mailbox_is_extended(server: Server) -> No
 async def test_head_does_not_wait(server: Server) -> None:
     box = await server.mailbox()
     assert (await ask(server, "HEAD", f"/v1/mailboxes/{box.id}/wait", box)).status == 405
-
-
-async def streams(server: Server) -> float:
-    async with aiohttp.ClientSession() as client, client.get(f"{server.http}/metrics") as response:
-        (line,) = [one for one in (await response.text()).splitlines() if one.startswith("tempmail_streams_active ")]
-        return float(line.rpartition(" ")[2])
 
 
 async def test_a_client_that_went_away_keeps_no_place(own_server: Any) -> None:
@@ -162,9 +176,7 @@ async def test_places_are_bounded_and_a_stopping_server_sends_waiters_away(own_s
     server = own_server(WORKERS="1", STREAMS_MAX="2")
     box = await server.mailbox()
     waits = [asyncio.create_task(wait(server, box, "?timeout=300")) for _ in range(2)]
-    async with asyncio.timeout(30):
-        while await streams(server) != 2:
-            await asyncio.sleep(0.05)
+    await waiters(server, 2)
     refused = await wait(server, box, "?timeout=300")
     assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
     assert await asyncio.to_thread(server.stop) == 0
@@ -176,9 +188,7 @@ async def test_one_client_cannot_hold_every_place(own_server: Any) -> None:
     server = own_server(WORKERS="1", STREAMS_MAX="10", RATE_LIMIT_EXEMPT="192.0.2.1")
     box = await server.mailbox()
     waiting = asyncio.create_task(wait(server, box, "?timeout=300"))
-    async with asyncio.timeout(30):
-        while await streams(server) != 1:
-            await asyncio.sleep(0.05)
+    await waiters(server, 1)
     refused = await wait(server, box, "?timeout=300")
     assert (refused.status, refused.error) == (429, "rate_limited")
     assert int(refused.headers["Retry-After"]) >= 1
@@ -213,8 +223,7 @@ async def test_who_triggers_a_mail_and_then_waits_gets_that_mail(server: Server)
     await inject(server, box, subject="Sign up", text="Your code is 111111")
     assert (await wait(server, box, "?extract=code&timeout=30")).data["code"] == "111111"
     for code in ("222222", "333333", "444444", "555555"):
-        waiting = asyncio.create_task(wait(server, box, "?extract=code&timeout=60"))
-        await asyncio.sleep(0.3)
+        waiting = await begun(server, box, "?extract=code&timeout=60")
         assert not waiting.done(), "answered with the code before"
         await server.deliver(box, subject="Sign in", text=f"Your code is {code}")
         assert (await waiting).data["code"] == code
@@ -245,8 +254,7 @@ async def test_a_code_that_was_read_elsewhere_is_not_waited_for(server: Server) 
     box = await server.mailbox()
     read = await inject(server, box, text="Your code is 111111")
     await ask(server, "POST", f"/v1/mailboxes/{box.id}/messages/{read['id']}/read", box)
-    waiting = asyncio.create_task(wait(server, box, "?extract=code&timeout=60"))
-    await asyncio.sleep(0.3)
+    waiting = await begun(server, box, "?extract=code&timeout=60")
     await server.deliver(box, text="Your code is 222222")
     assert (await waiting).data["code"] == "222222"
 

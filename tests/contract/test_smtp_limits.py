@@ -120,14 +120,23 @@ async def test_a_sender_gone_from_tls_after_the_dot_cancels_nothing(tmp_path: Pa
         assert place.delivery.envelopes[0].tls
 
 
-async def test_a_sender_that_only_stopped_writing_hears_the_answer(tmp_path: Path) -> None:
+async def test_a_sender_that_only_stopped_writing_hears_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, eof_received = asyncio.Event(), Connection.eof_received
+
+    def told(self: Connection) -> bool:
+        seen.set()
+        return eof_received(self)
+
+    monkeypatch.setattr(Connection, "eof_received", told)
     async with listening(tmp_path) as place:
         place.delivery.pending = True
         client = await begun(place)
         client.write(MAIL + b"QUIT\r\n")
         client.writer.write_eof()
         await place.delivery.submitted.wait()
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(seen.wait(), 60)
         place.delivery.futures[0].set_result([])
         assert [reply[:3] for reply in await client.rest()] == ["354", "250", "221"]
 
@@ -563,13 +572,23 @@ async def test_a_client_that_keeps_its_side_open_is_cut_off_after_the_last_word(
         client.writer.close()
 
 
-async def test_a_client_that_drips_on_after_the_last_word_is_cut_off_too(tmp_path: Path) -> None:
+async def test_a_client_that_drips_on_after_the_last_word_is_cut_off_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came, data_received = asyncio.Event(), Connection.data_received
+
+    def told(self: Connection, data: bytes) -> None:
+        if data == b"more":
+            came.set()
+        data_received(self, data)
+
+    monkeypatch.setattr(Connection, "data_received", told)
     async with listening(tmp_path) as place:
         client = await begun(place)
         client.write(b"x" * 5_000)
         assert (await client.rest())[-1].startswith("500")
         client.write(b"more")
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(came.wait(), 60)
         place.later(LINGER + 1)
         async with asyncio.timeout(30):
             while place.listener._sessions:

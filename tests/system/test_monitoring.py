@@ -50,6 +50,7 @@ def test_every_rule_is_shown_to_fire_and_to_stay_silent() -> None:
 
 def test_every_rule_has_its_place_in_the_runbook() -> None:
     text = (FOLDER.parents[1] / "docs" / "runbook.md").read_text()
+    assert RULES
     for rule in RULES:
         assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
         assert f"### {rule['alert']}\n" in text

@@ -87,9 +87,9 @@ def test_autoscalers_ask_for_figures_the_server_has() -> None:
 
 def test_pods_have_longer_to_stop_than_the_server_takes() -> None:
     drain = config.load({}).drain_deadline
-    for _, one in OBJECTS:
-        if one["kind"] == "Deployment":
-            assert one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain + 5
+    pods = [one["spec"]["template"]["spec"] for _, one in OBJECTS if one["kind"] == "Deployment"]
+    assert pods
+    assert all(pod["terminationGracePeriodSeconds"] > drain + 5 for pod in pods)
 
 
 def test_the_image_holds_what_its_context_lets_through() -> None:

@@ -12,7 +12,8 @@ import pytest
 from server import config, log
 from server.model.errors import Unavailable
 from server.model.message import Recipient
-from server.model.trace import Noted, Row, Sampler, candidates, counted, rows
+from server.model.trace import Noted, Row, Sampler, candidates, counted, rows, verdict
+from server.services import decisions as waiting_decisions
 from server.services import mail_trace
 from server.services.decisions import Decisions
 from server.services.mail_trace import Lines, MailTrace
@@ -78,6 +79,35 @@ def test_an_address_may_mean_its_base_its_parent_domain_or_the_administrators() 
     assert "box@temp.mail" in candidates("any@box.temp.mail", "root@temp.mail")
     assert "root@temp.mail" in candidates("abuse+x@temp.mail", "root@temp.mail")
     assert "root@temp.mail" not in candidates("abused@temp.mail", "root@temp.mail")
+    assert set(candidates("a+b@c.d.temp.mail", "root@temp.mail")) == {
+        *("a+b@c.d.temp.mail", "a@c.d.temp.mail"),
+        *("c@d.temp.mail", "c.d@temp.mail"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("reply", "meant"),
+    [
+        ("250 2.0.0 OK", "accepted"),
+        ("450 4.2.1 try again", "deferred"),
+        ("421 4.7.0 too many", "deferred"),
+        ("550 5.1.1 No such mailbox", "refused"),
+        ("dropped: gone", "dropped"),
+    ],
+)
+def test_a_reply_is_the_verdict_that_its_first_digit_says(reply: str, meant: str) -> None:
+    assert verdict(reply) == meant
+
+
+def test_decisions_that_wait_are_bounded_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_decisions, "BUFFER_MAX", 10)
+    decisions = Decisions()
+    for number in range(25):
+        note(decisions, f"{number}@temp.mail")
+    kept, rest = decisions.take()
+    assert [one.recipients for one in kept] == [f"{number}@temp.mail" for number in range(10)]
+    assert rest == {("rcpt", b"550 5.1.1"): 15}
+    assert decisions.take() == ([], {})
 
 
 class Away:
@@ -195,6 +225,7 @@ def test_logged_addresses_cannot_be_read_but_equal_ones_are_equal(lines: list[di
         assert line["sender"].startswith("#")
         assert line["sender"].endswith("@example.com")
         assert "s@example.com" not in line["sender"]
+    assert Lines(config.load({}, {"JWT_SECRET": SECRET})).shown("S@example.com") == first["sender"]
     other = Lines(config.load({}, {"JWT_SECRET": SECRET[::-1]}))
     assert other.shown("s@example.com") != first["sender"], "a list of names would open them"
 

@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from server.cache.generations import Generations
 from server.cache.local import Local
 from server.model.errors import Crowded, Refused
-from server.services.transfers import HURRY, MARK_EVERY, WINDOW, Transfer, Transfers
+from server.services.transfers import HURRY, MARK_EVERY, REFUSED, WINDOW, Transfer, Transfers
 from server.web import requests
 from server.web.answers import Answer
 from server.web.hot import Fronted, Hot, front_of
@@ -228,10 +228,13 @@ async def test_small_answers_that_are_not_read_are_held_too() -> None:
 
 async def test_unread_answers_beyond_the_bound_end_their_connection() -> None:
     flow, body = Flow(most=30_000), b"x" * 60_000  # room for the requests that wait
+    refused = REFUSED.values.get(("worker",), 0)
     async with serving(flow, body) as address, connected(address) as (reader, writer):
         for _ in range(400):
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(60):
+            while REFUSED.values.get(("worker",), 0) == refused:
+                await asyncio.sleep(0.01)
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(30):
                 while await reader.read(1 << 20):

@@ -258,6 +258,34 @@ def judged(frames: Sequence[bytes]) -> tuple[list[Frame], int | None, int]:
     return answers, None, len(frames)
 
 
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 70_000])
+def test_another_library_reads_messages_of_every_form_of_length(size: int) -> None:
+    judge = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=OPEN, max_size=None)
+    judge.receive_data(wire.framed(wire.BINARY, bytes(size)))
+    assert judge.events_received() == [Frame(Opcode.BINARY, bytes(size))]
+
+
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        (b"\x81\x05hello", 1002),
+        (b"\xc1\x85" + MASK + b"hello", 1002),
+        (b"\x83\x80" + MASK, 1002),
+        (b"\x09\x80" + MASK, 1002),
+        (b"\x89\xfe\x00\x7e", 1002),
+        (b"\x82\xfe\x00\x7d", 1002),
+        (b"\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff", 1002),
+        (b"\x82\xff\x80" + bytes(7), 1002),
+        (b"\x82\xfe\x10\x01", 1009),
+    ],
+    ids=["no mask", "reserved bit", "opcode", "ping in pieces", "long ping", "16 bits", "64 bits", "sign", "too big"],
+)
+def test_a_frame_is_refused_for_its_head_alone(head: bytes, code: int) -> None:
+    with pytest.raises(wire.Broken) as broken:
+        wire.read(head, 0, 4096)
+    assert broken.value.code == code
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -302,7 +330,9 @@ def test_what_waits_while_held_is_read_in_order_and_bounded(runner: asyncio.Runn
     async def scenario() -> None:
         async with talking() as client:
             await client.say(spelt(Opcode.TEXT, b"hold") + spelt(Opcode.TEXT, b"1") + spelt(Opcode.TEXT, b"2"))
-            await asyncio.sleep(0.01)
+            async with asyncio.timeout(60):
+                while len(Door.last._rest) < len(spelt(Opcode.TEXT, b"1") + spelt(Opcode.TEXT, b"2")):
+                    await asyncio.sleep(0.01)
             Door.last.go_on()
             await client.say(spelt(Opcode.TEXT, b"3"))
             assert [frame.data for frame in await client.heard(3)] == [b"1", b"2", b"3"]
