@@ -80,7 +80,7 @@ class Booted:
         self._await_boot()
 
     def _await_boot(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline and self._process.poll() is None:
             children = psutil.Process(self._process.pid).children()
             if children and children[0].name() == "systemd":
@@ -109,7 +109,7 @@ class Booted:
     def journal(self, *options: str) -> str:
         return self.run("journalctl", "--no-pager", "--output=cat", *options, check=False).stdout
 
-    def until(self, command: Sequence[str], wanted: str, seconds: float = 60) -> None:
+    def until(self, command: Sequence[str], wanted: str, seconds: float = 120) -> None:
         """Wait until a command prints ``wanted`` alone."""
         deadline = time.monotonic() + seconds
         while (found := self.run(*command, check=False).stdout.strip()) != wanted:
@@ -122,8 +122,8 @@ class Booted:
             psutil.Process(self._first).kill()
         else:
             self._process.kill()
-        self._process.wait(30)
-        deadline = time.monotonic() + 10
+        self._process.wait(60)
+        deadline = time.monotonic() + 60
         while self._group.exists():
             try:
                 for group in sorted(self._group.rglob("*/"), reverse=True):

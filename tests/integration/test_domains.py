@@ -202,7 +202,7 @@ async def test_trouble_with_dns_neither_proves_nor_disproves(host: Host, fault: 
     host.zones.faults["box.example"] = fault
     began = asyncio.get_running_loop().time()
     refused = await refusal(host.one.claims.verify(claimed))
-    assert asyncio.get_running_loop().time() - began < 10
+    assert asyncio.get_running_loop().time() - began < 60
     assert (refused.word, (await host.one.claims.any(claimed.id)).status) == ("domain_unverified", "pending")
     del host.zones.faults["box.example"]
     assert (await host.one.claims.verify(claimed)).status == "verified"

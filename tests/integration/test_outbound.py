@@ -43,7 +43,7 @@ async def resolver(names: Zones) -> AsyncIterator[Resolver]:
 
 @pytest.fixture
 async def outbound(resolver: Resolver) -> AsyncIterator[Outbound]:
-    made = Outbound(resolver.addresses, HERE, timeout=5)
+    made = Outbound(resolver.addresses, HERE, timeout=60)
     yield made
     await made.close()
 
@@ -306,7 +306,7 @@ async def test_alias_of_a_forbidden_host_is_not_connected_to(
 
 async def test_literals_are_checked_again_when_sending(resolver: Resolver) -> None:
     """A URL may have been stored while another setting was in force."""
-    strict = Outbound(resolver.addresses, [], timeout=5)
+    strict = Outbound(resolver.addresses, [], timeout=60)
     async with receiving("127.0.0.1") as inside:
         for host in ("127.0.0.1", "2130706433", "[::ffff:127.0.0.1]", "0x7f.1"):
             outcome = await strict.post(f"http://{host}:{inside.port}/", b"{}", {})
@@ -334,7 +334,7 @@ async def test_proxies_and_passwords_of_the_environment_are_not_used(
     async with receiving("127.0.0.1") as proxy:
         for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-        outbound = Outbound(resolver.addresses, HERE, timeout=5)
+        outbound = Outbound(resolver.addresses, HERE, timeout=60)
         assert (await outbound.post(url(receiver), b"{}", {})).success
         await outbound.close()
         assert proxy.connections == 0
@@ -444,7 +444,7 @@ async def test_next_address_is_tried_where_the_first_does_not_take_connections(
     resolver: Resolver, receiver: Receiver, names: Zones
 ) -> None:
     both: list[Network] = [ipaddress.ip_network("127.0.0.2/31")]
-    outbound = Outbound(resolver.addresses, both, timeout=5)
+    outbound = Outbound(resolver.addresses, both, timeout=60)
     names.turn("two.test", "A", ["127.0.0.3", "127.0.0.2"])
     assert (await outbound.post(url(receiver, "two.test"), b"{}", {})).success
     await outbound.close()
@@ -457,7 +457,7 @@ async def test_request_that_may_have_arrived_is_not_sent_to_the_next_address(
         writer.close()
 
     both: list[Network] = [ipaddress.ip_network("127.0.0.2/31")]
-    outbound = Outbound(resolver.addresses, both, timeout=5)
+    outbound = Outbound(resolver.addresses, both, timeout=60)
     async with receiving("127.0.0.3", receiver.port) as second:
         names.turn("two.test", "A", ["127.0.0.2", "127.0.0.3"])
         receiver.answer = second.answer = hang_up
@@ -471,7 +471,7 @@ async def test_no_more_than_three_addresses_of_a_host_are_tried(receiver: Receiv
     async def four(_: str) -> list[str]:
         return [*(f"127.0.0.{n}" for n in range(5, 8)), "127.0.0.2"]
 
-    outbound = Outbound(four, [ipaddress.ip_network("127.0.0.0/29")], timeout=5)
+    outbound = Outbound(four, [ipaddress.ip_network("127.0.0.0/29")], timeout=60)
     assert (await outbound.post(url(receiver, "many.test"), b"{}", {})).error == "could not connect"
     assert receiver.connections == 0
     await outbound.close()
@@ -521,7 +521,7 @@ from server.services.resolver import Resolver
 
 async def main():
     resolver = Resolver([sys.argv[1]])
-    outbound = Outbound(resolver.addresses, [ipaddress.ip_network("127.0.0.2/32")], timeout=5)
+    outbound = Outbound(resolver.addresses, [ipaddress.ip_network("127.0.0.2/32")], timeout=60)
     for url in sys.argv[2:]:
         outcome = await outbound.post(url, b"{}", {})
         print(outcome.status_code, outcome.error)

@@ -221,9 +221,12 @@ async def test_a_public_answer_is_asked_for_once_and_keyed_by_its_path_alone(
     edge: Edge, client: aiohttp.ClientSession, path: str
 ) -> None:
     credential = {"Authorization": "Bearer x", "Cookie": "access_token=y", "X-API-Key": "z", "X-Mailbox-Token": "t"}
-    first = await fetched(client, f"{edge.base}{path}?token=canary", **credential)
-    again = [await fetched(client, f"{edge.base}{path}{query}") for query in ("", "?a=1", "?token=other")]
-    assert [status for status, _, _ in again] == ["HIT"] * 3 or first[0] == "EXPIRED"
+    async with asyncio.timeout(60):
+        while True:  # again where it was out of date in between, which it is after five seconds
+            first = await fetched(client, f"{edge.base}{path}?token=canary", **credential)
+            again = [await fetched(client, f"{edge.base}{path}{query}") for query in ("", "?a=1", "?token=other")]
+            if [status for status, _, _ in again] == ["HIT"] * 3:
+                break
     assert {body for _, _, body in again} == {first[2]}
     assert not any(name.lower().startswith("x-ratelimit") for name in again[0][1])
     if "ETag" in again[0][1]:
@@ -450,7 +453,7 @@ async def test_connections_are_kept_and_repeated_reads_answered_before_they_are_
         for _ in range(200):
             async with client.get(f"{edge.base}/v1/mailboxes/{box.id}/messages", headers=box.auth) as response:
                 assert response.status == 200
-        async with asyncio.timeout(30):  # workers lay their figures down every second
+        async with asyncio.timeout(120):  # workers lay their figures down every second
             while await hot_answers(operator, edge) - before <= 100:
                 await asyncio.sleep(0.1)
 
@@ -519,7 +522,7 @@ async def test_roles_get_what_they_are_for(own_server: Callable[..., Server], tm
     live = [f"unix:{tmp_path}/push.sock max_fails=0"]
     edge = Edge(tmp_path / "edge", [web], live=live, changes=EVERY_LINE).start()
     try:
-        async with edge.session() as client, asyncio.timeout(30):
+        async with edge.session() as client, asyncio.timeout(120):
             box = await box_at(client, edge.base)
             url = f"wss://localhost:{edge.port}/v1/ws"
             async with connect(url, ssl=edge.trust, origin=edge.base) as channel:

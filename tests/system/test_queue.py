@@ -36,7 +36,7 @@ def queue_mode(broker: Broker, **more: str) -> dict[str, str]:
     return {"INGEST_MODE": "queue", "RABBITMQ_URL": broker.url, "RABBITMQ_QUEUE": name, "WORKERS": "1"} | more
 
 
-async def arrives(server: Server, box: Box, count: int = 1, timeout: float = 30) -> list[str]:
+async def arrives(server: Server, box: Box, count: int = 1, timeout: float = 120) -> list[str]:
     """The subjects, newest first, once there are so many."""
     async with asyncio.timeout(timeout):
         while len(items := await server.messages(box)) < count:
@@ -149,7 +149,7 @@ async def test_full_queue_and_a_broker_short_of_memory_are_try_again(own_server:
         assert time.monotonic() - began < 60
     finally:
         await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         while await refused(smtp, box) != 250:
             await asyncio.sleep(0.5)
     assert len(await arrives(smtp, box, taken + 1)) > taken

@@ -116,7 +116,7 @@ async def test_hints_really_travel_over_redis(own_server: Callable[..., Server],
 
 async def shows(server: Server, box: Box, subject: str) -> None:
     """The list, asked again and again and so kept by every worker, comes to show the message."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while subject not in [item["subject"] for item in await server.messages(box)]:
             await asyncio.sleep(0.2)
 

@@ -21,7 +21,7 @@ def postfix(server: Server) -> Iterator[tuple[str, int]]:
 
 
 async def appears(server: Server, box: object, subject: str) -> dict[str, object]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             for item in await server.messages(box):  # type: ignore[arg-type]
                 if item["subject"] == subject:
