@@ -143,6 +143,7 @@ def variants(lines: Sequence[str]) -> list[list[bytes]]:
     cases += [wire([*lines, TRACE[0]], end) for end in ENDS]
     cases += [wire([*lines, *[TRACE[2]] * count]) for count in (2, 60, 130, 300)]
     cases += [wire([*lines, "X-Request-ID: " + "y" * size]) for size in (1800, 4000, 9000)]
+    cases += [wire([line for line in lines if not line.startswith(left_out)]) for left_out in ("Host", "Auth", "Acc")]
     packets = [[case] for case in cases]
     packets += (
         [[known, case] for case in cases[::3]] + [[known + case] for case in cases] + [[case + known] for case in cases]
@@ -187,6 +188,19 @@ def generated(pair: Pair, seed: int, count: int) -> list[list[bytes]]:
         cuts = sorted(rng.sample(range(1, len(whole)), rng.choice((0, 0, 1, 2))))
         cases.append([whole[i:j] for i, j in itertools.pairwise([0, *cuts, len(whole)])])
     return cases
+
+
+def test_a_head_without_a_host_spoils_what_came_with_it(pair: Pair) -> None:
+    """The parser answers nothing of a packet in which it refuses a head. ``differing`` forgives what differs once, so
+    each of several tries has to agree here."""
+    bare = wire([line for line in pair.lines if not line.startswith("Host")])
+
+    async def heard() -> list[tuple[bytes, bool]]:
+        return [await pair.said([pair.head + bare], hot=hot, pause=1.0) for hot in (True, False, True, True)]
+
+    answers = asyncio.run(heard())
+    assert answers[1][0].startswith(b"HTTP/1.0 400 ")
+    assert answers == [answers[1]] * 4
 
 
 def test_every_known_kind_of_difference_is_answered_alike(pair: Pair) -> None:
