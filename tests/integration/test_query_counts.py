@@ -260,9 +260,9 @@ class Counted:
         """The base of its URLs."""
         sockets = bind_slots(self._config, 1)[0]
         closing.callback(sockets.close)
-        condition = Condition(1, 2)
-        condition.serve(0, True, 0.0)
-        shared = self._generations, Buckets(), Places(), Marks(), Standings(0), Lines(2), condition
+        self._condition = Condition(1, 2)
+        self._condition.serve(0, True, 0.0)
+        shared = self._generations, Buckets(), Places(), Marks(), Standings(0), Lines(2), self._condition
         context = WorkerContext(0, 0, sockets, *shared, lambda: None, lambda: None)
         shard = Shard(self._config, context, Board(2), b"count123")
         closing.push_async_callback(shard.close)
@@ -303,7 +303,7 @@ class Counted:
 
     def forget(self, one: Owner) -> None:
         """What the worker remembers of an account and its mailbox is void, and that it was ready a moment ago."""
-        self._shard._readiness._found = None
+        self._condition._page[:] = bytes(len(self._condition._page))
         mailbox = one.ids["mailbox"]
         known = keys.mailbox(mailbox), keys.record(mailbox), keys.user(one.ids["account"])
         self._other.bump({self._generations.slot(key) for key in known})

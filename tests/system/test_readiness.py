@@ -231,7 +231,7 @@ async def test_worker_that_hangs_takes_the_node_away_until_it_is_well(
         async with asyncio.timeout(120):
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(1):
+                    async with asyncio.timeout(5):
                         return await ready(client, server)
 
     try:
