@@ -32,8 +32,8 @@ _BURST: Final = 10.0  # s of the rate that may be used at once
 
 class Noted(NamedTuple):
     """A decision as SMTP hands it over. ``recipients``: those it is about, or the address as the client wrote it.
-    ``rcpt_at``: when those recipients were accepted, where this is the end of their message. ``made``: mailbox id →
-    message id of what was stored, None where that is not known here."""
+    ``rcpt_at``: when those recipients were accepted, where this is the end of their message. ``made`` tells mailbox
+    id → message id of what was stored, and is asked for the notes that are recorded; None where it is not known."""
 
     stage: Stage
     at: float
@@ -43,7 +43,7 @@ class Noted(NamedTuple):
     recipients: Sequence[Recipient] | str
     reply: bytes
     rcpt_at: float = 0.0
-    made: Mapping[str, str] | None = None
+    made: Callable[[], Mapping[str, str]] | None = None
 
     @property
     def weight(self) -> int:
@@ -158,23 +158,25 @@ class Sampler:
                 kept += its
                 self._allowed[why] = allowed - wanted
             else:
-                self._allowed[why] = allowed - self._share(its, allowed, kept, why, rest)
+                used = self._share(its, allowed, kept)
+                self._allowed[why] = allowed - used
+                rest[why] = wanted - used
         return kept, rest
 
     @staticmethod
-    def _share(its: list[Noted], allowed: float, kept: list[Noted], why: Reason, rest: Counter[Reason]) -> int:
+    def _share(its: list[Noted], allowed: float, kept: list[Noted]) -> int:
         """Share ``allowed`` among the clients; how much was used."""
         share = max(1.0, allowed / len({one.client for one in its}))
         used: Counter[str] = Counter()
         total = 0
         for one in its:
+            if total + 1 > allowed:  # nothing fits any more
+                break
             weight = one.weight
             if used[one.client] + weight <= share and total + weight <= allowed:
                 used[one.client] += weight
                 total += weight
                 kept.append(one)
-            else:
-                rest[why] += weight
         return total
 
 
@@ -187,9 +189,10 @@ def rows(noted: Noted, meant: Callable[[str], str] = str) -> list[Row]:
         text = recipients if isinstance(recipients, str) else ""
         return [Row(at, None, meant(text) if text else sender, stage, client, helo, sender, text, None, None, said)]
     found = []
+    ids = made() if made is not None else {}
     for one in recipients:
         address, mailbox = one.address, one.mailbox_id
-        message = None if made is None else made.get(mailbox)
+        message = ids.get(mailbox)
         told = said if made is None or message is not None else GONE
         found.append(Row(at, taken, meant(address), stage, client, helo, sender, address, mailbox, message, told))
     return found

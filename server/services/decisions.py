@@ -41,7 +41,7 @@ class Decisions:
         """``stored``: the rows of a message that was committed; empty where they come to be elsewhere."""
         if not self.on:
             return
-        made = stored.ids() if isinstance(stored, Rows) else None
+        made = stored.ids if isinstance(stored, Rows) else None
         noted = Noted(stage, time(), client, helo, sender, recipients, reply, rcpt_at, made)
         if len(self._noted) < BUFFER_MAX:
             self._noted.append(noted)

@@ -127,14 +127,16 @@ class Session(Connection):
             command = self.COMMANDS.get(verb.upper())
             if command is None:
                 return replies.UNKNOWN_COMMAND
-        return self._run(command, argument, line)
-
-    def _run(self, command: Command, argument: bytes, line: bytes) -> bytes:
         try:
             return command(self, argument)
-        except Declined as declined:
-            reply = declined.reply
         except Exception as error:
+            return self._failed(error, line)
+
+    def _failed(self, error: Exception, line: bytes) -> bytes:
+        """The reply to a command that ended in ``error``."""
+        if isinstance(error, Declined):
+            reply = error.reply
+        else:
             reply = self._explain(error, "command")
             if not isinstance(error, Refused):
                 self._forget()
@@ -197,7 +199,11 @@ class Session(Connection):
         """What administrators ban has changed, or may have: ask first."""
         assert self._shared.guard is not None
         await self._shared.guard.refresh()
-        self._resume(self._run(Session._begin, argument, b"MAIL " + argument))
+        try:
+            reply = self._begin(argument)
+        except Exception as error:
+            reply = self._failed(error, b"MAIL " + argument)
+        self._resume(reply)
 
     def _begin(self, argument: bytes) -> bytes:
         sender = paths.sender(argument)

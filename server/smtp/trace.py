@@ -30,7 +30,10 @@ def origin(helo: str, peer: str, name: str, protocol: str) -> bytes:
 
 def delivered(recipients: Sequence[Recipient]) -> tuple[bytes, ...]:
     """Delivered-To for the addresses of a message that goes to one mailbox."""
-    return (delivered_to_lines(recipients[0].delivered_to),) if len(recipients) == 1 else ()
+    if len(recipients) != 1:
+        return ()
+    one = recipients[0]
+    return (delivered_to_lines(one.delivered_to if one.others else (one.address,)),)
 
 
 def intended(recipients: Sequence[Recipient]) -> tuple[bytes, ...]:

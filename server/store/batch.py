@@ -7,6 +7,7 @@ in groups, bisecting and answering are services/ingest.py's.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import overload
 
 import asyncpg
@@ -66,10 +67,10 @@ class Rows(Sequence[Stored]):
         """(mailbox id, seq) of each."""
         return [(mailbox, self._granted[mailbox][0] + place) for mailbox, place, _ in self._rows]
 
-    def ids(self) -> dict[str, str]:
-        """Mailbox id → the id of its message."""
-        granted = self._granted
-        return {mailbox: ids.with_seq(head, granted[mailbox][0] + place) for mailbox, place, head in self._rows}
+    @property
+    def ids(self) -> Callable[[], dict[str, str]]:
+        """Tells mailbox id → the id of its message, and keeps nothing of the message."""
+        return partial(_ids, self._rows, self._granted)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -82,6 +83,10 @@ class Rows(Sequence[Stored]):
         if self._made is None:
             self._made = _stored(self._item, self._rows, self._body_id, self._granted)
         return self._made[index]
+
+
+def _ids(rows: Sequence[_Row], granted: _Granted) -> dict[str, str]:
+    return {mailbox: ids.with_seq(head, granted[mailbox][0] + place) for mailbox, place, head in rows}
 
 
 async def write(
@@ -153,13 +158,13 @@ def _append(letters: list[Row], item: Item, rows: Sequence[_Row], body_id: str) 
         *(scrubbed(envelope.sender, _SENDER_MAX), scrubbed(mail.sender, 2000), scrubbed(mail.subject, 1000)),
         scrubbed(mail.preview, 300),
     )
-    details, apart = _details(mail, envelope), _apart(envelope)
+    apart = _apart(envelope)
+    details = _details(mail, envelope, envelope.recipients[0], apart=apart)
     raw: bytes | None = item.packed
     for row, recipient in zip(rows, envelope.recipients, strict=True):
-        its = _encode(_delivered(details, recipient, apart=apart)).decode()
-        letters.append(
-            (*row, *first, _size(envelope, recipient, apart=apart), *then, its, _shown(mail, recipient), raw)
-        )
+        its = details if raw is not None else _delivered(details, recipient)
+        size = len(envelope.raw) + (_lines_size(recipient) if apart else 0)
+        letters.append((*row, *first, size, *then, _encode(its).decode(), _shown(mail, recipient), raw))
         raw = None
 
 
@@ -171,15 +176,20 @@ def _apart(envelope: Envelope) -> bool:
     return not raw.startswith(b"Delivered-To: ", raw.find(b"\r\n") + 2)
 
 
-def _delivered(details: Details, recipient: Recipient, *, apart: bool) -> Details:
-    """What one mailbox is told: its own addresses and no other's."""
-    addresses = tuple([scrubbed(address, 320) for address in recipient.delivered_to])
-    return msgspec.structs.replace(details, delivered_to=addresses, delivered_apart=apart)
+def _delivered(details: Details, recipient: Recipient) -> Details:
+    """What another mailbox is told: its own addresses and no other's."""
+    return msgspec.structs.replace(details, delivered_to=_addresses(recipient))
 
 
-def _size(envelope: Envelope, recipient: Recipient, *, apart: bool) -> int:
-    """Bytes of the message as that mailbox reads it."""
-    return len(envelope.raw) + (len(delivered_to_lines(recipient.delivered_to)) if apart else 0)
+def _addresses(recipient: Recipient) -> tuple[str, ...]:
+    if not recipient.others:
+        return (scrubbed(recipient.address, 320),)
+    return tuple([scrubbed(address, 320) for address in recipient.delivered_to])
+
+
+def _lines_size(recipient: Recipient) -> int:
+    """Bytes that the message has more as that mailbox reads it."""
+    return len(delivered_to_lines(recipient.delivered_to))
 
 
 def _shown(mail: Mail, recipient: Recipient) -> str:
@@ -259,7 +269,8 @@ def _drop_of_endless(retention: float, now: datetime) -> datetime:
 def _stored(item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -> list[Stored]:
     """What ``deliver`` has made of a message, as a reader would find it."""
     mail, envelope = item.mail, item.envelope
-    details, apart = _details(mail, envelope), _apart(envelope)
+    apart = _apart(envelope)
+    details = _details(mail, envelope, envelope.recipients[0], apart=apart)
     return [
         Stored(
             id=ids.with_seq(head, granted[mailbox][0] + place),
@@ -271,9 +282,9 @@ def _stored(item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -
             to=_shown(mail, recipient),
             subject=scrubbed(mail.subject, 1000),
             preview=scrubbed(mail.preview, 300),
-            size=_size(envelope, recipient, apart=apart),
+            size=len(envelope.raw) + (_lines_size(recipient) if apart else 0),
             is_read=item.is_read,
-            details=_delivered(details, recipient, apart=apart),
+            details=_delivered(details, recipient),
             body_id=body_id,
             body_drop_after=max(granted[each][1] for each, _, _ in rows),
         )
@@ -281,7 +292,7 @@ def _stored(item: Item, rows: Sequence[_Row], body_id: str, granted: _Granted) -
     ]
 
 
-def _details(mail: Mail, envelope: Envelope) -> Details:
+def _details(mail: Mail, envelope: Envelope, recipient: Recipient, *, apart: bool) -> Details:
     return Details(
         cc=scrubbed(mail.cc, 2000),
         reply_to=scrubbed(mail.reply_to, 2000),
@@ -303,6 +314,8 @@ def _details(mail: Mail, envelope: Envelope) -> Details:
         else (),
         codes=tuple([scrubbed(code, 64) for code in mail.codes]) if mail.codes else (),
         extracted=mail.extracted,
+        delivered_to=_addresses(recipient),
+        delivered_apart=apart,
         links=tuple([scrubbed(link, MAX_LINK) for link in mail.links]) if mail.links else (),
         defect=mail.defect,
         invite=mail.invite,

@@ -3,20 +3,24 @@
 import asyncio
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from server import config, log
 from server.model.errors import Unavailable
-from server.model.message import Recipient
+from server.model.message import Envelope, Recipient
+from server.model.mime import parse
 from server.model.trace import Noted, Row, Sampler, candidates, counted, rows, verdict
 from server.services import decisions as waiting_decisions
 from server.services import mail_trace
 from server.services.decisions import Decisions
 from server.services.mail_trace import Lines, MailTrace
+from server.store.batch import Item, Rows
 from server.store.trace import TraceStore
 
 NOT_FOUND = b"550 5.1.1 No such mailbox\r\n"
@@ -64,9 +68,22 @@ def test_what_a_second_allows_comes_back_and_no_more_than_ten_seconds_of_it() ->
 def test_a_recipient_whose_mailbox_went_before_the_commit_is_told_apart() -> None:
     its = [Recipient("a@temp.mail", "box-a"), Recipient("b@temp.mail", "box-b")]
     made = {"box-a": "01890000-0000-7000-8000-000000000001"}
-    first, second = rows(Noted("data", 2.0, "", "", "", its, STORED, 1.0, made))
+    first, second = rows(Noted("data", 2.0, "", "", "", its, STORED, 1.0, lambda: made))
     assert (first.message_id, first.reply) == (made["box-a"], "250 2.0.0 OK stored as 1")
     assert (second.message_id, second.reply[:8]) == (None, "dropped:")
+
+
+def test_a_note_tells_the_ids_of_what_was_stored_and_keeps_nothing_of_the_message() -> None:
+    its, moment = [Recipient("a@temp.mail", "box-a")], datetime(2026, 12, 1, tzinfo=UTC)
+    item = Item(Envelope("s@example.com", its, b"x"), parse(b"x"), b"packed", moment)
+    held = sys.getrefcount(item)
+    decisions = Decisions()
+    stored = Rows(item, [("box-a", 2, "01890000-0000-7000-8000-0000")], "body", {"box-a": (5, moment)})
+    decisions.note("data", "", "", "", its, STORED, 1.0, stored)
+    del stored
+    [noted], _ = decisions.take()
+    assert sys.getrefcount(item) == held
+    assert [row.message_id for row in rows(noted)] == ["01890000-0000-7000-8000-000000000007"]
 
 
 def test_counted_rows_say_how_many_they_stand_for() -> None:
