@@ -100,7 +100,7 @@ def add(
     are never shut out. sender, senderDomain: mail from them is refused at RCPT. localPart: no new mailbox or alias gets
     the name, however it is spelt (PayPal, pay.pal, paypa1). postmaster@ and abuse@ stay open to all.
 
-    A running server follows within a minute; the API (POST /v1/admin/bans) acts at once.
+    Running servers follow within ten seconds; the API (POST /v1/admin/bans) acts at once.
     """
     wanted = _kind(kind)
     if not 0 < len(reason.strip()) <= 500:

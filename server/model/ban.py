@@ -7,7 +7,6 @@ bans are kept, or what is refused because of one.
 import ipaddress
 import math
 import re
-import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from server import clock
 from server.model.domain import to_ascii
 from server.model.errors import Refused
 
@@ -119,7 +119,8 @@ class Names:
 
 class BanSet:
     """All bans of a moment. Each question is a few look-ups in dictionaries, however many bans there are; names, which
-    are asked about when a mailbox is made, are one regular expression. A ban that is over counts no more."""
+    are asked about when a mailbox is made, are one regular expression. A ban that is over, by the database's clock,
+    counts no more."""
 
     def __init__(self, bans: Sequence[Ban] = ()) -> None:
         self._senders = {ban.value: _until(ban) for ban in bans if ban.kind == "sender"}
@@ -147,7 +148,7 @@ class BanSet:
             if len(self._clients) >= _PEERS:
                 self._clients.clear()
             until = self._clients[address] = self._looked_up(address)
-        return until > time.time()
+        return until > clock.wall()
 
     def _looked_up(self, address: str) -> float:
         """Until when."""
@@ -174,13 +175,13 @@ class BanSet:
         labels = domain.split(".")[-127:]
         for cut in range(len(labels) if self._domains else 0):
             until = max(until, self._domains.get(".".join(labels[cut:]), 0.0))
-        return until > time.time()
+        return until > clock.wall()
 
     def name(self, local_part: str) -> bool:
         """Whether a mailbox or an alias may not have this name."""
         if not self._names or not self._patterns.hold(local_part):
             return False
-        now = time.time()
+        now = clock.wall()
         return Names(ban.value for ban in self._names if _until(ban) > now).hold(local_part)
 
 

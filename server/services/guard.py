@@ -38,6 +38,11 @@ class Guard:
         bans = self._settings.bans
         return bool(bans) and (bans.client(client) or bans.sender(sender))
 
+    def bans_client(self, client: str) -> bool:
+        """Whether the network of ``client`` is banned."""
+        bans = self._settings.bans
+        return bool(bans) and bans.client(client)
+
     def always_open(self, address: str) -> bool:
         return address.rpartition("@")[0].partition("+")[0] in ROLE_NAMES
 

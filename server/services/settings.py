@@ -30,6 +30,7 @@ from server.services.coherence import Coherence, settings_changed
 from server.services.contracts import ShownSettings
 from server.store.administration import AdministrationStore, Overrides
 
+ACTS_EVERY: Final = 5.0  # s between two looks at what the command line did
 _RETRY: Final = 1.0  # s after a failed reading; until then the last known settings hold
 _MILLION: Final = 1_000_000
 
@@ -91,6 +92,17 @@ class Settings:
         self._asking = asyncio.Lock()
         self._listeners: list[Callable[[Config], None]] = []
         self._refreshing: asyncio.Task[None] | None = None
+        self._act: str | None = None
+
+    async def follow(self) -> None:
+        """Where an administrator has acted since the last look, all workers of the host read again. Unavailable.
+
+        Called every ACTS_EVERY in one worker of a host: the command line is no worker and moves no generation.
+        """
+        newest = await self._store.newest_act()
+        if newest != self._act:
+            self._act = newest
+            self._coherence.heard([settings_changed()])
 
     def on_change(self, listener: Callable[[Config], None]) -> None:
         """Call ``listener`` whenever ``current`` has become another, for parts that keep values made of settings."""

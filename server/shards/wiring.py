@@ -58,10 +58,10 @@ from server.services.passwords import Passwords
 from server.services.provision import Provision
 from server.services.reading import Readers
 from server.services.resolver import Resolver
-from server.services.retention import Retention
+from server.services.retention import Retention, every
 from server.services.routing import Routes
 from server.services.sandbox import DEFAULT_QUEUE, Sandbox
-from server.services.settings import Settings
+from server.services.settings import ACTS_EVERY, Settings
 from server.services.tags import TagService
 from server.services.transfers import Transfers
 from server.services.waiting import Waiting
@@ -450,6 +450,9 @@ class Shard:
         for listener in self._incoming:
             self._settings.on_change(listener.adopt)
         await self._settings.load()
+        if self._context.slot == 0:
+            self._acts = asyncio.create_task(every(ACTS_EVERY, self._settings.follow))
+            self._closing.callback(self._acts.cancel)
 
     def tick(self) -> None:
         """Once a second: measure this process and lay its figures down for whoever is asked for them."""

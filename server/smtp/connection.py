@@ -52,6 +52,7 @@ class Connection(Base):
     """
 
     __slots__ = (
+        "_banned",
         "_body",
         "_budget",
         "_choked_at",
@@ -78,6 +79,7 @@ class Connection(Base):
         super().__init__()
         self._shared, self._sessions = shared, sessions
         self._seat = None
+        self._banned = False
         self._hold = 0
         self._rest = b""  # input that waits: half a line, or what came while the session was held
         self._out: list[bytes] = []
@@ -116,19 +118,27 @@ class Connection(Base):
 
     def begin(self, wire: asyncio.Transport, peer: str) -> None:
         """Greet the client at ``peer``, an IP address or empty, or send it away."""
+        shared = self._shared
         self._wire, self.peer = wire, peer
-        self._seat = self._shared.seats.take(peer)
         self._sessions.add(self)
+        banned = shared.guard is not None and shared.guard.bans_client(peer)
+        if banned and shared.banned >= shared.banned_max:
+            CONNECTIONS.add(("banned",))
+            self._turn_away(replies.BANNED_CLIENT)
+            return
+        self._seat = shared.seats.take(peer)
         if self._seat is None:
             CONNECTIONS.add(("refused",))
             self._turn_away(replies.TOO_MANY_CONNECTIONS)
-        elif self._shared.draining:
+        elif shared.draining:
             self._turn_away(replies.CLOSING_DOWN)
         else:
             CONNECTIONS.add(("accepted",))
+            self._banned = banned
+            shared.banned += banned
             if log.wants("debug"):
                 log.event("debug", "smtp connection", client=peer)
-            wire.write(self._shared.greeting)
+            wire.write(shared.greeting)
 
     def _turn_away(self, reply: bytes) -> None:
         self._shared.decisions.note("connect", self.peer, "", "", "", reply)
@@ -145,6 +155,8 @@ class Connection(Base):
             log.event("debug", "smtp connection over", client=self.peer, error=type(error).__name__ if error else None)
         if not self._sessions:
             self._shared.empty.set()
+        self._shared.banned -= self._banned
+        self._banned = False
         if self._seat is not None:
             self._shared.seats.give_back(self._seat)
             self._seat = None

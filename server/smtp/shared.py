@@ -23,7 +23,11 @@ from server.smtp import replies
 from server.smtp.trace import Clock
 
 ACTIVE: Final = Gauge("smtp_connections_active", "SMTP sessions now open")
-CONNECTIONS: Final = Counter("tempmail_smtp_connections_total", "SMTP connections", ("result",))
+CONNECTIONS: Final = Counter(
+    "tempmail_smtp_connections_total",
+    "SMTP connections: accepted, refused (no room), banned (banned networks have their share).",
+    ("result",),
+)
 RECIPIENTS: Final = Counter("tempmail_smtp_recipients_total", "RCPT commands by first reply digit", ("result",))
 MESSAGES: Final = Counter("tempmail_smtp_messages_total", "Ends of DATA by outcome", ("result",))
 BYTES: Final = Counter("tempmail_smtp_bytes_total", "Bytes of messages handed to delivery")
@@ -40,6 +44,9 @@ IN_FLIGHT_MAX: Final = 256 * 1024 * 1024
 
 CLIENT_SHARE: Final = 8
 """A client may hold one in so many of those bytes, or two messages; over it that client is answered 451 4.7.0."""
+
+BANNED_SHARE: Final = 16
+"""Clients of banned networks together may hold one in so many of a worker's connections; more are turned away."""
 
 LINE_MAX: Final = 1024
 """A command line's octets: 512 (RFC 5321 section 4.5.3.1.4) and what SIZE, BODY, SMTPUTF8 and UTF-8 paths add."""
@@ -95,6 +102,8 @@ class Shared:
         self.seats = Seats(
             -(-config.smtp_max_connections // config.workers), config.smtp_max_connections_per_ip, config.rate_exempt
         )
+        self.banned = 0  # sessions of banned networks now open
+        self.banned_max = max(2, -(-config.smtp_max_connections // config.workers) // BANNED_SHARE)
         self.budget = _UNLIMITED if lmtp else max(1000, 100 + 10 * self.recipients_max)
         self.draining = False
         self.empty = asyncio.Event()  # set whenever the last session has gone

@@ -137,6 +137,11 @@ class AdministrationStore:
         found = _overrides(row)
         return found if row is None else msgspec.structs.replace(found, bans=_bans.decode(row["bans"]))
 
+    async def newest_act(self) -> str | None:
+        """The id of what an administrator did last, here or elsewhere."""
+        row = await self._database.fetchrow(SQL.acts_newest)
+        return None if row is None else str(row["id"])
+
     async def override(
         self, actor: Actor, action: str, decide: Callable[[Mapping[str, Any]], Mapping[str, Any]], now: datetime
     ) -> Overrides:

@@ -66,7 +66,8 @@ async def listed(call: Call) -> Reply:
 @describe(
     "Ban a network, a sender, a sender's domain or a name",
     detail="In force in every worker at once. A `network` may send no mail and make no mailbox or account; it still "
-    "reads what it has, and administrators are never touched. `sender` and `senderDomain` are refused at RCPT with 550 "
+    "reads what it has, and administrators are never touched. All banned networks together get a few SMTP sessions; "
+    "further ones hear 554 5.7.1 in place of a greeting. `sender` and `senderDomain` are refused at RCPT with 550 "
     "5.7.1. postmaster@ and abuse@ stay open to all. `localPart` keeps names from being taken by new mailboxes and "
     "aliases, however they are spelt: case, tags, dots, dashes and what looks alike (`paypa1`) make no difference.",
     gives=BanObject,

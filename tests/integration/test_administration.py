@@ -29,6 +29,7 @@ from server.store import administration as administration_store
 from server.store import batch
 from server.store.abuse import AbuseStore
 from server.store.administration import AdministrationStore
+from server.store.bans import BanStore
 from server.store.departures import DepartureStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
@@ -359,6 +360,26 @@ async def test_what_another_release_kept_is_left_out_and_not_in_the_way(host: Ho
 )
 def test_durations_are_written_as_they_are_read(seconds: float, text: str) -> None:
     assert written(seconds) == text
+
+
+async def test_what_the_command_line_bans_is_known_to_all_workers_once_one_has_looked(host: Host) -> None:
+    workers = [host.settings(0), host.settings(1)]
+    await workers[0].follow()
+    for worker in workers:
+        await worker.load()
+    store = BanStore(host.pools.users)
+    made = await store.add(ROOT, "network", "2001:db8::/48", "floods", None, now())
+    assert not any(worker.stale() for worker in workers), "the command line moves no generation"
+    await workers[0].follow()
+    for worker in workers:
+        assert worker.stale()
+        await worker.refresh()
+        assert worker.bans.client("2001:db8::7")
+    await workers[0].follow()
+    assert not any(worker.stale() for worker in workers), "nothing more was done"
+    await store.remove(ROOT, made.id, now())
+    await workers[0].follow()
+    assert all(worker.stale() for worker in workers)
 
 
 async def test_an_id_that_is_none_is_an_unknown_account(host: Host) -> None:

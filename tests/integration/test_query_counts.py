@@ -269,6 +269,7 @@ class Counted:
         await shard.start()
         closing.push_async_callback(shard.drain, 5.0)
         self._shard, self._pools = shard, shard._pools
+        shard._acts.cancel()  # nor are its looks at what the command line did
         await shard._readiness.close()  # what it looks at by itself would answer the request
         self._lenders = [pool.lender for pool in (shard._pools.users, shard._pools.arrivals, shard._pools.pages)]
         for lender in self._lenders:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from server import clock
 from server.model.ban import Ban, BanSet, Kind, Names, canonical
 from server.model.errors import Refused
 
@@ -134,10 +135,25 @@ def test_a_ban_that_is_over_hits_nobody_though_it_is_still_in_memory(monkeypatch
         return [bans.client("192.0.2.1"), *senders, bans.name("paypal")]
 
     assert hits() == [True] * 4
-    later = time.time() + 61
-    monkeypatch.setattr(time, "time", lambda: later)
+    later = clock.wall() + 61
+    monkeypatch.setattr(clock, "wall", lambda: later)
     assert hits() == [False] * 4
     assert bans.name("other")
+
+
+def test_a_ban_ends_by_the_clock_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = clock.wall() + 3600
+    bans = BanSet([ban("network", "192.0.2.0/24", 3600)])
+    days = 3 * 86400
+    monkeypatch.setattr("time.time", lambda: ends + days)  # this machine is days ahead
+    asked = time.monotonic()
+    try:
+        clock.measured(asked, ends - 3600, asked)
+        assert bans.client("192.0.2.1")
+        clock.measured(asked, ends + 1, asked)
+        assert not bans.client("192.0.2.1")
+    finally:
+        clock.forget()
 
 
 def test_many_bans_cost_no_more_look_ups_than_few() -> None:

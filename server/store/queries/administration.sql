@@ -75,6 +75,9 @@ SELECT id, at, actor_id, actor, client, action, target, before, after FROM users
 -- name: audit_count
 SELECT count(*) AS n FROM users.audit
 
+-- name: acts_newest
+SELECT id FROM users.audit ORDER BY id DESC LIMIT 1
+
 -- name: settings_read
 -- With the bans in force, whatever clock a worker has.
 SELECT overrides, updated_at, updated_by, (
