@@ -179,6 +179,13 @@ def test_what_lies_beside_the_forbidden_is_public(address: str) -> None:
     assert not forbidden(ipaddress.ip_address(address), ())
 
 
+@pytest.mark.parametrize("url", ["http://user@example.org/", "http://user:password@example.org/"])
+def test_credentials_in_a_url_are_refused_as_such(url: str) -> None:
+    with pytest.raises(Refused) as refused:
+        target(url, [])
+    assert "no credentials" in str(refused.value.detail)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

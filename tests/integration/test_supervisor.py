@@ -164,8 +164,8 @@ def test_deaths_in_a_row_make_the_supervisor_wait_longer_each_time(start: Start)
 
 
 def test_deaths_are_forgiven_once_a_worker_has_been_steady(start: Start) -> None:
-    server = start(WORKERS="1", backoff_least="0.1", backoff_most="3600", steady="0").serving()
-    for death in range(1, 11):  # the tenth death of an unforgiving supervisor would cost 51 s
+    server = start(WORKERS="1", backoff_least="0.2", backoff_most="3600", steady="0").serving()
+    for death in range(1, 11):  # the tenth death of an unforgiving supervisor would cost 102 s
         os.kill(server.ask(), signal.SIGKILL)
         server.logged("worker died", death)
         server.logged("worker ready", death + 1)

@@ -235,6 +235,33 @@ def test_tag_that_goes_leaves_none_behind() -> None:
     assert "<svg" not in usual("<sv<svg>g onload=x><scr<math>ipt>")
 
 
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "svg",
+        "math",
+        "frameset",
+        "frame",
+        "plaintext",
+        "xmp",
+        "listing",
+        "image",
+        "noscript",
+        "keygen",
+        "select",
+        "option",
+        "optgroup",
+    ],
+)
+def test_element_that_parsers_have_rules_of_their_own_for_is_an_empty_one(tag: str) -> None:
+    assert usual(f"a<{tag} x=y>b</{tag}>c<{tag.upper()}/>d") == "a<param>b<param>c<param>d"
+    assert usual(f"<{tag}x>") == f"<{tag}x>"
+
+
+def test_a_tag_of_more_attributes_than_mail_has_is_beyond_the_bounds() -> None:
+    assert [within("<a" + " b" * count + ">") > 0 for count in (200, 201, 2_000)] == [True, False, False]
+
+
 NAMES = [
     *("a", "b", "font", "span", "div", "p", "table", "td", "tr", "caption", "li", "ul", "dd", "h1", "form", "button"),
     *("ruby", "rt", "object", "select", "style", "title", "svg", "nobr"),
