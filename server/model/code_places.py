@@ -18,6 +18,8 @@ ABOVE = 240
 _BEFORE = ABOVE
 _BEHIND = 2 * REACH
 _SUBJECT_REACH = 3_000
+# So many stretches are looked at sooner than it is known whether any word for a code is near them.
+_FEW = 12
 # Longer than any candidate.
 _WIDTH = 64
 # The same of one without a hyphen, of one whose characters are set apart, and of what is looked at behind one.
@@ -36,6 +38,7 @@ _ALL_APART = _APART + rb"[0A]" + _APART + rb"[0A]" + _APART + rb"[0A]"
 _LONG = rb"[0Aa]{16,}+[ .]*+(?:[0Aa]{17,}+[ .]*+)*"
 # Each begins with one byte, which the engine finds at the speed of a byte search, and goes on to the end of the word.
 _DIGIT = re.compile(rb"0(?:" + _LONG + rb"|(?:000|0?0[ -]00|[Aa-]|(?<=[Aa-]0)|" + _ALL_APART + rb")[0Aa-]*+)")
+_WIDE_RUN = re.compile(r"[^\x00-\x7f]+")
 _CAPITAL = re.compile(rb"A(?:" + _LONG + rb"|(?:A[A-]{2}|" + _ALL_APART + rb")[0Aa-]*+)")
 
 
@@ -93,14 +96,60 @@ def in_each(stems: Sequence[str]) -> str:
     return "".join(dict.fromkeys(letters + letters.upper()))
 
 
+class Stems:
+    """Pieces of words: the ``plain`` ones, and those that are looked for in text beyond ASCII too.
+
+    Each that is not ASCII is filed under one of its characters, so that a text is asked only for those whose character
+    it has: most of those of twenty languages are not in it.
+    """
+
+    __slots__ = ("_ascii", "_by_character", "_plain")
+
+    def __init__(self, plain: Sequence[str], wide: Sequence[str]) -> None:
+        self._plain = tuple(dict.fromkeys(plain))
+        self._ascii = tuple(dict.fromkeys(stem for stem in (*plain, *wide) if stem.isascii()))
+        self._by_character: dict[str, list[str]] = {}
+        for stem in dict.fromkeys((*plain, *wide)):
+            if not stem.isascii():
+                self._by_character.setdefault(max(stem), []).append(stem)
+
+    def possible(self, lower: str) -> Sequence[str]:
+        """Those that may be in a text in lower case: all that are, and some that are not."""
+        if lower.isascii():
+            return self._plain
+        characters = set("".join(_WIDE_RUN.findall(lower))).intersection(self._by_character)
+        return [*self._ascii, *[stem for character in characters for stem in self._by_character[character]]]
+
+
+def in_reach(lower: str, subject: int, stems: Sequence[str], stretches: Sequence[Stretch]) -> Sequence[Stretch]:
+    """The stretches in which a candidate may have a stem within reach. A few are not judged: each is looked at sooner
+    than all of the text.
+    """
+    if len(stretches) <= _FEW:
+        return stretches
+    by_subject = _by_subject(lower, subject, stems)
+    marks = _marks(lower, stems, 0, len(lower))
+    # A mark may stand for another that is up to REACH behind it.
+    return [
+        one
+        for one in stretches
+        if one.start < by_subject or _has_between(marks, one.start - _BEFORE - REACH, one.last + _BEHIND)
+    ]
+
+
+def _by_subject(lower: str, subject: int, stems: Sequence[str]) -> int:
+    """Up to where the subject's words are enough."""
+    title = lower[:subject]
+    return subject + _SUBJECT_REACH if any(map(title.__contains__, stems)) else 0
+
+
 def near(lower: str, subject: int, stems: Sequence[str], starts: Sequence[int]) -> list[int]:
     """The numbers of those candidates that have one of the stems within reach, or are at the beginning of a mail whose
     subject has one. `lower` begins with the subject, which has that length; `starts` are in order.
     """
     if not starts:
         return []
-    title = lower[:subject]
-    by_subject = subject + _SUBJECT_REACH if any(map(title.__contains__, stems)) else 0
+    by_subject = _by_subject(lower, subject, stems)
     found: list[int] = []
     number = 0
     while number < len(starts):
@@ -112,7 +161,8 @@ def near(lower: str, subject: int, stems: Sequence[str], starts: Sequence[int]) 
         while end < len(starts) and starts[end] - starts[end - 1] <= _BEFORE + _BEHIND:
             end += 1
         marks = _marks(lower, stems, max(0, starts[number] - _BEFORE), starts[end - 1] + _BEHIND)
-        found += [index for index in range(number, end) if _has_near(marks, starts[index])]
+        reached = range(number, end)
+        found += [index for index in reached if _has_between(marks, starts[index] - _BEFORE, starts[index] + _BEHIND)]
         number = end
     return found
 
@@ -129,6 +179,6 @@ def _marks(lower: str, stems: Sequence[str], low: int, high: int) -> list[int]:
     return sorted(marks)
 
 
-def _has_near(marks: Sequence[int], start: int) -> bool:
-    first = bisect_left(marks, start - _BEFORE)
-    return first < len(marks) and marks[first] <= start + _BEHIND
+def _has_between(marks: Sequence[int], low: int, high: int) -> bool:
+    first = bisect_left(marks, low)
+    return first < len(marks) and marks[first] <= high

@@ -31,6 +31,7 @@ _WITH_REACH = 12
 
 _STEMS, _WIDE_STEMS = tuple(code_stems.PLAIN.split("|")), tuple(code_stems.WIDE.split("|"))
 _ALL_STEMS = (*_STEMS, *_WIDE_STEMS)
+_SOUGHT = code_places.Stems(_STEMS, _WIDE_STEMS)
 # The longest word of each.
 _PARTS, _ALL_PARTS = (tuple({max(stem.split(), key=len) for stem in stems}) for stems in (_STEMS, _ALL_STEMS))
 _IN_STEMS = code_places.in_each(_STEMS)
@@ -153,9 +154,9 @@ def find(subject: str, text: str, source: str = "text") -> tuple[Code, ...]:
     lower = scanned.lower()
     if len(lower) != len(scanned):
         lower = scanned
+    stems = _SOUGHT.possible(lower)
     context = _Context(scanned, lower, len(subject))
-    candidates = context.candidates(stretches)
-    stems = _STEMS if lower.isascii() else _ALL_STEMS
+    candidates = context.candidates(code_places.in_reach(lower, len(subject), stems, stretches))
     near = code_places.near(lower, len(subject), stems, [match.start() for match, _ in candidates])
     found: dict[str, tuple[float, int]] = {}
     for match, value in [candidates[number] for number in near[:_MAX_CANDIDATES]]:

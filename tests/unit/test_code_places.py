@@ -78,3 +78,32 @@ def test_lines_of_letters_without_a_space_are_one_match() -> None:
 def test_code_behind_long_words_is_not_passed_over() -> None:
     text = "0" + "X" * 77 + "\n" + "X" * 40 + "\n\nYour code is 482193.\n" + "X" * 40
     assert [code.value for code in codes.find("A letter", text)] == ["482193"]
+
+
+def test_stems_of_other_scripts_are_looked_for_only_where_one_of_their_characters_is() -> None:
+    stems = code_places.Stems(("code", "pin"), ("codigo", "código", "код", "验证码", "비밀번호"))
+    assert set(stems.possible("your code")) == {"code", "pin"}
+    assert set(stems.possible("your “code”")) == {"code", "pin", "codigo"}
+    assert set(stems.possible("ваш код")) == {"code", "pin", "codigo", "код"}
+
+
+@pytest.mark.parametrize(
+    "text", ["ваш код 4821", "tu código", "您的验证码是", "인증번호", "mã xác nhận", "şifreniz", "รหัส"]
+)
+def test_every_stem_that_is_in_a_text_is_among_the_possible(text: str) -> None:
+    possible = set(codes._SOUGHT.possible(text))
+    assert {stem for stem in codes._ALL_STEMS if stem in text} <= possible
+    assert len(possible) < len(codes._ALL_STEMS)
+
+
+def test_many_numbers_without_a_word_near_them_are_not_looked_at() -> None:
+    lower = "".join([f"4821{number:02} and some ordinary words\n" for number in range(90)])
+    stretches = [code_places.Stretch(start, start + 2, start + 12) for start in range(0, len(lower), 60)]
+    assert not code_places.in_reach(lower, 0, ("code",), stretches)
+    place = 1_500
+    named = f"{lower[:place]} code {lower[place:]}"
+    kept = code_places.in_reach(named, 0, ("code",), stretches)
+    assert {one for one in stretches if place - 90 <= one.start <= place + 90} <= set(kept)
+    assert len(kept) < len(stretches) / 2
+    assert code_places.in_reach(lower, 0, ("code",), stretches[:3]) == stretches[:3]
+    assert code_places.in_reach(f"code{lower}", 4, ("code",), stretches)[:2] == stretches[:2]

@@ -96,3 +96,10 @@ def test_html_beside_a_text_is_parsed_once_and_only_where_something_may_be_in_it
     html_page.read.cache_clear()
     parse(_alternative(_WORDS, html), crlf=True)
     assert html_page.read.cache_info().misses == parses
+
+
+def test_table_of_numbers_is_not_looked_at_number_by_number() -> None:
+    table = b"".join([b"%d and some words,\r\nor more of them\r\n" % (4821 + 37 * number) for number in range(90)])
+    spent = _spent(_HEAD % (b"hello", _PLAIN) + table)
+    assert spent.calls["_marks"] == 1
+    assert not spent.calls["_value"]
