@@ -61,7 +61,8 @@ class Outage:
     ``doubted`` spares the common case a call: ``if outage.doubted: outage.back()``.
     """
 
-    def __init__(self, name: str, meanwhile: str) -> None:
+    def __init__(self, name: str, meanwhile: str, *, common: bool = False) -> None:
+        self._common = common  # what one worker finds back is back for all: no worker has a link of its own to it
         self._name, self._meanwhile, self._at = name, meanwhile, len(_known) * _ROW
         self.doubted = True  # a worker that begins may be the one to find it back
         self._row = 0  # failures in a row
@@ -107,6 +108,8 @@ class Outage:
         self._found = time.monotonic()
         with _alone():
             said, since, failures, _ = _HEAD.unpack_from(_shared, self._at)
+            if self._common:
+                _shared[self._at + _CELLS : self._at + _ROW] = bytes(_ROW - _CELLS)
             _shared[self.cell(part)] = 0
             away = any(_shared[self._at + _CELLS : self._at + _ROW])
             if said and not away:
@@ -116,6 +119,11 @@ class Outage:
             event("warning", f"{self._name} is back", seconds=seconds, failures=failures)
 
 
+def explained() -> bool:
+    """Whether the log has the reason why something is unavailable: then what fails for it says nothing new."""
+    return DATABASE.said or RABBITMQ.said or STORAGE.said
+
+
 def put_off(what: str, error: Exception) -> None:
     """Work that waits for the database. Of an outage that was told of this says nothing new."""
     event("debug" if DATABASE.said else "warning", what, reason=str(error))
@@ -123,6 +131,7 @@ def put_off(what: str, error: Exception) -> None:
 
 _known: Final[list[Outage]] = []
 DATABASE: Final = Outage("database", "mail is answered 451, requests 503")
+STORAGE: Final = Outage("storage", "the database answers and stores nothing: mail is answered 451", common=True)
 REDIS: Final = Outage("Redis", "readers poll until it is back")
 EVENTS: Final = Outage("LISTEN", "readers poll until it is back")
 RABBITMQ: Final = Outage("RabbitMQ", "queued mail waits, and new mail is answered 451 where it is queued")

@@ -26,6 +26,7 @@ from server.model.errors import Refused, Unavailable, Unstorable
 from server.model.event import Step
 from server.model.message import Envelope, Recipient, Stored
 from server.model.mime import Mail, is_cheap, parse
+from server.outages import STORAGE
 from server.services.coherence import Coherence, mail
 from server.services.contracts import Shares
 from server.services.routing import Routes
@@ -35,6 +36,7 @@ from server.store.batch import Item, Rows, Shortfall
 from server.store.partitions import Partitions
 from server.store.pools import ERRORS, TROUBLE, Database, away, spoken
 
+_LOST_AFTER: Final = 2  # commits in a row that failed; one may be the fault of what it held
 MAX_BATCH: Final = 500  # messages in one transaction
 MAX_BATCH_BYTES: Final = 16 << 20  # packed bytes in one transaction
 MAX_QUEUE: Final = 5_000  # messages waiting in one worker; more are answered "try again later"
@@ -281,6 +283,8 @@ class Ingest:
                 written = await batch.write(self._database, self._retention, items, self._clock(), self._recorded)
                 COMMIT.observe(time.perf_counter() - started)
                 self._outcome("")
+                if STORAGE.doubted:
+                    STORAGE.back()
                 settled += zip(pending, written, strict=True)
                 return
             except Shortfall as short:
@@ -354,7 +358,9 @@ class Ingest:
             return
         ERRORS.add((type(error).__name__, "ingest"))
         if not away(error):
-            event("error", "commit failed", reason=_kind(error), messages=len(pending))
+            STORAGE.lost(spoken(error), after=_LOST_AFTER)
+            level = "debug" if STORAGE.said else "error"
+            event(level, "commit failed", reason=spoken(error), messages=len(pending))
         self._outcome(spoken(error))
         for one in pending:
             one.lost = True

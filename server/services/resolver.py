@@ -10,7 +10,6 @@ record wants to see it; "no such record" is an answer and not a failure.
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, Final, Literal, TypeVar
 
 import aiodns
@@ -29,12 +28,21 @@ _ANSWER: Final = 1_024  # bytes that any of them takes
 
 _NOTHING: Final = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})
 _AWAY: Final = frozenset({aiodns.error.ARES_ETIMEOUT, aiodns.error.ARES_ECONNREFUSED})
-_ROW: Final = 3  # questions in a row without an answer; one may be the fault of the servers of the name
+_ROW: Final = 3  # questions without an answer until DNS is doubted; one may be the fault of the servers of the name
+_ROOT: Final = (".", "NS")  # a question that any server answers at once, from what it has or with a refusal
 
 SECONDS: Final = Histogram("tempmail_dns_seconds", "Time to an answer from DNS.", LATENCY, ("type",))
 
 Data = TypeVar("Data")
 Kind = Literal["A", "AAAA", "MX", "PTR", "TXT"]
+
+
+class _Unanswered(Unavailable):
+    """No server answered at all."""
+
+    def __init__(self, kind: str, reason: str, asked: float) -> None:
+        super().__init__(f"DNS: {kind} of a name: {reason}")
+        self.reason, self.asked = reason, asked
 
 
 class Resolver:
@@ -45,6 +53,7 @@ class Resolver:
         self._kept = self._channel()
         self._size = 0  # of what it keeps
         self._probing = False
+        self._unanswered = 0  # questions since DNS last answered for sure
         self._leaving: set[asyncio.Task[None]] = set()
 
     def _channel(self) -> aiodns.DNSResolver:
@@ -91,12 +100,13 @@ class Resolver:
     async def _known(self, name: str, kind: str, shape: type[Data]) -> list[Data]:
         """Ask through the channel that remembers answers. Who sends mail chooses which names are asked and how long
         their answers live, so what is remembered is counted."""
-        found = await _ask(self._kept, name, kind, shape)
-        if not DNS.said:
-            DNS.back()
-        elif not self._probing:  # the answer may have been kept from before: ask where nothing is
-            self._probing = True
-            self._apart(self._probe(name, kind, shape))
+        try:
+            found = await _ask(self._kept, name, kind, shape)
+        except _Unanswered as error:
+            self._doubt(error)
+            raise
+        if DNS.said:  # the answer may have been kept from before: ask where nothing is
+            self._look()
         self._size += _ANSWER + sum(len(getattr(data, "data", b"")) + 64 for data in found)
         if self._size > KEPT_MAX:
             self._forget()
@@ -112,20 +122,50 @@ class Resolver:
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _probe(self, name: str, kind: str, shape: type[Data]) -> None:
-        """Whether DNS is back; asked once at a time."""
+    def _doubt(self, error: "_Unanswered") -> None:
+        """One question was not answered. Kept answers say nothing of now, and the servers of one name may be away: so
+        the root is asked before DNS is told to be lost."""
+        self._unanswered += 1
+        if DNS.said:
+            DNS.lost(error.reason, asked=error.asked)
+        elif self._unanswered >= _ROW:
+            self._look()
+
+    def _look(self) -> None:
+        """Find out whether DNS answers; once at a time."""
+        if not self._probing:
+            self._probing = True
+            self._apart(self._probe())
+
+    async def _probe(self) -> None:
+        channel = self._channel()
+        asked = time.monotonic()
         try:
-            with suppress(Unavailable):
-                await self._anew(name, kind, shape)
+            await _ask(channel, *_ROOT, pycares.NSRecordData)
+        except _Unanswered as error:
+            DNS.lost(error.reason, asked=asked)
+        except Unavailable:  # an answer, if one of trouble
+            self._answered()
+        else:
+            self._answered()
         finally:
             self._probing = False
+            await channel.close()
+
+    def _answered(self) -> None:
+        self._unanswered = 0
+        DNS.back()
 
     async def _anew(self, name: str, kind: str, shape: type[Data]) -> list[Data]:
         """Ask through a channel that remembers nothing, not even that there was nothing."""
         channel = self._channel()
         try:
             found = await _ask(channel, name, kind, shape)
-            DNS.back()
+        except _Unanswered as error:
+            self._doubt(error)
+            raise
+        else:
+            self._answered()
             return found
         finally:
             await channel.close()
@@ -151,11 +191,10 @@ async def _ask(channel: aiodns.DNSResolver, name: str, kind: str, shape: type[Da
         if error.args[0] in _NOTHING:
             return []
         if error.args[0] in _AWAY:
-            DNS.lost(str(error.args[-1]), after=_ROW, asked=began)
+            raise _Unanswered(kind, str(error.args[-1]), began) from error
         raise Unavailable(f"DNS: {kind} of a name: {error.args[-1]}") from error
     except TimeoutError as error:
-        DNS.lost("no answer", after=_ROW, asked=began)
-        raise Unavailable(f"DNS: {kind} of a name: no answer") from error
+        raise _Unanswered(kind, "no answer", began) from error
     finally:
         SECONDS.observe(time.monotonic() - began, (kind,))
     return [record.data for record in answer.answer if isinstance(record.data, shape)]

@@ -26,7 +26,7 @@ from server.config import Config
 from server.log import event
 from server.metrics import Gauge
 from server.model.health import OK, degraded, lessened, level, status
-from server.outages import RABBITMQ
+from server.outages import RABBITMQ, STORAGE
 from server.shards.broker import Broker
 from server.shards.condition import Condition, Outcomes
 from server.shards.roles import Parts
@@ -180,6 +180,8 @@ class Readiness:
         if found is None:
             await self._probe()
             found = commits(self._condition.outcomes(), time.monotonic())
+        if found == OK:
+            STORAGE.back()
         return found or degraded("a commit has just failed")
 
     async def _probe(self) -> None:

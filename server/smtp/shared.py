@@ -15,7 +15,7 @@ from server.metrics import Counter, Gauge, Tally
 from server.model.client import Holdings, parse
 from server.model.errors import Unavailable
 from server.notation import Network
-from server.outages import DATABASE, RABBITMQ
+from server.outages import explained
 from server.services.contracts import Delivery
 from server.services.decisions import Decisions
 from server.services.guard import Guard
@@ -126,7 +126,7 @@ class Shared:
         if now - self._told.get(stage, -1.0) >= 1.0:
             self._told[stage] = now
             # not its text, which may quote an address or a mail
-            told = isinstance(error, Unavailable) and (DATABASE.said or RABBITMQ.said)
+            told = isinstance(error, Unavailable) and explained()
             log.event("debug" if told else "error", "smtp trouble", stage=stage, error=type(error).__name__)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -19,7 +19,7 @@ import asyncpg
 from server.log import event
 from server.metrics import Counter, Gauge
 from server.primary import connect
-from server.store.pools import ERRORS, TROUBLE
+from server.store.pools import ERRORS, TROUBLE, spoken
 from server.store.standings import MAX_LAG, Standing, Standings
 
 INTERVAL: Final = 0.1  # s between samples: how long after a change its mailbox is read from the primary at least
@@ -134,7 +134,7 @@ class Follower:
                 self._why[replica] = str(unfit)
             except TROUBLE as error:
                 ERRORS.add((type(error).__name__, "replica"))
-                self._why[replica] = type(error).__name__
+                self._why[replica] = spoken(error)
             await asyncio.sleep(_RETRY)
 
     async def _follow(self, connection: "asyncpg.Connection[asyncpg.Record]", replica: int, primary: Primary) -> None:
@@ -168,7 +168,8 @@ class Follower:
                     LEFT_OUT.add(label)
                     event("warning", "replica left out", replica=replica, reason=self._why.get(replica, "no answer"))
                 if not out and self._out.get(replica, True):
-                    event("info", "replica is read from", replica=replica)
+                    was_out = replica in self._out  # at its level an operator who read of the loss reads of the end too
+                    event("warning" if was_out else "info", "replica is read from", replica=replica)
                 self._out[replica] = out
             await asyncio.sleep(INTERVAL)
 

@@ -27,7 +27,7 @@ from server.metrics import LATENCY, Counter, Histogram, Labels, Tally
 from server.model.account import Principal
 from server.model.errors import Crowded, Refused, Unavailable
 from server.model.message import Mailbox
-from server.outages import DATABASE
+from server.outages import explained
 from server.web import caller
 from server.web.answers import Answer, Open, Whole
 from server.web.caller import Credential
@@ -231,7 +231,7 @@ class Endpoint:
             self._gate.leave(place)
 
     def _unavailable(self, call: Call, error: Unavailable | TimeoutError) -> Reply:
-        told = isinstance(error, Unavailable) and DATABASE.said
+        told = isinstance(error, Unavailable) and explained()
         request_id = self._logged("debug" if told else "warning", "request failed for now", error)
         return failure(call.language, "unavailable", (_RETRY_AFTER, ("X-Request-Id", request_id)), self._route.failed)
 

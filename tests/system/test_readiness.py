@@ -17,7 +17,7 @@ import pytest
 from server.store import migrate
 from server.store.embedded import EmbeddedPostgres, running_dsn
 from server.store.pools import DOMAINS, Domain
-from tests.running import Box, Server
+from tests.running import Box, Server, lasting
 from tests.standby import as_superuser
 from tests.system.test_redis import Redis, broker
 
@@ -112,6 +112,9 @@ async def test_full_disk_takes_the_node_away_for_as_long_as_it_lasts(
     found = await until(client, server, lambda found: found.code == 200)
     assert found.checks["commits"] == "ok"
     assert await code(server, box) == 250
+    assert (server.log.count("storage lost"), server.log.count("storage is back")) == (1, 1)
+    assert '"storage lost; the database answers and stores nothing: mail is answered 451"' in server.log
+    assert server.log.count('"commit failed"') <= 4, "one or two of each worker before the outage was believed"
     assert server.stop() == 0
 
 
@@ -119,8 +122,7 @@ async def test_no_worker_says_503_once_another_has_said_that_the_node_is_ready(
     own_server: OwnServer, client: aiohttp.ClientSession
 ) -> None:
     """Asked all the time while the workers start and when one is replaced, over connections of either."""
-    server = own_server()
-    server.pin()
+    server = own_server(**lasting())
     assert server.stop() == 0
     starting = asyncio.create_task(asyncio.to_thread(server.start))
     found: list[Found] = []

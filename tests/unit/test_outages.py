@@ -108,3 +108,20 @@ def test_questions_from_before_it_was_back_do_not_lose_it_again_when_their_time_
     for _ in range(3):
         one.lost("no answer", after=3, asked=time.monotonic())
     assert one.said
+
+
+def test_what_all_workers_share_is_back_when_one_finds_it_back(lines: Captured) -> None:
+    shared = Outage("thing", "others wait", common=True)
+    outages.begin(0)
+    try:
+        child = os.fork()
+        if child == 0:
+            outages.begin(1)
+            shared.lost("there")
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert shared.said
+        shared.back()
+        assert not shared.said
+    finally:
+        outages._known.remove(shared)
