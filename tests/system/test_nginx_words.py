@@ -40,6 +40,9 @@ def raw_answer(edge: Edge, request: bytes) -> tuple[int, dict[str, str], bytes]:
         ("GET /v1/nowhere HTTP/1.1", "bad header\r\n" + "x: y\r\n" * 2 + "content-length: x\r\n", "body_invalid"),
         ("GET /" + "x" * 9000 + " HTTP/1.1", "", "body_invalid"),
         ("GET / HTTP/1.1", "x: " + "y" * 9000 + "\r\n", "body_invalid"),
+        ("POST / HTTP/1.1", "transfer-encoding: xchunked\r\n", "body_invalid"),
+        ("POST / HTTP/1.1", "transfer-encoding:\tchunked\r\n", "body_invalid"),
+        ("GET / HTTP/3.0", "", "body_invalid"),
         ("TRACE / HTTP/1.1", "", "method_not_allowed"),
         ("GET /.failure HTTP/1.1", "", "route_not_found"),
         ("POST /v1/auth/login HTTP/1.1", "content-length: 1100000\r\n", "message_too_big"),
@@ -53,7 +56,8 @@ async def test_what_nginx_refuses_by_itself_is_said_as_tempmail_says_it(
     request = f"{request_line}\r\nHost: localhost\r\nConnection: close\r\n{tongue}{more}\r\n"
     status, head, body = await asyncio.to_thread(raw_answer, edge, request.encode())
     expected = FAILURES[word]
-    parsed = " /" + "x" * 9000 not in request_line  # nginx reads no header behind a line that is too long
+    # nginx reads no header behind a line that is too long or of a version that it does not know
+    parsed = " /" + "x" * 9000 not in request_line and "HTTP/3" not in request_line
     chosen = language(asked or None) if parsed else "en"
     said = {"code": expected.status, "msg": expected.text(chosen), "data": None, "error": word}
     assert (status, json.loads(body)) == (expected.status, said)
