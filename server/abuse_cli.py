@@ -11,11 +11,10 @@ from typing import Annotated, Final, TypeVar, get_args
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from server import config as configuration
-from server.administration import OPERATOR, database, explained
+from server.administration import OPERATOR, database, explained, plain
 from server.config import Config, ConfigError
 from server.model import ids
 from server.model.account import User
@@ -77,9 +76,7 @@ def listed() -> None:
     table = Table("email", "username", "role", "active", "last login (UTC)", "id")
     for one in run(work):
         active = "yes" if one.is_active else "no"
-        table.add_row(
-            escape(one.email), escape(one.username or ""), one.role, active, moment(one.last_login_at), one.id
-        )
+        table.add_row(plain(one.email), plain(one.username or ""), one.role, active, moment(one.last_login_at), one.id)
     console().print(table)
 
 
@@ -113,7 +110,7 @@ def add(
 
     made = run(work)
     end = f" until {moment(made.expires_at)} UTC" if made.expires_at else ""
-    err.print(f"[green]{made.kind} {escape(made.value)} is banned{end}[/green] ({made.id})")
+    err.print(f"[green]{made.kind} {plain(made.value)} is banned{end}[/green] ({made.id})")
 
 
 @ban.command(name="list")
@@ -128,7 +125,7 @@ def list_bans(kind: Annotated[str, typer.Option(help="Only network, sender, send
     table = Table("kind", "value", "reason", "by", "since (UTC)", "until (UTC)", "id")
     for one in found:
         times = (moment(one.created_at), moment(one.expires_at))
-        table.add_row(one.kind, escape(one.value), escape(one.reason), escape(one.created_by), *times, one.id)
+        table.add_row(one.kind, plain(one.value), plain(one.reason), plain(one.created_by), *times, one.id)
     console().print(table)
     if total > len(found):
         err.print(f"{total - len(found):,} more are not shown: GET /v1/admin/bans?page=2")

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from server import clock
 from server import config as configuration
@@ -21,6 +22,7 @@ from server.config import Config, ConfigError
 from server.model.account import ROLES, Role, User
 from server.model.administration import Actor
 from server.model.errors import Refused
+from server.model.trace import printable
 from server.services import accounts, passwords
 from server.store.administration import AdministrationStore
 from server.store.embedded import running_dsn
@@ -55,6 +57,11 @@ def database(config: Config) -> Config:
     return msgspec.structs.replace(config, database_dsn=dsn)
 
 
+def plain(text: str) -> str:
+    """What others wrote, as a console may show it: no markup and nothing that a terminal obeys."""
+    return escape(printable(text))
+
+
 @app.command()
 def create(
     email: Email,
@@ -82,7 +89,7 @@ def create(
         _run("account.create", {"role": wanted}, work)
     _show(password, generate)
     ordinary = ", an ordinary account: it administers nothing" if wanted == "user" else ""
-    err.print(f"[green]{user.role} {user.email} is made{ordinary}[/green]")
+    err.print(f"[green]{user.role} {plain(user.email)} is made{ordinary}[/green]")
 
 
 @app.command()
@@ -97,7 +104,7 @@ def promote(email: Email, role: Annotated[str, _ROLE_OPTION] = "admin") -> None:
 
     with explained():
         user = _run("account.promote", {"role": wanted}, work)
-    err.print(f"[green]{user.email} is {wanted}[/green]")
+    err.print(f"[green]{plain(user.email)} is {wanted}[/green]")
 
 
 @app.command()
@@ -114,7 +121,7 @@ def reset_password(email: Email, generate: Generate = False) -> None:
         password_hash = passwords.hashed(password)
         user = _run("account.reset-password", None, work)
     _show(password, generate)
-    err.print(f"[green]{user.email} has a new password[/green]")
+    err.print(f"[green]{plain(user.email)} has a new password[/green]")
 
 
 def _role(text: str) -> Role:

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Final, get_args
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from server.abuse_cli import console, moment, run, seconds
-from server.administration import OPERATOR
+from server.administration import OPERATOR, plain
 from server.config import Config, ConfigError
 from server.model import ids
 from server.model.administration import MailboxFacts, MailboxFilter, State
@@ -79,7 +78,7 @@ def listed(
 
 def _cells(one: MailboxFacts) -> tuple[str, ...]:
     times = (moment(one.created_at), moment(one.expires_at) or "never")
-    return escape(one.address), one.state, *times, one.client, one.user_id or "", one.id
+    return plain(one.address), one.state, *times, one.client, one.user_id or "", one.id
 
 
 @mailbox.command()
@@ -121,7 +120,7 @@ def _switch(which: str, active: bool) -> None:
         return facts
 
     facts = run(work)
-    err.print(f"[green]{escape(facts.address)} is {'enabled' if active else 'disabled'}[/green]")
+    err.print(f"[green]{plain(facts.address)} is {'enabled' if active else 'disabled'}[/green]")
 
 
 @mailbox.command()
@@ -142,7 +141,7 @@ def extend(
         return await _found(pools, which)
 
     facts = run(work)
-    err.print(f"[green]{escape(facts.address)} ends {moment(facts.expires_at) or 'never'}[/green]")
+    err.print(f"[green]{plain(facts.address)} ends {moment(facts.expires_at) or 'never'}[/green]")
 
 
 @mailbox.command()
@@ -160,7 +159,7 @@ def delete(which: Which, yes: Annotated[bool, typer.Option("--yes", help="Do not
         return facts
 
     facts = run(work)
-    err.print(f"[green]{escape(facts.address)} is deleted[/green]")
+    err.print(f"[green]{plain(facts.address)} is deleted[/green]")
 
 
 async def _found(pools: Pools, which: str, protected: str = "") -> MailboxFacts:

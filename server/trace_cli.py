@@ -10,14 +10,13 @@ from typing import Annotated, Final
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from server import config as configuration
-from server.administration import database
+from server.administration import database, plain
 from server.config import Config, ConfigError
 from server.model import dates
-from server.model.trace import Decision, Page, Question, Verdict
+from server.model.trace import Decision, Page, Question, Verdict, printable
 from server.store.migrate import pending, require
 from server.store.pools import Pools
 from server.store.trace import TraceStore
@@ -76,7 +75,8 @@ def _print_json(page: Page) -> None:
     for one in reversed(page.items):
         shown = {name: value for name, value in msgspec.structs.asdict(one).items() if value is not None}
         shown["messageId"] = shown.pop("message_id", None)
-        print(msgspec.json.encode({name: value for name, value in shown.items() if value is not None}).decode())
+        texts = {name: printable(value) if isinstance(value, str) else value for name, value in shown.items()}
+        print(msgspec.json.encode({name: value for name, value in texts.items() if value is not None}).decode())
 
 
 def _print_table(page: Page, address: str, sender: str) -> None:
@@ -91,8 +91,8 @@ def _print_table(page: Page, address: str, sender: str) -> None:
     if page.items:
         console.print(table)
     else:
-        origin = f" from {escape(sender)}" if sender else ""
-        console.print(f"no decision about {escape(address) or 'any mail'}{origin} in that time")
+        origin = f" from {plain(sender)}" if sender else ""
+        console.print(f"no decision about {plain(address) or 'any mail'}{origin} in that time")
     if page.following:
         console.print("[dim]older decisions are not shown: --limit shows more[/dim]")
     if page.unrecorded:
@@ -101,6 +101,6 @@ def _print_table(page: Page, address: str, sender: str) -> None:
 
 def _cells(one: Decision) -> tuple[str, ...]:
     times = f" (+{one.unrecorded:,} only counted)" if one.unrecorded else ""
-    reply = f"[{_COLOURS[one.verdict]}]{escape(one.reply)}[/]{times}"
+    reply = f"[{_COLOURS[one.verdict]}]{plain(one.reply)}[/]{times}"
     at = f"{one.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    return at, one.stage, escape(one.client), escape(one.helo), escape(one.sender) or "<>", escape(one.recipient), reply
+    return at, one.stage, plain(one.client), plain(one.helo), plain(one.sender) or "<>", plain(one.recipient), reply

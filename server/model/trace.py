@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from server.model.client import ClientNetwork, networks
 from server.model.domain import ROLE_NAMES
 from server.model.message import Recipient
 
@@ -49,6 +50,11 @@ class Noted(NamedTuple):
     def weight(self) -> int:
         """Rows that it takes."""
         return 1 if isinstance(self.recipients, str) else max(1, len(self.recipients))
+
+
+def printable(text: str) -> str:
+    """``text`` with U+FFFD for each character that moves a terminal's cursor, colours or reverses what stands there."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 Reason = tuple[Stage, bytes]
@@ -166,18 +172,34 @@ class Sampler:
     @staticmethod
     def _share(its: list[Noted], allowed: float, kept: list[Noted]) -> int:
         """Share ``allowed`` among the clients; how much was used."""
-        share = max(1.0, allowed / len({one.client for one in its}))
-        used: Counter[str] = Counter()
+        share = max(1.0, allowed / _client_count({one.client for one in its}))
+        used: Counter[bytes] = Counter()
         total = 0
         for one in its:
             if total + 1 > allowed:  # nothing fits any more
                 break
             weight = one.weight
-            if used[one.client] + weight <= share and total + weight <= allowed:
-                used[one.client] += weight
+            counted = _networks(one.client)
+            if total + weight <= allowed and all(used[net] + weight <= share * times for net, times in counted):
+                for network, _ in counted:
+                    used[network] += weight
                 total += weight
                 kept.append(one)
         return total
+
+
+def _networks(client: str) -> tuple[ClientNetwork, ...]:
+    """What a client is counted under; one without an address (LMTP) is a client too."""
+    return networks(client) or (ClientNetwork(b"", 1),)
+
+
+def _client_count(addresses: Iterable[str]) -> int:
+    """How many clients share. The widest network that is counted is no more clients than it has the limits of."""
+    narrowest: dict[ClientNetwork, set[bytes]] = {}
+    for address in addresses:
+        counted = _networks(address)
+        narrowest.setdefault(counted[-1], set()).add(counted[0].prefix)
+    return sum(min(len(clients), network.times) for network, clients in narrowest.items())
 
 
 def rows(noted: Noted, meant: Callable[[str], str] = str) -> list[Row]:

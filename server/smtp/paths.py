@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from server.model.address import TO, Params, parse_path, parse_sender
 from server.model.errors import Refused
+from server.model.trace import printable
 from server.smtp import replies
 
 _REMEMBERED: Final = 4096  # arguments of each verb; the least recently used go
@@ -76,9 +77,9 @@ def recipient(argument: bytes, utf8: bool, default_domain: str) -> str:
 
 
 def shown(argument: bytes) -> str:
-    """The address in an argument that was refused, as it was written; for people to read."""
+    """The address in an argument that was refused, as it was written but for controls; for people to read."""
     text = argument[: 2 * _SHOWN].decode("utf-8", "replace").partition(":")[2] or argument[:_SHOWN].decode(
         "utf-8", "replace"
     )
     inner = text.partition("<")[2].rpartition(">")[0] or text
-    return inner.strip()[:_SHOWN]
+    return printable(inner.strip()[:_SHOWN])

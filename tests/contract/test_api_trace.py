@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import smtplib
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -147,17 +149,43 @@ async def test_what_is_asked_wrongly_is_refused_by_name(installation: Installati
         assert (answer.status, answer.error, answer.json["field"]) == (400, "field_invalid", field)
 
 
+async def test_a_stranger_writes_nothing_that_an_operators_terminal_obeys(
+    installation: Installation, admin: Account
+) -> None:
+    server = installation.server
+    with smtplib.SMTP(*server.smtp, timeout=30) as smtp:
+        smtp.ehlo("c")
+        smtp.docmd("MAIL", "FROM:<[red]x@example.com>")
+        assert smtp.docmd("RCPT", 'TO:<"\x1b[2J\x1b]0;owned\x07"@escape.example>')[0] == 501
+    with socket.create_connection(server.smtp, 30) as raw, raw.makefile("rb") as replies:
+        raw.sendall(b"HELO c\r\nMAIL FROM:<\xc2\x9b31mx@escape.example>\r\nQUIT\r\n")
+        assert b"501 " in replies.read()
+    found = await until(
+        lambda: admin.ask("GET", "/v1/admin/trace?limit=1000&since=1h"),
+        lambda items: sum("@escape.example" in one["recipient"] + one["sender"] for one in items) >= 2,
+    )
+    assert all(value.isprintable() for one in found["items"] for value in one.values() if isinstance(value, str))
+    for arguments in ((), ("--json",)):
+        said = await asyncio.to_thread(trace, server, *arguments)
+        assert "escape.example" in re.sub(r"[\s│]", "", said.stdout)
+        assert all(one.isprintable() or one == "\n" for one in said.stdout), arguments
+
+
+def trace(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TEMPMAIL_")}
+    environment["TEMPMAIL_DATA_DIR"] = str(server.folder / "data")
+    command = [sys.executable, "-m", "server", "trace", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
 async def test_the_command_line_answers_why_a_mail_did_not_arrive(installation: Installation, admin: Account) -> None:
     server = installation.server
     address = "typed.wrongly@temp.mail"
     await asyncio.to_thread(sent, server, address)
     await until(lambda: admin.ask("GET", f"/v1/admin/trace?address={address}"), lambda items: items)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TEMPMAIL_")}
-    environment["TEMPMAIL_DATA_DIR"] = str(server.folder / "data")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "server", "trace", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        return trace(server, *arguments)
 
     table = await asyncio.to_thread(run, address, "--since", "2h")
     assert table.returncode == 0, table.stderr

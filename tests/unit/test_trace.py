@@ -10,16 +10,19 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from server import config, log
+from server.administration import plain
 from server.model.errors import Unavailable
 from server.model.message import Envelope, Recipient
 from server.model.mime import parse
-from server.model.trace import Noted, Row, Sampler, candidates, counted, rows, verdict
+from server.model.trace import Noted, Row, Sampler, candidates, counted, printable, rows, verdict
 from server.services import decisions as waiting_decisions
 from server.services import mail_trace
 from server.services.decisions import Decisions
 from server.services.mail_trace import Lines, MailTrace
+from server.smtp import paths
 from server.store.batch import Item, Rows
 from server.store.trace import TraceStore
 
@@ -50,6 +53,38 @@ def test_a_flood_of_one_client_hides_no_other_client() -> None:
     kept, _ = sampler.sample([*flood, refused("192.0.2.2", "mine@temp.mail")], 1.0)
     assert any(one.client == "192.0.2.2" for one in kept)
     assert len(kept) <= 100
+
+
+@pytest.mark.parametrize("network", ["2001:db8:0:1::{:x}", "2001:db8:0:{:x}::1", "2001:db8:0:1::{:x}%eth0"])
+def test_a_flood_from_one_ipv6_network_hides_no_other_client(network: str) -> None:
+    sampler = Sampler(10)
+    flood = [refused(network.format(n)) for n in range(1, 2000)]
+    kept, rest = sampler.sample([*flood, refused("192.0.2.2", "mine@temp.mail"), refused("2001:db8:1::1")], 1.0)
+    assert {one.client for one in kept} >= {"192.0.2.2", "2001:db8:1::1"}
+    assert len(kept) <= 100
+    assert len(kept) + rest.total() == 2001
+
+
+def test_a_flood_of_a_local_mail_server_hides_no_other_client() -> None:
+    kept, _ = Sampler(10).sample([*[refused("") for _ in range(1000)], refused("192.0.2.2")], 1.0)
+    assert any(one.client == "192.0.2.2" for one in kept)
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2J", "\x07", "\x9b31m", "\u202e", "\u2028", "\r", "\x7f", "\u200b"])
+@pytest.mark.parametrize("argument", ['TO:<"{}x"@temp.mail>', "TO:{}", "{}x", "FROM:<x{}@temp.mail> SIZE=1"])
+def test_a_refused_address_is_shown_without_what_a_terminal_obeys(argument: str, odd: str) -> None:
+    shown = paths.shown(argument.format(odd).encode())
+    assert shown.isprintable()
+    assert paths.shown("TO:<ä[x]@temp.mail>".encode()) == "ä[x]@temp.mail"
+
+
+@pytest.mark.parametrize("odd", ["\x1b]0;title\x07", "\x9b31m", "\u202egnp.exe", "[red]x[/red]", "[/]"])
+def test_a_console_shows_what_others_wrote_and_obeys_none_of_it(odd: str) -> None:
+    console = Console(force_terminal=True, no_color=True, width=80)
+    with console.capture() as captured:
+        console.print(plain(f"a{odd}b"), highlight=False)
+    assert captured.get().rstrip("\n") == f"a{printable(odd)}b"
+    assert printable(odd).isprintable()
 
 
 def test_recipients_count_each_and_what_is_left_over_is_counted_each() -> None:
