@@ -8,6 +8,7 @@ import re
 
 from server.model import wording
 from server.model.html_page import Anchor
+from server.model.word_patterns import Words
 
 SCAN_CHARACTERS = 65_536
 MAX_LINKS = 20
@@ -24,14 +25,16 @@ _UNSPACED = (
 # A host of such a script is known by its place alone.
 _FIRST = r"\u3041-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 _EMOJI = r"\u2600-\u27bf\ufe0f\U0001f000-\U0001faff"
-_ENDS = rf"\s\x00-\x20<>\"`\\^\u00ab\u00bb\u00ad\u2000-\u206f\ufeff\ufffd{_EMOJI}{_UNSPACED}"
-_URL = re.compile(rf"https?://(?:[^{_ENDS}/?#]|[{_FIRST}](?<=://.))[^{_ENDS}]{{0,{MAX_LINK}}}+", re.IGNORECASE)
+_ENDS = rf"\s\x00-\x20<>\"`\\^\u00ab\u00bb\u00ad\u2000-\u206f\u2190-\u21ff\ufeff\ufffd{_EMOJI}{_UNSPACED}"
+# A host of such a script goes on to its last dot.
+_WIDE_HOST = rf"[{_FIRST}](?<=://.)(?:[{_FIRST}\w-]{{0,60}}\.(?=[\w-])){{0,5}}+(?:(?<=\.)[{_FIRST}]{{1,10}}(?=[/?#]))?"
+_URL = re.compile(rf"https?://(?:[^{_ENDS}/?#]|{_WIDE_HOST})[^{_ENDS}]{{0,{MAX_LINK}}}+", re.IGNORECASE)
 _TRAILING = ".,;:!?*'’…·|~،؛؟।॥"
 _PAIRS = {")": "(", "]": "[", "}": "{"}
-_ACTION = re.compile("|".join(wording.LINK_ACTION))
+_ACTION = Words(wording.LINK_ACTION)
 _PATH_ACTION = re.compile("|".join(wording.PATH_ACTION))
 _HERE = re.compile("|".join(wording.LINK_HERE))
-_LAST = re.compile("|".join(wording.LINK_LAST))
+_LAST = Words(wording.LINK_LAST)
 _PATH_LAST = re.compile("|".join(wording.PATH_LAST))
 _WEB = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
 _HOST = re.compile(r"https?://([^/?#]{0,300})", re.IGNORECASE)
@@ -39,7 +42,8 @@ _HOST = re.compile(r"https?://([^/?#]{0,300})", re.IGNORECASE)
 
 def find(text: str, anchors: tuple[Anchor, ...] = ()) -> tuple[str, ...]:
     """At most 20 http(s) URLs of at most 16,384 characters: those that verify, confirm, reset or sign in come first,
-    those to leave a list, to other places of the sender and to terms last, equal ones in the order of the mail.
+    the sender's home page behind other links, those to leave a list, to other places of the sender and to terms last,
+    equal ones in the order of the mail.
 
     Each anchor is judged by its words ("here" by those around it), then by its path; a URL in text by the line in front
     of it, then by its path.
@@ -74,14 +78,16 @@ def _note(ranked: dict[str, int], url: str, words: str) -> None:
 
 
 def _rank(url: str, words: str) -> int:
-    """0 for an action, 1 for what may be one, 2 for an ordinary link, 3 for what leads away."""
+    """0 for an action, 1 for what may be one, 2 for an ordinary link, 3 for a home page, 4 for what leads away."""
     host = _HOST.match(url)
     path = url[host.end() : host.end() + 1000].lower() if host else ""
     if _LAST.search(words) or _PATH_LAST.search(path):
-        return 3
+        return 4
     if _ACTION.search(words):
         return 0
     if host and _is_social(host[1].lower()):
+        return 4
+    if path in ("", "/"):
         return 3
     return 1 if _PATH_ACTION.search(path) else 2
 

@@ -7,6 +7,31 @@ zh ja ko de fr es pt it ru pl tr ar hi vi id th nl uk cs.
 
 # What a link does that a person waits for.
 LINK_ACTION = (
+    # A new password, "yes, it is me", the end of a registration and leave to sign in, language by language.
+    r"(?:choose|create|set|pick) (?:a )?(?:new )?password|it(?:'|’)?s me|it was me",
+    "(?:complete|finish) (?:registration|sign)",
+    "(?:sign|log) me in|授权|授權|autoris(?:ier|eer)|авториз|autoryz|yetkilendir|السماح|تفويض|अधिकृत|ủy quyền|cấp quyền",
+    "otoris|autorizov",
+    "新密码|新密碼|是我本人|确实是我|確實是我|完成注册|完成註冊|批准|允许登录",
+    "新しいパスワード|はい、私|私です|登録を完了|ログインを許可",
+    "새 비밀번호|본인입니다|본인이 맞|가입 완료|승인",
+    "passwort (?:wählen|festlegen|vergeben|erstellen|ändern)|das (?:war|bin) ich|registrierung abschlie|freigeben",
+    "genehmig",
+    "nouveau mot de passe|c(?:'|’)est (?:bien )?moi|terminer l(?:'|’)inscription|finaliser|approuver|autoriser",
+    "contraseña nueva|nueva contraseña|(?:soy|fui) yo|completar (?:el |mi |tu )?registro|aprobar|autorizar",
+    "nova senha|nova palavra-passe|(?:sou|fui) eu|concluir|aprovar|autorizar|completar (?:o )?cadastro",
+    "nuova password|(?:sono|ero) io|completa(?:re)? la registrazione|autorizza|approva",
+    "новый пароль|это (?:был )?я|завершить регистрац|разрешить|одобрить",
+    "nowe hasło|to (?:ja|byłem ja)|dokończ|zatwierdź",
+    "yeni şifre|evet, ben|benim$|kaydı? tamamla|kaydını tamamla|izin ver",
+    "كلمة مرور جديدة|هذا أنا|إكمال التسجيل|الموافقة|موافق",
+    "नया पासवर्ड|यह मैं|मैं ही|पंजीकरण पूरा|स्वीकृत|अनुमति दें",
+    "mật khẩu mới|(?:đúng |chính )?là tôi|hoàn tất|phê duyệt|cho phép",
+    "kata sandi baru|ini saya|selesaikan|setujui|izinkan",
+    "รหัสผ่านใหม่|นี่คือฉัน|ใช่ฉัน|ลงทะเบียนให้เสร็จ|อนุมัติ|อนุญาต",
+    "nieuw wachtwoord|dat (?:ben|was) ik|voltooien|goedkeur|toestaan",
+    "новий пароль|це (?:був )?я|завершити реєстрац|дозволити|схвалити",
+    "nové heslo|jsem to (?:já|byl)|dokončit|schválit|povolit",
     *(
         "verif",
         "confirm",
@@ -188,6 +213,28 @@ PATH_ACTION = (
 )
 # What leads away from a mail: leaving a list, the sender's other places, terms.
 LINK_LAST = (
+    # What a sender's mail is to be, what one may know of a person, and the same mail in a browser.
+    "(?:manage|update|email|notification) (?:your |my )?(?:preferences|settings)",
+    "view (?:it |this )?(?:email )?in (?:your |a )?browser",
+    "邮件设置|郵件設定|订阅管理|在浏览器中查看|在瀏覽器中",
+    "配信の?(?:設定|停止|解除)|ブラウザで(?:表示|見る)|プライバシー",
+    "수신 ?설정|알림 설정|브라우저에서 보기|개인정보",
+    "e-?mail-einstellungen|benachrichtigungseinstellungen|im browser (?:ansehen|anzeigen|öffnen|lesen)|datenschutz",
+    "mes préférences|vos préférences|(?:voir|afficher|lire|consulter|ouvrir).{0,25}navigateur|confidentialité",
+    "gestionar (?:tus |mis )?preferencias|(?:ver|abrir|leer).{0,20}navegador|privacidad",
+    "gerenciar preferências|gerir preferências|(?:ver|abrir|visualizar).{0,20}navegador|privacidade",
+    "gestisci (?:le )?preferenze|(?:visualizza|vedi|apri|leggi).{0,20}browser|privacy",
+    "настройки (?:рассылки|уведомлений)|(?:открыть|просмотреть|посмотреть).{0,20}браузер|конфиденциальност",
+    "ustawienia powiadomień|(?:zobacz|wyświetl|otwórz).{0,25}przeglądar|prywatności",
+    "bildirim tercih|e-posta tercih|tarayıcıda (?:görüntüle|aç)|gizlilik",
+    "إدارة التفضيلات|عرض.{0,15}المتصفح|الخصوصية",
+    "प्राथमिकता|ब्राउज़र में (?:देखें|खोलें)|गोपनीयता",
+    "quản lý tùy chọn|xem.{0,20}trình duyệt|chính sách bảo mật|quyền riêng tư",
+    "kelola preferensi|lihat.{0,20}browser|privasi",
+    "การตั้งค่าอีเมล|ดู.{0,15}เบราว์เซอร์|ความเป็นส่วนตัว",
+    "voorkeuren (?:beheren|aanpassen)|(?:bekijk|open).{0,25}browser|privacybeleid",
+    "керувати підпискою|налаштування сповіщень|(?:переглянути|відкрити).{0,20}браузер|конфіденційн",
+    "spravovat předvolby|nastavení oznámení|(?:zobrazit|otevřít).{0,20}prohlížeč|ochran[ay] soukromí|ochrany osobních",
     *(
         "unsubscri",
         "opt[- ]?out",
@@ -234,7 +281,7 @@ LINK_LAST = (
     ),
     *("配信停止", "配信を停止", "登録解除", "プライバシー", "利用規約", "ブラウザ", "お問い合わせ", "メール設定"),
     *("수신 ?거부", "구독 ?취소", "개인정보", "이용약관", "브라우저", "고객센터"),
-    *("abmelde", "abbestell", "datenschutz", "impressum", "agb\\b", "nutzungsbedingung", "im browser", "einstellungen"),
+    *("abmelde", "abbestell", "datenschutz", "impressum", "agb\\b", "nutzungsbedingung", "einstellungen"),
     *(
         "désabonn",
         "désinscri",

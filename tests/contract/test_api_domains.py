@@ -213,6 +213,10 @@ async def test_where_all_is_caught_mail_makes_the_owners_mailbox(installation: I
     assert (box["address"], box["total"]) == (f"anything@{name}", 1)
     (message,) = (await account.ask("GET", f"/v1/mailboxes/{box['id']}/messages")).data["items"]
     assert message["subject"] == "caught"
+    path = f"/v1/mailboxes/{box['id']}/messages/{message['id']}"
+    opened = (await account.ask("GET", path)).data
+    assert message["deliveredTo"] == opened["deliveredTo"] == [f"anything+tag@{name}"]
+    assert f"\r\nDelivered-To: anything+tag@{name}\r\n".encode() in (await account.ask("GET", f"{path}/raw")).body
     assert (await other.ask("GET", f"/v1/mailboxes/{box['id']}")).status == 404
     codes = await asyncio.to_thread(
         dialog, installation, f"two@{name}x", f"a..b@{name}", *[f"more{n}@{name}" for n in range(4)]

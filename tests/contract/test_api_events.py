@@ -14,6 +14,7 @@ import pytest
 from server.services.hub import REPLAY_MAX
 from tests.contract.accounts import register
 from tests.contract.people import fresh_login, own_box, person
+from tests.contract.test_delivered_to import alias_of, send
 from tests.contract.test_ws import heard, session, subscribe
 from tests.contract.transcript import ask, inject
 from tests.running import Box, Server, lasting
@@ -82,6 +83,16 @@ async def test_new_mail_is_the_websockets_frame_with_its_number_as_the_id(server
     }
     assert (found["data"]["codes"], found["data"]["deliveredTo"]) == (["482193"], [box.address])
     assert events.retry > 0
+
+
+async def test_event_tells_the_alias_or_the_tag_that_the_sender_used(server: Server) -> None:
+    box = await server.mailbox()
+    used = [await alias_of(server, box), box.address.replace("@", "+shop@")]
+    async with stream(server, box) as events:
+        assert (await events.event())["event"] == "subscribed"
+        for address in used:
+            await send(server, address)
+            assert (await events.event())["data"]["deliveredTo"] == [address]
 
 
 async def test_headers_keep_proxies_from_holding_events_back(server: Server) -> None:

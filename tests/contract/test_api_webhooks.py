@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.test_delivered_to import alias_of, send
 from tests.hooking import Reader, reader, signed
 from tests.receiving import Receiver, receiving, status
 from tests.running import Server
@@ -185,6 +186,17 @@ async def test_foreign_webhook_and_delivery_answer_as_unknown_ones(
         assert foreign[0] == 404
     assert await me.data("GET", f"/v1/webhooks/{webhook['id']}")
     assert len(receiver.requests) == 1
+
+
+async def test_webhook_tells_the_alias_or_the_tag_that_the_sender_used(me: Reader, receiver: Receiver) -> None:
+    await me.hook(receiver)
+    box = await me.mailbox()
+    used = [await alias_of(me.server, box), box.address.replace("@", "+shop@")]
+    for address in used:
+        await send(me.server, address)
+    await receiver.until(lambda r: len(r.requests) == len(used))
+    told = [json.loads(request.body)["data"]["deliveredTo"] for request in receiver.requests]
+    assert sorted(told) == sorted([address] for address in used)
 
 
 async def test_webhooks_need_an_account(hooked: Server) -> None:

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.model import ids
+from tests.contract.test_delivered_to import alias_of, send
 from tests.running import Box, Server
 
 Frames = dict[str, Any]
@@ -80,6 +81,16 @@ async def test_new_mail_arrives_with_its_number(server: Server) -> None:
     assert (data["subject"], data["hasText"], data["hasHtml"]) == ("Your code", True, False)
     assert "bob@example.org" in data["from"]
     assert data["codes"] == stored["codes"]
+
+
+async def test_frame_tells_the_alias_or_the_tag_that_the_sender_used(server: Server) -> None:
+    box = await server.mailbox()
+    used = [await alias_of(server, box), box.address.replace("@", "+shop@")]
+    async with session(server) as ws:
+        await subscribe(ws, box)
+        for address in used:
+            await send(server, address)
+            assert (await heard(ws))["data"]["deliveredTo"] == [address]
 
 
 async def test_every_connection_of_every_worker_hears_it(server: Server) -> None:

@@ -1,5 +1,8 @@
 """Links: where one ends in text, and which is the likeliest to be waited for."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,6 +101,37 @@ def test_link_that_acts_comes_first_and_leaving_last_in_each_language(language: 
     assert set(found[2:]) == {"https://e.org/1", "https://www.facebook.com/e"}
     text = f"{leave}: https://e.org/1\n\nhttps://e.org/2\n\n{action}:\n\nhttps://e.org/3\n"
     assert links.find(text) == ("https://e.org/3", "https://e.org/2", "https://e.org/1")
+
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_links_of_the_table_of_texts_end_where_they_should() -> None:
+    rows = [json.loads(line) for line in (DATA / "link_texts.jsonl").read_text().splitlines()]
+    assert len(rows) >= 180
+    assert [(text, right) for text, right in rows if links.find(text) != tuple(right)] == []
+
+
+def test_first_link_of_a_mail_with_head_and_foot_is_the_action_in_each_language() -> None:
+    """`data/link_words.tsv`: language, actions, the help page, and what leads away."""
+    lines = (DATA / "link_words.tsv").read_text().splitlines()
+    wrong = []
+    for line in lines:
+        language, actions, helping, leading_away = line.split("\t")
+        leave, terms, browser = leading_away.split("|")
+        for action in actions.split("|"):
+            html = (
+                f'<a href="https://e.org/v/1">{browser}</a><a href="https://e.org/"><img src="x"></a><p>Acme</p>'
+                f'<p><a href="https://click.e.org/u/abc">{action}</a></p><p><a href="https://e.org/h">{helping}</a>'
+                f'<a href="https://e.org/p">{terms}</a> <a href="https://e.org/s">{leave}</a>'
+                '<a href="https://x.com/acme">X</a></p>'
+            )
+            found = links.find("", read(html).anchors)
+            last = {"https://e.org/v/1", "https://e.org/p", "https://e.org/s", "https://x.com/acme"}
+            if found[0] != "https://click.e.org/u/abc" or not last <= set(found[-5:]):
+                wrong.append((language, action, found))
+    assert len(lines) == 20
+    assert wrong == []
 
 
 HERE = [
