@@ -35,6 +35,7 @@ mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount --rbind /dev dev
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
 if [ "$LOWER" = / ]; then
     rm -rf etc/systemd/system etc/systemd/network
 fi
