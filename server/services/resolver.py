@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import aiodns
 import pycares
 
+from server.log import event
 from server.metrics import LATENCY, Histogram
 from server.model.errors import Unavailable
 from server.outages import DNS
@@ -29,6 +30,7 @@ _ANSWER: Final = 1_024  # bytes that any of them takes
 _NOTHING: Final = frozenset({aiodns.error.ARES_ENOTFOUND, aiodns.error.ARES_ENODATA, aiodns.error.ARES_EBADNAME})
 _AWAY: Final = frozenset({aiodns.error.ARES_ETIMEOUT, aiodns.error.ARES_ECONNREFUSED})
 _ROW: Final = 3  # questions without an answer until DNS is doubted; one may be the fault of the servers of the name
+_PROBE_EVERY: Final = 5.0  # s between looks whether DNS is back
 _ROOT: Final = (".", "NS")  # a question that any server answers at once, from what it has or with a refusal
 
 SECONDS: Final = Histogram("tempmail_dns_seconds", "Time to an answer from DNS.", LATENCY, ("type",))
@@ -128,7 +130,7 @@ class Resolver:
         self._unanswered += 1
         if DNS.said:
             DNS.lost(error.reason, asked=error.asked)
-        elif self._unanswered >= _ROW:
+        if DNS.said or self._unanswered >= _ROW:
             self._look()
 
     def _look(self) -> None:
@@ -138,19 +140,26 @@ class Resolver:
             self._apart(self._probe())
 
     async def _probe(self) -> None:
-        channel = self._channel()
-        asked = time.monotonic()
+        """Ask until there is an answer: it is told to be back though no mail comes that would ask."""
+        try:
+            while not await self._answers():
+                await asyncio.sleep(_PROBE_EVERY)
+        finally:
+            self._probing = False
+
+    async def _answers(self) -> bool:
+        channel, asked = self._channel(), time.monotonic()
         try:
             await _ask(channel, *_ROOT, pycares.NSRecordData)
         except _Unanswered as error:
             DNS.lost(error.reason, asked=asked)
-        except Unavailable:  # an answer, if one of trouble
-            self._answered()
-        else:
-            self._answered()
+            return False
+        except Unavailable as error:
+            event("debug", "DNS answers with an error", reason=str(error))
         finally:
-            self._probing = False
             await channel.close()
+        self._answered()
+        return True
 
     def _answered(self) -> None:
         self._unanswered = 0

@@ -37,16 +37,18 @@ async def test_an_outage_of_dns_is_told_of_once_though_answers_are_kept(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.configure("info")
-    monkeypatch.setattr(resolver, "_ATTEMPT", 0.05)
+    monkeypatch.setattr(resolver, "_ATTEMPT", 0.2)
+    monkeypatch.setattr(resolver, "_PROBE_EVERY", 0.05)
     with name_server() as zones:
         zones.ttl = 3600
         zones.texts["kept.example"] = ["x"]
         asking = Resolver([zones.address])
+        monkeypatch.setattr(resolver, "_ATTEMPT", 0.7)  # of looks at the root, which must not fail for a busy machine
         try:
             await asking.records("kept.example", "TXT")
-            silent = ("kept.example", *(f"n{n}.example" for n in range(8)))
+            silent = ("kept.example", *(f"n{n}.example" for n in range(4)))
             zones.faults = dict.fromkeys(silent, "silence")
-            for n in range(8):  # the servers of these names are away: the root still answers
+            for n in range(4):  # the servers of these names are away: the root still answers
                 with pytest.raises(Unavailable):
                     await asking.records(f"n{n}.example", "TXT")
             assert not outages.DNS.said
@@ -56,7 +58,7 @@ async def test_an_outage_of_dns_is_told_of_once_though_answers_are_kept(
                     with pytest.raises(Unavailable):
                         await asking.records("n0.example", "TXT")
                     assert await asking.records("kept.example", "TXT") == ["x"]
-            for n in range(8):
+            for n in range(4):
                 with pytest.raises(Unavailable):
                     await asking.records(f"n{n}.example", "TXT")
             said = [line for line in capfd.readouterr().err.splitlines() if "DNS" in line]
@@ -64,8 +66,7 @@ async def test_an_outage_of_dns_is_told_of_once_though_answers_are_kept(
             assert "DNS lost; " in said[0]
             zones.faults = {}
             async with asyncio.timeout(60):
-                while outages.DNS.said:
-                    await asking.records("kept.example", "TXT")
+                while outages.DNS.said:  # and nothing asks
                     await asyncio.sleep(0.05)
             assert "DNS is back" in capfd.readouterr().err
         finally:
