@@ -185,7 +185,7 @@ class Channel(ABC):
 
     def told(self, error: BaseException) -> None:
         """Say that it is lost."""
-        self.outage.lost(repr(error))
+        self.outage.lost(str(error) or type(error).__name__)
 
     @abstractmethod
     async def _send(self, hints: list[Hint]) -> None:

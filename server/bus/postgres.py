@@ -44,7 +44,7 @@ class PostgresChannel(Channel):
     def told(self, error: BaseException) -> None:
         """Where the database is away that is said, and enough."""
         if not DATABASE.said:
-            self.outage.lost(repr(error), after=_UNTOLD)
+            self.outage.lost(str(error) or type(error).__name__, after=_UNTOLD)
 
     def __init__(self, host: bytes, worker: int, receive: Receiver, dsn: str, lend: Lend) -> None:
         super().__init__(host, worker, receive)

@@ -77,7 +77,7 @@ async def told(server: Server, text: str) -> None:
 def one_pair(server: Server, name: str) -> None:
     said = [line["msg"].partition(";")[0] for line in warnings(server)]
     assert said == [f"{name} lost", f"{name} is back"], json.dumps(warnings(server), indent=1)
-    assert warnings(server)[0]["reason"]
+    assert " " in warnings(server)[0]["reason"], "words, and no class of a library alone"
 
 
 async def test_a_database_that_goes_and_comes_is_two_lines(own_server: OwnServer, cluster: Cluster, dsn: str) -> None:
