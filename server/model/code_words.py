@@ -39,7 +39,7 @@ CODES = (
     r"\beenmalig\w*(?: \w+)?",
     "(?:两步|兩步|双重|雙重|二次)(?:验证|驗證|认证|認證)(?:数字|數字)?|[动動][态態]密[码碼]|一次性密[码碼]",
     "[验驗][证證](?:数字|數字|号码|號碼)|安全(?:代码|数字)",
-    "(?:二段階|2段階|二要素)認証|本人認証(?:番号)?|ワンタイム(?:パスワード|パス)?|(?:アクティベーション|セキュリティ|アクセス|ライセンス)キー|再設定キー|(?:承認|照合)番号",
+    "(?:二段階|2段階|二要素)認証|本人認証(?:番号)?|ワンタイム(?:パスワード|パス)?|(?:アクティベーション|セキュリティ|アクセス|ライセンス)キー|再設定キー|照合番号",
     "(?:2|두) ?단계 인증(?: ?번호)?|일회용|otp 번호|(?:인증|보안) ?숫자",
     "خطوتين|لمرة واحدة|الرقم السري|(?:رقم|أرقام) التحقق|مفتاح التفعيل",
     "वन ?टाइम|दो चरणों?|सत्यापन (?:संख्या|अंक)",
@@ -164,7 +164,7 @@ ENTER_BEFORE = (
     r"\b(?:isikan|tempel|tempelkan|salin|ketikkan|masukan)\b",
     "พิมพ์|ป้อน|วาง|คัดลอก",
     r"\b(?:gebruik|plak|kopieer|toets)\b",
-    "填写|填寫|填入|粘贴|貼上|复制|複製|键入|鍵入",
+    "[请請]用|填写|填寫|填入|粘贴|貼上|复制|複製|键入|鍵入",
     *(
         r"\b(?:enter|type(?: in)?(?! ?:)|use|input|submit|copy|paste)\b",
         r"\b(?:verwenden sie|nutzen sie|utilisez|utiliza|utilice|usa|utilize|utilizza|используйте|використайте|użyj"
@@ -190,7 +190,7 @@ ENTER_BEFORE = (
 )
 ENTER_AFTER = (
     r"\b(?:yazın|tuşlayın|yapıştırın|kullanın|girerek|girmeniz)\b",
-    "[へにを][^。]{0,14}(?:入力|記入|貼り|打ち|コピー)",
+    "を使って|[へにを][^。]{0,14}(?:入力|記入|貼り|打ち|コピー)",
     "[을를에] ?(?:입력|적|붙여|복사|사용)",
     "(?:डालें|लिखें|टाइप करें|भरें|डालकर)",
     r"\b(?:ein|eingeben)\b",
@@ -295,8 +295,8 @@ TO_DO = (
     r"\bzu[mr] (?:einloggen|anmelden|anmeldung|bestätig|freigabe|freischalt|verifizier|aktivier|registrier|login)",
     r"\bum [^.]{0,60}\bzu (?:bestätigen|aktivieren|verifizieren|autorisieren)|\b(?:anzumelden|einzuloggen"
     r"|freizugeben|abzuschließen|freizuschalten|zurückzusetzen)\b",
-    r"\bpour (?:vous |te |s')?(?:connecter|confirmer|valider|vérifier|activer|finaliser|continuer|terminer|autoriser"
-    r"|réinitialiser|accéder)\b",
+    r"\b(?:pour|de quoi) (?:vous |te |s')?(?:connecter|confirmer|valider|vérifier|activer|finaliser|continuer"
+    r"|terminer|autoriser|réinitialiser|accéder)\b",
     r"\bpar[a]? (?:confirmar|verificar|validar|iniciar|entrar|acceder|activar|autorizar|completar|continuar|finalizar"
     r"|terminar|firmar|restablecer|aprobar|acessar|aceder|ativar|concluir|redefinir|aprovar)\b",
     r"\bpra (?:confirmar|verificar|validar|entrar|acessar|ativar|autorizar|concluir|continuar)\b",
