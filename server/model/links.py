@@ -36,6 +36,9 @@ _PATH_ACTION = re.compile("|".join(wording.PATH_ACTION))
 _HERE = re.compile("|".join(wording.LINK_HERE))
 _LAST = Words(wording.LINK_LAST)
 _PATH_LAST = re.compile("|".join(wording.PATH_LAST))
+_SOCIAL = frozenset(wording.SOCIAL_HOSTS)
+# As one argument: a mail may have hundreds of links, and there are dozens of these.
+_BELOW_SOCIAL = tuple([f".{name}" for name in wording.SOCIAL_HOSTS])
 _WEB = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
 _HOST = re.compile(r"https?://([^/?#]{0,300})", re.IGNORECASE)
 
@@ -93,7 +96,7 @@ def _rank(url: str, words: str) -> int:
 
 
 def _is_social(host: str) -> bool:
-    return any(host == name or host.endswith("." + name) for name in wording.SOCIAL_HOSTS)
+    return host in _SOCIAL or host.endswith(_BELOW_SOCIAL)
 
 
 def _text_links(text: str, ranked: dict[str, int]) -> None:

@@ -103,3 +103,12 @@ def test_table_of_numbers_is_not_looked_at_number_by_number() -> None:
     spent = _spent(_HEAD % (b"hello", _PLAIN) + table)
     assert spent.calls["_marks"] == 1
     assert not spent.calls["_value"]
+
+
+def test_link_costs_a_few_calls_however_many_places_of_senders_are_known() -> None:
+    few, many = (
+        _spent(_HEAD % (b"hello", _PLAIN) + b"".join([b"see https://example.org/%d now\r\n" % n for n in range(links)]))
+        for links in (10, 110)
+    )
+    assert many.calls.total() - few.calls.total() <= 100 * 8
+    assert many.passes.total() - few.passes.total() <= 100 * 8
