@@ -100,8 +100,8 @@ def add(
     Running servers follow within ten seconds; the API (POST /v1/admin/bans) acts at once.
     """
     wanted = _kind(kind)
-    if not 0 < len(reason.strip()) <= 500:
-        raise ConfigError("--reason: why, in 1 to 500 characters")
+    if not 0 < len(reason.strip()) <= 500 or not reason.strip().isprintable():
+        raise ConfigError("--reason: why, in 1 to 500 characters of one line")
 
     async def work(_: Config, pools: Pools) -> Ban:
         life = seconds(expires_in) if expires_in else None

@@ -277,6 +277,13 @@ SETTINGS: Final = (
         "decisions of one kind that a worker records each second, ten times as many at once; more are only counted",
     ),
     Setting(
+        "TRACE_BYTES",
+        "trace_bytes",
+        positive,
+        "17179869184",
+        "disk that recorded decisions may take, beside those of the hour; beyond it the oldest hours go early",
+    ),
+    Setting(
         "DATABASE_DSN",
         "database_dsn",
         dsn,

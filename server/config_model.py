@@ -68,6 +68,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     smtp_log_addresses: str
     trace_retention: float
     trace_rate: int
+    trace_bytes: int
     database_dsn: str
     database_users_dsn: str
     database_mailboxes_dsn: str

@@ -64,6 +64,8 @@ def canonical(kind: Kind, value: str) -> str:
     text = value.strip()
     if len(text) > VALUE_MAX:
         raise Refused("field_invalid", f"at most {VALUE_MAX} characters", field="value")
+    if not text.isprintable():
+        raise Refused("field_invalid", "no control characters", field="value")
     found = {"network": _network, "sender": _sender, "senderDomain": _domain, "localPart": _pattern}[kind](text)
     if found is None:
         raise Refused("field_invalid", _EXPECTED[kind], field="value")

@@ -296,7 +296,8 @@ class Shard:
     def _build_trace(self) -> None:
         config, node = self._config, f"{socket.gethostname()}/{self._context.slot}"
         self._decisions = Decisions(on=config.trace_retention > 0 or config.smtp_log != "off" or wants("debug"))
-        store = TraceStore(self._pools.messages, config.trace_retention, node, config.administrator)
+        pool, kept = self._pools.messages, config.trace_retention
+        store = TraceStore(pool, kept, node, config.administrator, config.trace_bytes)
         self._trace = MailTrace(config, self._decisions, store, self._meant)
         self._trace.start()
         self._closing.push_async_callback(self._trace.close)

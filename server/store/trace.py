@@ -7,6 +7,7 @@ All moments are the database's: the clock of a node that is off is put right as 
 too old is decided by ``now()`` there.
 """
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -34,11 +35,14 @@ _LONGEST: Final = 320  # characters of a text
 
 class TraceStore:
     """``retention`` in seconds; ``node`` names this worker; ``administrator`` is the address of the administrators'
-    mailbox."""
+    mailbox; ``room`` in bytes bounds the hours that are over."""
 
-    def __init__(self, database: Database, retention: float, node: str, administrator: str) -> None:
+    def __init__(
+        self, database: Database, retention: float, node: str, administrator: str, room: float = math.inf
+    ) -> None:
         self._database, self._node, self._administrator = database, node, administrator
         self._retention = timedelta(seconds=retention)
+        self._room = room
         self._next = random.getrandbits(59)  # ids of two workers hardly meet, and may
 
     async def write(self, rows: Sequence[Row]) -> None:
@@ -89,12 +93,16 @@ class TraceStore:
                     await connection.execute(f"ALTER TABLE messages.trace ATTACH PARTITION {name} FOR VALUES {bounds}")
 
     async def _drop(self, connection: Connection) -> list[str]:
-        last = await connection.fetchval("SELECT now() - greatest($1::interval, '1 hour')", self._retention)
-        over = []
-        for row in await connection.fetch(SQL.trace_hours):
+        now = await connection.fetchval("SELECT now()")
+        last = now - max(self._retention, _HOUR)
+        over, held = [], 0
+        for row in await connection.fetch(SQL.trace_hours):  # the newest first
             name = row["relname"]
             end = datetime.strptime(name[-10:] + "+0000", "%Y%m%d%H%z") + _HOUR
-            if end > last:
+            if end > now:
+                continue
+            held += row["bytes"]
+            if end > last and held <= self._room:
                 continue
             detach = f"ALTER TABLE messages.trace DETACH PARTITION messages.{name}"
             if row["attached"]:

@@ -78,8 +78,8 @@ async def listed(call: Call) -> Reply:
 )
 async def add(call: Call) -> Reply:
     given = await requests.body(call, BanBody)
-    if not 0 < len(given.reason.strip()) <= _REASON_MAX:
-        raise Refused("field_invalid", f"why, in 1 to {_REASON_MAX} characters", field="reason")
+    if not 0 < len(given.reason.strip()) <= _REASON_MAX or not given.reason.strip().isprintable():
+        raise Refused("field_invalid", f"why, in 1 to {_REASON_MAX} characters of one line", field="reason")
     life = requests.lifetime(given.expires_in) if given.expires_in else None
     made = await call.parts.bans.add(actor(call), given.kind, given.value, given.reason.strip(), life)
     return created(call.language, BanObject.of(made))

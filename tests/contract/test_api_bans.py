@@ -173,6 +173,8 @@ async def test_bans_are_listed_noted_and_unique(guarded: Server, admin: Account)
         ({"kind": "sender", "value": "example.org", "reason": "x"}, "value"),
         ({"kind": "localPart", "value": "*", "reason": "x"}, "value"),
         ({"kind": "sender", "value": "a@example.org", "reason": " "}, "reason"),
+        ({"kind": "sender", "value": "a@example.org", "reason": "a\x1b[2Jb"}, "reason"),
+        ({"kind": "localPart", "value": "pay\x1b[2Jpal", "reason": "x"}, "value"),
         ({"kind": "sender", "value": "a@example.org"}, "reason"),
         ({"kind": "sender", "value": "a@example.org", "reason": "x", "expiresIn": "soon"}, "expiresIn"),
     ],

@@ -157,6 +157,26 @@ async def test_hours_go_by_the_clock_of_the_database_and_none_too_early(
     assert sorted(gone) == [f"trace_{now - timedelta(hours=hours):%Y%m%d%H}" for hours in (30, 26)]
 
 
+async def test_a_flood_shortens_the_trace_before_it_fills_the_disk(pools: Pools) -> None:
+    store = TraceStore(pools.messages, DAY, "host/0", "postmaster@temp.mail", room=400_000)
+    await store.upkeep()
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    starts = [now - timedelta(hours=hours) for hours in (1, 2, 3, 4)]
+    names = [f"trace_{start:%Y%m%d%H}" for start in starts]
+    async with pools.messages.connection() as connection:
+        for start, name in list(zip(starts, names, strict=True))[1:]:  # upkeep made the first
+            await connection.execute(f"CREATE TABLE messages.{name} (LIKE messages.trace INCLUDING ALL)")
+            bounds = f"FROM ('{start.isoformat()}') TO ('{(start + timedelta(hours=1)).isoformat()}')"
+            await connection.execute(f"ALTER TABLE messages.trace ATTACH PARTITION messages.{name} FOR VALUES {bounds}")
+        await connection.execute(
+            f"INSERT INTO messages.{names[2]} (at, id, address, stage, client, helo, sender, recipient, reply, node)"
+            f" SELECT '{starts[2].isoformat()}', n, n || '@temp.mail', 'rcpt', '192.0.2.1', repeat('h', 200), '', '',"
+            " '550 5.1.1', 'a' FROM generate_series(1, 3000) n"
+        )
+    assert sorted(await store.upkeep()) == sorted(names[2:]), "the hour that is too large, and those before it"
+    assert await store.upkeep() == []
+
+
 async def test_text_that_no_database_takes_harms_nothing(store: TraceStore) -> None:
     await store.write([row("a\0\ud800" + "x" * 1000, address="k", helo="\0")])
     assert len(await found(store)) == 1

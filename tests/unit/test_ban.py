@@ -61,6 +61,11 @@ def test_spellings_of_one_meaning_are_one(kind: Kind, given: str, kept: str) -> 
         ("localPart", "a*b*c*d*e"),
         ("localPart", "pay@pal"),
         ("localPart", "x" * 400),
+        ("localPart", "pay\x1b[2Jpal"),
+        ("localPart", "pay\u202epal*"),
+        ("sender", "a\x1b[31m@example.org"),
+        ("sender", "a\x9b@example.org"),
+        ("senderDomain", "example\u202e.org"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(kind: Kind, given: str) -> None:

@@ -48,9 +48,10 @@ ORDER BY t.at DESC, t.id DESC LIMIT $8
 SELECT coalesce(sum(unrecorded), 0)::bigint AS n FROM messages.trace WHERE address = '' AND unrecorded IS NOT NULL AND at >= $1 AND at < $2
 
 -- name: trace_hours
--- Every table of an hour: attached, or with a detach that a crash left half done.
-SELECT c.relname, i.inhrelid IS NOT NULL AS attached, coalesce(i.inhdetachpending, false) AS pending
+-- Every table of an hour, the newest first: attached, or with a detach that a crash left half done; and its bytes on disk.
+SELECT c.relname, coalesce(pg_total_relation_size(c.oid), 0) AS bytes, i.inhrelid IS NOT NULL AS attached, coalesce(i.inhdetachpending, false) AS pending
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
 WHERE n.nspname = 'messages' AND c.relkind = 'r' AND c.relname ~ '^trace_[0-9]{10}$'
+ORDER BY c.relname DESC
