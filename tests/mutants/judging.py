@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -100,14 +100,15 @@ def _ended(child: int, seconds: float) -> int | None:
 
 
 def _stop(child: int) -> None:
-    """End a run that is under way: first politely, so that it stops the servers that it started."""
-    try:
+    """End a run that is under way: first politely, so that it stops the servers that it started. Nothing of a run
+    stays: a fault may leave processes that a test would have ended."""
+    with suppress(ProcessLookupError):
         os.kill(child, signal.SIGINT)
-    except ProcessLookupError:
-        return
-    if _ended(child, GRACE) is None:
+        if _ended(child, GRACE) is None:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 def _become(tree: Path, command: list[str]) -> NoReturn:

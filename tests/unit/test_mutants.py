@@ -84,12 +84,14 @@ def test_without_history_there_is_nothing_to_compare_with(repository: Path, tmp_
 
 
 MODULE, TESTS = "def doubled(n: int) -> int:\n    return n + n\n", "from thing import doubled\n"
+TRIPLED, SAME = ("n + n", "n * 3"), ("n + n", "n * 2")
+ENDLESS = ("return", "while True:\n        pass\n    return")
 JUDGED = """
 from pathlib import Path
 from tests.mutants.catalogue import Mutant
 from tests.mutants.judging import Judge
 judge = Judge(Path({tree!r}), {deadline})
-for old, new in (("n + n", "n * 3"), ("n + n", "n * 2"), ("return", "while True:\\n        pass\\n    return")):
+for old, new in {faults!r}:
     print(judge.verdict(Mutant("x", "thing.py", old, new), ("test_thing.py",)))
 """
 
@@ -99,7 +101,7 @@ def verdicts(tree: Path, test: str, deadline: str = "None") -> list[str]:
     (tree / "thing.py").write_text(MODULE)
     (tree / "test_thing.py").write_text(f"{TESTS}\n\ndef test() -> None:\n    {test}\n")
     (tree / "pytest.ini").write_text("[pytest]\ntimeout = 10\n")
-    program = JUDGED.format(tree=str(tree), deadline=deadline)
+    program = JUDGED.format(tree=str(tree), deadline=deadline, faults=(TRIPLED, SAME, ENDLESS))
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert (tree / "thing.py").read_text() == MODULE
     return ran.stdout.split()
@@ -125,7 +127,9 @@ def test_who_ends_the_runner_ends_the_tests_that_it_started(tmp_path: Path) -> N
         "    os.rename('begun.part', 'begun')\n    time.sleep(3600)\n"
     )
     program = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n" + JUDGED
-    runner = subprocess.Popen([sys.executable, "-c", program.format(tree=str(tmp_path), deadline="None")], cwd=ROOT)
+    runner = subprocess.Popen(
+        [sys.executable, "-c", program.format(tree=str(tmp_path), deadline="None", faults=(TRIPLED,))], cwd=ROOT
+    )
     begun, deadline = tmp_path / "begun", time.monotonic() + 120
     while not begun.exists():
         assert time.monotonic() < deadline
@@ -133,3 +137,25 @@ def test_who_ends_the_runner_ends_the_tests_that_it_started(tmp_path: Path) -> N
     runner.terminate()
     assert runner.wait(120) == 143
     assert not psutil.pid_exists(int(begun.read_text()))
+
+
+def test_processes_that_a_fault_leaves_behind_are_ended(tmp_path: Path) -> None:
+    forked = """
+    child = os.fork()
+    if not child:
+        time.sleep(3600)
+    pathlib.Path("left").write_text(str(child))
+    assert doubled(2) == 4
+    os.kill(child, 9)
+    os.waitpid(child, 0)"""
+    (tmp_path / "thing.py").write_text(MODULE)
+    (tmp_path / "test_thing.py").write_text(
+        f"import os\nimport pathlib\nimport time\n{TESTS}\n\ndef test() -> None:{forked}\n"
+    )
+    program = JUDGED.format(tree=str(tmp_path), deadline="None", faults=(TRIPLED,))
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["caught"]
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(int((tmp_path / "left").read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
