@@ -170,6 +170,10 @@ class Content(msgspec.Struct, frozen=True):
     safe_html: str
     headers: tuple[tuple[str, str], ...]
 
+    def size(self) -> int:
+        """Characters of its texts: about the bytes of an answer with all of them."""
+        return len(self.text) + len(self.html) + len(self.safe_html)
+
 
 class File(msgspec.Struct, frozen=True):
     filename: str

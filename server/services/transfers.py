@@ -13,6 +13,7 @@ from server.config import Config
 from server.metrics import Counter, Gauge
 from server.model.client import Holdings
 from server.model.errors import Crowded, Refused
+from server.services.turns import Turns
 
 WINDOW: Final = 30.0  # s over which a transfer's rate is judged
 MARK_EVERY: Final = 5.0  # s
@@ -70,6 +71,7 @@ class Transfer:
 class Transfers:
     """Those of one worker: ``most`` bytes, ``share`` of them for one client, at least ``rate`` bytes a second each.
     ``exempt`` says which clients have no share of their own. One look at a figure for an answer that is small.
+    ``turns`` are those of the event loop that large work takes.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Transfers:
         self._open: set[Transfer] = set()
         self._next = 0.0
         self.bytes = 0
+        self.turns = Turns()
 
     def admit(self, client: str, amount: int, *, always: bool = False) -> None:
         """Whether there is room for ``amount`` bytes more. Refused rate_limited when the client's share is used up,

@@ -84,12 +84,13 @@ class Answer(web.Response):
         transfer = front.carry(self._client, self._moved)
         try:
             transfer.hold(len(body))
-            await front.drained()
             for start in range(0, len(body), PIECE):
+                await front.drained()
+                await front.turn()
                 piece = body[start : start + PIECE]
                 await self._to.write(piece)
                 self._written += len(piece)
-                await front.drained()
+            await front.drained()
         finally:
             front.carried = False
             transfer.done()

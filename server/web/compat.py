@@ -248,6 +248,7 @@ async def letter(call: Call) -> Reply:
     mailbox = await _opened(call)
     shares = call.parts.limits.shares(call.client, call.user.id)
     content = await call.parts.messages.read(mailbox, _message_id(call), shares)
+    await call.turn(content.size())
     stored, fields = content.stored, _fields(content)
     if not stored.is_read and "mail:write" in _acts(call).scopes:
         await call.parts.messages.mark_read(mailbox, stored.id)

@@ -292,6 +292,7 @@ async def wait(call: Call) -> Reply:
     if stored is None:
         return NO_CONTENT
     content = await call.parts.messages.read(call.mailbox, stored.id, call.shares)
+    await call.turn(content.size())
     found = WaitResult(Message.opened(content, untouched=False))
     if wanted.extract is not None:
         setattr(found, wanted.extract, wanted.extracted(stored))

@@ -320,6 +320,10 @@ class Front(asyncio.Protocol):
         if self._transport.is_closing():
             raise ConnectionResetError
 
+    async def turn(self) -> None:
+        """Wait until a large piece may be written, so that small answers of others do not wait for many of them."""
+        await self._hot.transfers.turns.take()
+
     def write(self, answer: bytes) -> None:
         """Write what a handler made. ConnectionError when the client has gone."""
         if self._transport.is_closing():

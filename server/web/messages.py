@@ -92,6 +92,7 @@ async def inject(call: Call) -> Reply:
     raw = await asyncio.to_thread(composing) if is_large(injection) else composing()
     stored = await call.parts.messages.inject(call.mailbox, raw, sender, call.client, is_read=injection.is_read)
     content = await call.parts.messages.just_stored(call.mailbox, stored, call.shares)
+    await call.turn(content.size())
     return created(call.language, Message.opened(content, untouched=False))
 
 
@@ -106,6 +107,7 @@ async def show(call: Call) -> Reply:
     """One message; ``?raw=1`` leaves its HTML as it came, for whoever shows it behind a boundary of their own."""
     untouched = _RAW.of(call) or False
     content = await call.parts.messages.read(call.mailbox, _message_id(call), call.shares, sanitised=not untouched)
+    await call.turn(content.size())
     return ok(call.language, Message.opened(content, untouched=untouched))
 
 
@@ -132,6 +134,7 @@ async def raw(call: Call) -> Reply:
     """The message's own bytes, as they were received."""
     message_id = _message_id(call)
     content = await call.parts.messages.raw(call.mailbox, message_id)
+    await call.turn(len(content))
     return _download(content, "message/rfc822", f"{message_id}.eml")
 
 
@@ -146,6 +149,7 @@ async def attachment(call: Call) -> Reply:
     if not _PART.fullmatch(number):
         raise Refused("attachment_not_found")
     file = await call.parts.messages.attachment(call.mailbox, message_id, number, call.shares)
+    await call.turn(len(file.content))
     return _download(file.content, safe_content_type(file.content_type), file.filename)
 
 

@@ -33,6 +33,7 @@ from server.web.phrases import Language
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 BODY_MAX: Final = 64 << 10  # bytes; no request but an injected message has reason to be longer
+LARGE: Final = 64 << 10  # bytes beyond which work on them takes a turn of the loop
 TEXT_MAX: Final = 500  # characters of one query parameter
 
 
@@ -95,6 +96,11 @@ class Call:
         deadline.reschedule(None)
         yield
         deadline.reschedule(now() + left)
+
+    async def turn(self, size: int) -> None:
+        """Before ``size`` bytes are read or made into an answer: where they are many, wait for a turn of the loop."""
+        if size > LARGE:
+            await self.parts.transfers.turns.take()
 
     @property
     def request(self) -> web.Request:
@@ -181,6 +187,7 @@ async def _received(call: Call, content: StreamReader, limit: int) -> bytearray:
 async def body(call: Call, kind: type[Body], *, limit: int = BODY_MAX, empty: bool = False) -> Body:
     """The JSON body as ``kind``; fields it does not know are ignored. ``empty``: no body at all means no fields."""
     text = await read(call, limit)
+    await call.turn(len(text))
     return decode(b"{}" if empty and not text.strip() else text, kind)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 from aiohttp import web
+from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
 from server.cache.generations import Generations
@@ -17,9 +19,10 @@ from server.cache.local import Local
 from server.model.errors import Crowded, Refused
 from server.services.transfers import HURRY, MARK_EVERY, REFUSED, WINDOW, Transfer, Transfers
 from server.web import requests
-from server.web.answers import Answer
+from server.web.answers import PIECE, Answer
 from server.web.hot import Fronted, Hot, front_of
 from server.web.requests import Call
+from tests.unit.test_turns import Rounds
 
 MOST, SHARE, RATE = 1000, 400, 10
 NEVER = 10**9
@@ -291,3 +294,28 @@ async def test_a_body_below_the_rate_is_cut() -> None:
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     await until(flow, 0)
+
+
+async def test_pieces_of_many_large_answers_leave_the_loop_to_others_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow, body, pieces, write = Flow(most=NEVER), b"x" * 1_000_000, Counter[int](), StreamWriter.write
+
+    async def counted(self: StreamWriter, chunk: Any, **more: Any) -> None:
+        pieces[rounds.now] += 1
+        await write(self, chunk, **more)
+
+    async def ask(address: tuple[str, int]) -> int:
+        reader, writer = await asyncio.open_connection(*address, limit=1 << 22)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        try:
+            return len((await reader.read()).partition(b"\r\n\r\n")[2])
+        finally:
+            writer.transport.abort()
+
+    monkeypatch.setattr(StreamWriter, "write", counted)
+    async with serving(flow, body) as address:
+        with Rounds() as rounds:
+            assert await asyncio.gather(*(ask(address) for _ in range(20))) == [len(body)] * 20
+    assert pieces.total() >= 20 * (len(body) // PIECE)
+    assert max(pieces.values()) <= 2  # one a round; where a round begins is not known to the piece
