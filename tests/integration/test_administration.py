@@ -337,6 +337,7 @@ async def test_only_what_differs_from_the_configuration_is_kept(host: Host) -> N
     await settings.change(ROOT, {"mailbox.maxAliases": host.config.mailbox_max_aliases})
     assert (await host.store.overrides()).values == {}
     await settings.change(ROOT, {"smtp.readTimeout": "45s"})
+    await asyncio.sleep(0.002)  # acts are sorted by the millisecond
     await settings.reset(ROOT)
     assert settings.current == host.config
     acts, _ = await host.services[0].acts(1, 2)

@@ -157,12 +157,15 @@ async def test_replica_that_is_away_is_left_out_said_once_and_comes_back(server:
         async with asyncio.timeout(120):
             while await figure(server, 'tempmail_database_reads_total{target="primary"}') == before:
                 assert await server.messages(box) == []
-        assert server.log.count("replica left out") == left_out + 1
+        async with asyncio.timeout(60):
+            while server.log.count("replica left out") == left_out:
+                await asyncio.sleep(0.1)
         if killed:
             await standby.revive()
         else:
             standby.signal(signal.SIGCONT)
         await until_replicas_are(server, "ok")
+        assert server.log.count("replica left out") == left_out + 1
         before = await figure(server, 'tempmail_database_reads_total{target="replica 0"}')
         async with asyncio.timeout(60):
             while await figure(server, 'tempmail_database_reads_total{target="replica 0"}') == before:
