@@ -23,7 +23,7 @@ from server.model.account import ROLES, Role, User
 from server.model.administration import Actor
 from server.model.errors import Refused
 from server.model.trace import printable
-from server.services import accounts, passwords
+from server.services.accounts import accounts, passwords
 from server.store.administration import AdministrationStore
 from server.store.embedded import running_dsn
 from server.store.migrate import pending, require

@@ -30,7 +30,7 @@ from server.dsn import place
 from server.metrics import Board
 from server.model.errors import Unavailable
 from server.notation import Address, is_loopback, size_text
-from server.services import tokens
+from server.services.accounts import tokens
 from server.shards import worker
 from server.shards.sockets import SlotSockets
 from server.smtp import certificate

@@ -13,9 +13,9 @@ from server.bus.rabbit import BODY_MAX, Consumer, Publisher
 from server.config import Config
 from server.model.errors import Unavailable
 from server.services.contracts import Delivery
-from server.services.decisions import Decisions
-from server.services.intake import Intake
-from server.services.relay import Relay
+from server.services.mail_in.decisions import Decisions
+from server.services.mail_in.queue_consumer import Intake
+from server.services.mail_in.queue_publisher import Relay
 from server.shards.roles import Parts
 from server.store import arrivals
 from server.store.pools import Database

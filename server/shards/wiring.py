@@ -29,43 +29,43 @@ from server.model.domain import Rules, Target
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind, Step
 from server.model.message import Mailbox, Stored
-from server.services.abuse import AbuseService
-from server.services.accounts import AccountService
-from server.services.across import AcrossService
-from server.services.administration import AdministrationService
-from server.services.aliases import AliasService
-from server.services.authentication import Authentication
-from server.services.claims import DomainClaims
+from server.services.accounts.account_cleanup import Departures
+from server.services.accounts.accounts import AccountService
+from server.services.accounts.api_keys import KeyService
+from server.services.accounts.passwords import Passwords
+from server.services.admin.abuse import AbuseService
+from server.services.admin.administration import AdministrationService
+from server.services.admin.guard import BanService, Guard
+from server.services.admin.settings import ACTS_EVERY, Settings
 from server.services.coherence import Coherence
 from server.services.contracts import Delivery
-from server.services.decisions import Decisions
-from server.services.deliverer import Deliverer
-from server.services.departures import Departures
-from server.services.domains import ServedDomains
-from server.services.eraser import Eraser
-from server.services.guard import BanService, Guard
-from server.services.hub import Hub
-from server.services.ingest import Ingest
-from server.services.keys import KeyService
+from server.services.domains.resolver import Resolver
+from server.services.domains.served import ServedDomains
+from server.services.domains.verification import DomainClaims
 from server.services.limits import RateLimits
-from server.services.looking import SEARCHES_WAITING, Looker
-from server.services.mail_trace import MailTrace
-from server.services.mailboxes import MailboxService
-from server.services.messages import MessageService
-from server.services.outbound import Outbound
-from server.services.outbox import Outbox
-from server.services.passwords import Passwords
-from server.services.provision import Provision
-from server.services.reading import Readers
-from server.services.resolver import Resolver
-from server.services.retention import Retention, every
-from server.services.routing import Routes
+from server.services.mail_in.authentication import Authentication
+from server.services.mail_in.auto_create import Provision
+from server.services.mail_in.decisions import Decisions
+from server.services.mail_in.ingest import Ingest
+from server.services.mail_in.mail_trace import MailTrace
+from server.services.mail_in.routing import Routes
+from server.services.mailboxes.account_search import AcrossService
+from server.services.mailboxes.aliases import AliasService
+from server.services.mailboxes.eraser import Eraser
+from server.services.mailboxes.mailboxes import MailboxService
+from server.services.mailboxes.messages import MessageService
+from server.services.mailboxes.reading import Readers
+from server.services.mailboxes.retention import Retention, every
+from server.services.mailboxes.tags import TagService
+from server.services.mailboxes.text_search import SEARCHES_WAITING, Looker
+from server.services.push.hub import Hub
+from server.services.push.waiting import Waiting
 from server.services.sandbox import DEFAULT_QUEUE, Sandbox
-from server.services.settings import ACTS_EVERY, Settings
-from server.services.tags import TagService
 from server.services.transfers import Transfers
-from server.services.waiting import Waiting
-from server.services.webhooks import WebhookService
+from server.services.webhooks.http_client import Outbound
+from server.services.webhooks.outbox import Outbox
+from server.services.webhooks.sender import Deliverer
+from server.services.webhooks.webhooks import WebhookService
 from server.shards import roles
 from server.shards.broker import Broker
 from server.shards.context import WorkerContext

@@ -12,9 +12,9 @@ from typing import Final
 
 from server.config import Config
 from server.model.client import parse
+from server.services.admin.guard import Guard
 from server.services.contracts import Delivery
-from server.services.decisions import Decisions
-from server.services.guard import Guard
+from server.services.mail_in.decisions import Decisions
 from server.smtp import certificate
 from server.smtp.base import configured
 from server.smtp.connection import Member

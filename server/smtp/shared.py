@@ -16,9 +16,9 @@ from server.model.client import Holdings, parse
 from server.model.errors import Unavailable
 from server.notation import Network
 from server.outages import explained
+from server.services.admin.guard import Guard
 from server.services.contracts import Delivery
-from server.services.decisions import Decisions
-from server.services.guard import Guard
+from server.services.mail_in.decisions import Decisions
 from server.smtp import replies
 from server.smtp.trace import Clock
 

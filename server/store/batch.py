@@ -2,7 +2,7 @@
 a transaction of two where webhooks listen.
 
 Lives here: the statement's arguments and what its answer means. Must not know: who waits for which message; committing
-in groups, bisecting and answering are services/ingest.py's.
+in groups, bisecting and answering are services/mail_in/ingest.py's.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -23,9 +23,9 @@ from server import clock
 from server.metrics import Counter
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox, Stored
-from server.services import frames
 from server.services.contracts import Wanted
-from server.services.watching import RECHECK_INTERVAL, Subscription, Watching, observe_push
+from server.services.push import frames
+from server.services.push.subscription import RECHECK_INTERVAL, Subscription, Watching, observe_push
 from server.web.description import describe
 from server.web.objects import Message
 from server.web.query import Choice, Duration, Seq, SeqOrNow, Text

@@ -29,8 +29,8 @@ from server.services.contracts import (
     Waiting,
     Webhooks,
 )
+from server.services.push.subscription import Watching
 from server.services.transfers import Transfers
-from server.services.watching import Watching
 from server.web.streams import Streams
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from server.metrics import Gauge
 from server.model.errors import Unavailable
-from server.services.room import Room
+from server.services.push.connection_limit import Room
 
 ACTIVE: Final = Gauge("tempmail_streams_active", "Event streams and waiting requests open now.")
 

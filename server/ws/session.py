@@ -22,8 +22,8 @@ from server import clock, log
 from server.metrics import Counter
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
-from server.services import frames
-from server.services.watching import RECHECK_INTERVAL, Subscription, Watching, observe_push
+from server.services.push import frames
+from server.services.push.subscription import RECHECK_INTERVAL, Subscription, Watching, observe_push
 from server.ws import incoming, wire
 from server.ws.connection import Connection
 

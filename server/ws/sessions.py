@@ -27,9 +27,9 @@ from server.config import Config
 from server.metrics import Gauge
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
-from server.services import frames
-from server.services.room import Room
-from server.services.watching import Subscription, Watching
+from server.services.push import frames
+from server.services.push.connection_limit import Room
+from server.services.push.subscription import Subscription, Watching
 from server.ws import wire
 from server.ws.handshake import origin_allowed, token_of
 from server.ws.session import PING_INTERVAL, WRITE_STALL, Session, expiry

@@ -10,7 +10,7 @@ from typing import Any
 from server import config
 from server.model.errors import Refused
 from server.model.message import Envelope, Recipient
-from server.services.decisions import Decisions
+from server.services.mail_in.decisions import Decisions
 from server.smtp.listener import Listener
 
 ENVELOPE = b"EHLO client.example\r\nMAIL FROM:<s@example.com>\r\nRCPT TO:<known@temp.mail>\r\n"

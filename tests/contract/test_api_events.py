@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 import pytest
 
-from server.services.hub import REPLAY_MAX
+from server.services.push.hub import REPLAY_MAX
 from tests.contract.accounts import register
 from tests.contract.people import fresh_login, own_box, person
 from tests.contract.test_delivered_to import alias_of, send

@@ -11,7 +11,7 @@ import pytest
 from server import clock
 from server.model import ids
 from server.model.message import Details, Stored
-from server.services import waiting
+from server.services.push import waiting
 from tests.contract.people import fresh_login, own_box, person
 from tests.contract.transcript import Answer, ask, inject
 from tests.running import Box, Server

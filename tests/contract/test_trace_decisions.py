@@ -8,7 +8,7 @@ import uvloop
 
 from server.model.errors import Refused, Unavailable
 from server.model.trace import ABANDONED, Row, rows
-from server.services.decisions import BUFFER_MAX, Decisions
+from server.services.mail_in.decisions import BUFFER_MAX, Decisions
 from tests.contract.listening import ENVELOPE, MAIL, Listening, listening
 
 TAKEN = "250 2.1.5 Recipient OK"

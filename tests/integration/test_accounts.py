@@ -19,13 +19,13 @@ from server.model import ids
 from server.model.account import Principal, User
 from server.model.errors import Refused
 from server.model.event import Hint
-from server.services import passwords
-from server.services.accounts import MAX_SESSIONS, AccountService, new_user
+from server.services.accounts import passwords
+from server.services.accounts.accounts import MAX_SESSIONS, AccountService, new_user
+from server.services.accounts.api_keys import MAX_KEYS, KeyService
+from server.services.accounts.passwords import Passwords
 from server.services.coherence import Coherence
 from server.services.contracts import Session, Shares
-from server.services.keys import MAX_KEYS, KeyService
 from server.services.limits import RateLimits
-from server.services.passwords import Passwords
 from server.store.pools import Pools
 from server.store.users import UserStore
 

@@ -10,7 +10,7 @@ from server.config import Config
 from server.model import ids
 from server.model.errors import Refused
 from server.model.message import Alias
-from server.services.aliases import AliasService
+from server.services.mailboxes.aliases import AliasService
 from server.store import migrate
 from server.store.mailboxes import MailboxStore
 from server.store.pools import DOMAINS, Pools

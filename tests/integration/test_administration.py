@@ -20,11 +20,11 @@ from server.model.administration import Actor, Changes, MailboxFilter
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Mailbox
-from server.services.accounts import new_user
-from server.services.administration import AdministrationService
+from server.services.accounts.account_cleanup import GRACE, Departures
+from server.services.accounts.accounts import new_user
+from server.services.admin.administration import AdministrationService
+from server.services.admin.settings import Settings, written
 from server.services.coherence import Coherence
-from server.services.departures import GRACE, Departures
-from server.services.settings import Settings, written
 from server.store import administration as administration_store
 from server.store import batch
 from server.store.abuse import AbuseStore

@@ -17,10 +17,10 @@ from server.model.account import QUOTAS, User
 from server.model.message import Mailbox
 from server.model.webhook import TEST, Delivery, Event, Outcome, Webhook, mail_received, payload
 from server.services.contracts import WebhookChange
-from server.services.deliverer import LEASE, MAX_SENDING_EACH, Deliverer
-from server.services.outbound import TIMEOUT, Outbound
-from server.services.outbox import Outbox
-from server.services.webhooks import WebhookService
+from server.services.webhooks.http_client import TIMEOUT, Outbound
+from server.services.webhooks.outbox import Outbox
+from server.services.webhooks.sender import LEASE, MAX_SENDING_EACH, Deliverer
+from server.services.webhooks.webhooks import WebhookService
 from server.store import batch
 from server.store.deliveries import EXPIRE_BATCH, DeliveryStore
 from server.store.messages import MessageStore

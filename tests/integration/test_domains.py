@@ -17,16 +17,16 @@ from server.model.account import QUOTAS, Quota, User
 from server.model.domain import Domain, Mode, Rules, Served, ServedSet, domain_name
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
-from server.services.accounts import new_user
-from server.services.claims import GRACE, RECHECK_AFTER, DomainClaims
+from server.services.accounts.accounts import new_user
 from server.services.coherence import Coherence
-from server.services.domains import ServedDomains
+from server.services.domains.resolver import Resolver
+from server.services.domains.served import ServedDomains
+from server.services.domains.verification import GRACE, RECHECK_AFTER, DomainClaims
 from server.services.limits import RateLimits
-from server.services.mailboxes import MailboxService
-from server.services.outbox import Outbox
-from server.services.provision import Provision
-from server.services.resolver import Resolver
-from server.services.routing import Routes
+from server.services.mail_in.auto_create import Provision
+from server.services.mail_in.routing import Routes
+from server.services.mailboxes.mailboxes import MailboxService
+from server.services.webhooks.outbox import Outbox
 from server.store.deliveries import DeliveryStore
 from server.store.domains import DomainStore
 from server.store.mailboxes import MailboxStore

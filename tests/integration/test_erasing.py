@@ -12,8 +12,8 @@ import pytest
 from server.model import ids
 from server.model.account import QUOTAS, User
 from server.model.message import FOREVER, Mailbox
-from server.services import eraser as eraser_module
-from server.services.eraser import Eraser
+from server.services.mailboxes import eraser as eraser_module
+from server.services.mailboxes.eraser import Eraser
 from server.store import batch, erasures
 from server.store import messages as messages_module
 from server.store.deliveries import DeliveryStore

@@ -16,14 +16,15 @@ from server.model.event import Hint
 from server.model.message import Envelope, Mailbox, Recipient, Stored
 from server.model.queued import pack
 from server.model.trace import DEAD, FULL, GONE, rows
-from server.services import ingest, sandbox
-from server.services.authentication import CHECKS, CHECKS_MAX, DROPPED, Authentication
+from server.services import sandbox
 from server.services.coherence import Coherence
-from server.services.decisions import Decisions
-from server.services.domains import ServedDomains
-from server.services.ingest import Ingest
-from server.services.intake import Intake
-from server.services.routing import Routes
+from server.services.domains.served import ServedDomains
+from server.services.mail_in import ingest
+from server.services.mail_in.authentication import CHECKS, CHECKS_MAX, DROPPED, Authentication
+from server.services.mail_in.decisions import Decisions
+from server.services.mail_in.ingest import Ingest
+from server.services.mail_in.queue_consumer import Intake
+from server.services.mail_in.routing import Routes
 from server.services.sandbox import Sandbox
 from server.store import arrivals
 from server.store.domains import DomainStore

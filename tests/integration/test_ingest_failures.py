@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.services import ingest
+from server.services.mail_in import ingest
 from tests.integration.mail import settled
 from tests.integration.test_ingest import Bench, bench, outcomes
 

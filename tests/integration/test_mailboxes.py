@@ -15,14 +15,14 @@ from server.model import ids
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import FOREVER
-from server.services import mailboxes as mailboxes_module
 from server.services.coherence import Coherence
-from server.services.domains import ServedDomains
-from server.services.eraser import Eraser
+from server.services.domains.served import ServedDomains
 from server.services.limits import RateLimits
-from server.services.mailboxes import REFUSAL_BEAT, MailboxService
-from server.services.outbox import Outbox
-from server.services.retention import Retention
+from server.services.mailboxes import mailboxes as mailboxes_module
+from server.services.mailboxes.eraser import Eraser
+from server.services.mailboxes.mailboxes import REFUSAL_BEAT, MailboxService
+from server.services.mailboxes.retention import Retention
+from server.services.webhooks.outbox import Outbox
 from server.store import batch
 from server.store.deliveries import DeliveryStore
 from server.store.domains import DomainStore

@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from server.model.errors import Refused, Unavailable
 from server.notation import Network
-from server.services.outbound import BODY_KEPT, Outbound, forbidden, target
-from server.services.resolver import Resolver
+from server.services.domains.resolver import Resolver
+from server.services.webhooks.http_client import BODY_KEPT, Outbound, forbidden, target
 from tests.nameserver import Zones, name_server
 from tests.receiving import Receiver, Request, receiving, status
 from tests.running import ROOT
@@ -523,8 +523,8 @@ def certificate(folder: Path, host: str) -> tuple[Path, Path]:
 
 SENDER = """
 import asyncio, ipaddress, sys
-from server.services.outbound import Outbound
-from server.services.resolver import Resolver
+from server.services.webhooks.http_client import Outbound
+from server.services.domains.resolver import Resolver
 
 async def main():
     resolver = Resolver([sys.argv[1]])

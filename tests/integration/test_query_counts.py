@@ -28,7 +28,7 @@ from server.cache.places import Places
 from server.config import Config
 from server.metrics import Board
 from server.notation import Address
-from server.services.departures import Departures
+from server.services.accounts.account_cleanup import Departures
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import bind_slots

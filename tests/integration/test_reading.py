@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from server.model.errors import Refused, Unavailable
-from server.services import reading, sandbox
-from server.services.reading import READINGS, Readers
+from server.services import sandbox
+from server.services.mailboxes import reading
+from server.services.mailboxes.reading import READINGS, Readers
 from server.services.sandbox import RUNS, Sandbox
 from tests.clients import of
 

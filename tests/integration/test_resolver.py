@@ -6,8 +6,8 @@ import pytest
 
 from server import log, outages
 from server.model.errors import Unavailable
-from server.services import resolver
-from server.services.resolver import Resolver
+from server.services.domains import resolver
+from server.services.domains.resolver import Resolver
 from tests.nameserver import name_server
 
 

@@ -12,11 +12,11 @@ from server.model.errors import Unavailable
 from server.model.folding import folded
 from server.model.message import Envelope, Mailbox, Recipient, Stored
 from server.model.query import Term, parse
-from server.services.across import AcrossService
 from server.services.contracts import SearchQuery, Shares
-from server.services.looking import LOOKED_THROUGH, Looker
-from server.services.messages import MessageService
-from server.services.reading import Readers
+from server.services.mailboxes.account_search import AcrossService
+from server.services.mailboxes.messages import MessageService
+from server.services.mailboxes.reading import Readers
+from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
 from server.services.sandbox import Sandbox
 from server.store.across import AcrossStore
 from server.store.messages import Candidate

@@ -12,7 +12,7 @@ from server.model import ids
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Mailbox, Stored
-from server.services.hub import Hub
+from server.services.push.hub import Hub
 from server.web.events import EventStream
 
 

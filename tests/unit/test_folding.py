@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from server.model.folding import folded, sought
 from server.model.message import Details, Stored
 from server.services.contracts import Wanted
-from server.services.waiting import matches
+from server.services.push.waiting import matches
 
 ALIKE = [
     ("Erdős", "erdos"),

@@ -16,9 +16,9 @@ from server.model import ids
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Stored
-from server.services import hub as hub_module
-from server.services.hub import MAILBOXES_A_CALL, PAGE, REPLAY_MAX, Hub
-from server.services.watching import Subscription
+from server.services.push import hub as hub_module
+from server.services.push.hub import MAILBOXES_A_CALL, PAGE, REPLAY_MAX, Hub
+from server.services.push.subscription import Subscription
 
 FOREVER = float("inf")
 

@@ -11,7 +11,7 @@ from server.config import load
 from server.model.client import networks
 from server.model.errors import Refused
 from server.services.limits import RateLimits
-from server.services.room import SHARE, Room
+from server.services.push.connection_limit import SHARE, Room
 from server.smtp.shared import Seats
 
 SETTINGS = {

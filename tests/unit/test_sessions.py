@@ -25,10 +25,10 @@ from server.model import ids
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Mailbox, Stored
-from server.services.hub import PAGE, Hub
-from server.services.room import SHARE
+from server.services.push.connection_limit import SHARE
+from server.services.push.hub import PAGE, Hub
+from server.services.push.subscription import RECHECK_INTERVAL
 from server.services.transfers import Transfers
-from server.services.watching import RECHECK_INTERVAL
 from server.web.hot import Fronted, Hot
 from server.web.upgrade import take_over
 from server.ws import session as session_module

@@ -13,10 +13,10 @@ from server.config import load
 from server.model.errors import Refused
 from server.model.message import Details, Stored
 from server.model.query import Term
-from server.services import passwords
+from server.services.accounts import passwords
+from server.services.accounts.passwords import Passwords
 from server.services.limits import SEARCHES, SEARCHES_OF_CLIENT, RateLimits
-from server.services.looking import Looker
-from server.services.passwords import Passwords
+from server.services.mailboxes.text_search import Looker
 from server.services.sandbox import Sandbox
 from server.store.messages import Candidate
 from tests.clients import of

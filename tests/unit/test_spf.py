@@ -8,8 +8,8 @@ import pytest
 
 from server.model.errors import Unavailable
 from server.model.spf import Malformed, Result, Subject, expand, parse
-from server.services.resolver import Kind
-from server.services.spf import Spf
+from server.services.domains.resolver import Kind
+from server.services.mail_in.spf import Spf
 
 Zone = dict[tuple[str, str], list[str]]
 

@@ -19,8 +19,8 @@ from server.config import Config, ConfigError
 from server.model import ids
 from server.model.account import User
 from server.model.errors import Refused
-from server.services.accounts import new_user
-from server.services.tokens import Tokens, secret
+from server.services.accounts.accounts import new_user
+from server.services.accounts.tokens import Tokens, secret
 
 SECRET = "a secret of this very test " * 3 + "."
 """Ends in no blank: settings are stripped, and a forgery signed with more than the secret proves nothing."""

@@ -18,10 +18,10 @@ from server.model.errors import Unavailable
 from server.model.message import Envelope, Recipient
 from server.model.mime import parse
 from server.model.trace import Noted, Row, Sampler, candidates, counted, printable, rows, verdict
-from server.services import decisions as waiting_decisions
-from server.services import mail_trace
-from server.services.decisions import Decisions
-from server.services.mail_trace import Lines, MailTrace
+from server.services.mail_in import decisions as waiting_decisions
+from server.services.mail_in import mail_trace
+from server.services.mail_in.decisions import Decisions
+from server.services.mail_in.mail_trace import Lines, MailTrace
 from server.smtp import paths
 from server.store.batch import Item, Rows
 from server.store.trace import TraceStore

@@ -27,7 +27,7 @@ from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.errors import Refused, Unavailable
 from server.model.webhook import TEST, Delivery, Outcome, Webhook, payload
 from server.outages import put_off
-from server.services.outbound import TIMEOUT, Outbound
+from server.services.webhooks.http_client import TIMEOUT, Outbound
 from server.store.deliveries import EXPIRE_BATCH, DeliveryStore
 from server.store.webhooks import WebhookStore
 

@@ -18,8 +18,8 @@ from server.model.errors import Unavailable
 from server.model.message import Alias, Mailbox
 from server.model.trace import Noted, Page, Question, Reason, Row, Sampler, counted, rows, verdict
 from server.outages import put_off
-from server.services.decisions import Decisions
-from server.services.retention import every
+from server.services.mail_in.decisions import Decisions
+from server.services.mailboxes.retention import every
 from server.store.trace import TraceStore
 
 EVERY: Final = 1.0  # s from one write to the next

@@ -23,8 +23,8 @@ from server.metrics import Counter
 from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Stored
-from server.services import frames
-from server.services.watching import Subscription
+from server.services.push import frames
+from server.services.push.subscription import Subscription
 
 PAGE: Final = 100
 """Rows of one mailbox a fetch brings at most; a full page means that there may be more."""

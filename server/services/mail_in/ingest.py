@@ -29,7 +29,7 @@ from server.model.mime import Mail, is_cheap, parse
 from server.outages import STORAGE
 from server.services.coherence import Coherence, mail
 from server.services.contracts import Shares
-from server.services.routing import Routes
+from server.services.mail_in.routing import Routes
 from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
 from server.store import batch
 from server.store.batch import Item, Rows, Shortfall

@@ -25,9 +25,9 @@ from server.model.account import User
 from server.model.domain import Domain, Mode, ServedSet, domain_name, new_verify_token
 from server.model.errors import Refused, Unavailable
 from server.services.coherence import Coherence, Write, domain_set
-from server.services.domains import ServedDomains
-from server.services.resolver import Resolver
-from server.services.retention import every
+from server.services.domains.resolver import Resolver
+from server.services.domains.served import ServedDomains
+from server.services.mailboxes.retention import every
 from server.store.domains import DomainStore
 
 MAX_CLAIMS: Final = 20  # domains of one account

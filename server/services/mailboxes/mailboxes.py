@@ -31,12 +31,12 @@ from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Mailbox
 from server.model.webhook import mailbox_created
+from server.services.admin.guard import Guard
 from server.services.coherence import Coherence
 from server.services.contracts import NewMailbox
-from server.services.domains import ServedDomains
-from server.services.guard import Guard
+from server.services.domains.served import ServedDomains
 from server.services.limits import RateLimits
-from server.services.outbox import Outbox
+from server.services.webhooks.outbox import Outbox
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions

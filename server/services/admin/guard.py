@@ -15,8 +15,8 @@ from server.model.administration import Actor
 from server.model.ban import Ban, Kind, canonical
 from server.model.domain import ROLE_NAMES
 from server.model.errors import Refused
+from server.services.admin.settings import Settings
 from server.services.coherence import Coherence, settings_changed
-from server.services.settings import Settings
 from server.store.bans import BanStore
 
 

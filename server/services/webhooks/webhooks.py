@@ -21,8 +21,8 @@ from server.model import ids
 from server.model.errors import Refused, Unavailable
 from server.model.webhook import EVENTS, MAX_WEBHOOKS, TEST, Delivery, Event, Webhook, written
 from server.services.contracts import WebhookChange
-from server.services.deliverer import LEASE, Deliverer
-from server.services.outbound import Outbound
+from server.services.webhooks.http_client import Outbound
+from server.services.webhooks.sender import LEASE, Deliverer
 from server.store.deliveries import DeliveryStore
 from server.store.webhooks import WebhookStore
 

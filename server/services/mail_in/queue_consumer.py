@@ -21,8 +21,8 @@ from server.model.errors import Refused, Unstorable
 from server.model.message import Envelope, Recipient, Stored
 from server.model.trace import DEAD, FULL, GONE
 from server.services.contracts import Delivery
-from server.services.decisions import Decisions
-from server.services.retention import every
+from server.services.mail_in.decisions import Decisions
+from server.services.mailboxes.retention import every
 
 RETRY: Final = (0.1, 5.0)  # s between attempts to store: at first, at most
 FORGET_EVERY: Final = 60.0  # s

@@ -12,7 +12,7 @@ from typing import Final
 
 from server.model.errors import Unavailable
 from server.model.spf import Directive, Malformed, Result, Subject, expand, is_record, parse, valid_name
-from server.services.resolver import Kind
+from server.services.domains.resolver import Kind
 
 Ask = Callable[[str, Kind], Awaitable[list[str]]]
 """A name and a type → the records' texts, MX hosts in order of preference; [] for none. Raises Unavailable."""

@@ -16,7 +16,7 @@ from server.metrics import Counter
 from server.model.account import User
 from server.model.domain import Target
 from server.model.errors import Refused
-from server.services.mailboxes import MailboxService
+from server.services.mailboxes.mailboxes import MailboxService
 from server.store.domains import DomainStore
 
 MAX_CAUGHT: Final = 10_000  # mailboxes of one catch_all domain

@@ -1,6 +1,6 @@
 """Messages of one mailbox: lists, one with its body read, raw, attachments, search, injected mail, and changes.
 
-Lives here: what is told to everyone about changes. ``services/reading.py`` reads bodies. Must not know: HTTP.
+Lives here: what is told to everyone about changes. ``services/mailboxes/reading.py`` reads bodies. Must not know: HTTP.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from server.model.message import Envelope, Mailbox, Recipient, Stored, delivered
 from server.model.query import Query
 from server.services.coherence import Coherence
 from server.services.contracts import Content, Delivery, File, SearchQuery, Shares
-from server.services.looking import LOOKED_THROUGH, Looker
-from server.services.reading import Readers
+from server.services.mailboxes.reading import Readers
+from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
 from server.store.messages import MessageStore
 from server.store.tags import TagStore
 

@@ -13,7 +13,7 @@ from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Alias, Mailbox
 from server.services.coherence import Coherence
-from server.services.mailboxes import MailboxService
+from server.services.mailboxes.mailboxes import MailboxService
 from server.store.mailboxes import MailboxStore
 
 

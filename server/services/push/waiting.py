@@ -19,7 +19,7 @@ from server.model.errors import Refused
 from server.model.folding import folded, sought
 from server.model.message import Mailbox, Stored
 from server.services.contracts import NOW, Messages, Wanted
-from server.services.watching import Subscription, Watching
+from server.services.push.subscription import Subscription, Watching
 
 PAGE: Final = 100  # messages looked at in one query
 RECENT: Final = 300.0  # s for which mail that nobody has seen counts as new

@@ -14,7 +14,7 @@ from server.config import Config
 from server.log import event
 from server.model.errors import Unavailable
 from server.outages import put_off
-from server.services.mailboxes import MailboxService
+from server.services.mailboxes.mailboxes import MailboxService
 from server.store.abuse import AbuseStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions

@@ -18,7 +18,7 @@ from server.model.message import Mailbox, Stored
 from server.model.tag import Tag, checked_color, checked_description, checked_name
 from server.model.webhook import tag_described
 from server.services.coherence import Coherence
-from server.services.outbox import Outbox
+from server.services.webhooks.outbox import Outbox
 from server.store.messages import MessageStore
 from server.store.tags import TagStore
 

@@ -8,7 +8,7 @@ from server.model.errors import Unavailable
 from server.model.message import Stored
 from server.model.query import Query
 from server.services.contracts import Found, Shares
-from server.services.looking import LOOKED_THROUGH, Looker
+from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
 from server.store.across import AcrossStore, Inboxes
 from server.store.tags import TagStore
 

@@ -15,10 +15,10 @@ from typing import Final
 from server.model import ids
 from server.model.account import KEY_PREFIX, ApiKey, User, checked_key_name
 from server.model.errors import Refused
+from server.services.accounts.tokens import digest
 from server.services.coherence import Coherence, account
 from server.services.contracts import NewApiKey
-from server.services.retention import every
-from server.services.tokens import digest
+from server.services.mailboxes.retention import every
 from server.store.users import UserStore
 
 MAX_KEYS: Final = 50  # of one account

@@ -24,13 +24,13 @@ from server.model import ids
 from server.model.account import QUOTAS, Principal, User
 from server.model.address import parse_path
 from server.model.errors import Refused, Unavailable
-from server.services import passwords
+from server.services.accounts import passwords
+from server.services.accounts.passwords import Passwords
+from server.services.accounts.tokens import Claims, Tokens, digest
+from server.services.admin.guard import Guard
 from server.services.coherence import Coherence, Write, account
 from server.services.contracts import CredentialKind, Session
-from server.services.guard import Guard
 from server.services.limits import Attempt, RateLimits
-from server.services.passwords import Passwords
-from server.services.tokens import Claims, Tokens, digest
 from server.store.users import UserStore
 
 _NO_ACCOUNT: Final = "00000000-0000-0000-0000-000000000000"

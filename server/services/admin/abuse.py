@@ -16,9 +16,9 @@ from server.model.administration import Actor, MailboxFacts, MailboxFilter
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Mailbox
-from server.services.administration import check_rank
+from server.services.admin.administration import check_rank
 from server.services.coherence import Coherence
-from server.services.mailboxes import MailboxService
+from server.services.mailboxes.mailboxes import MailboxService
 from server.store.abuse import AbuseStore
 from server.store.administration import AdministrationStore
 from server.store.mailboxes import MailboxStore

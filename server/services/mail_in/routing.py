@@ -20,7 +20,7 @@ from server.cache.local import Local, Ticket
 from server.model.domain import Rules, ServedSet, Target
 from server.model.errors import Refused, Word
 from server.model.message import Mailbox, Recipient
-from server.services.domains import ServedDomains
+from server.services.domains.served import ServedDomains
 from server.store.mailboxes import MailboxStore
 
 KNOWN_FOR: Final = 60.0  # s; a mailbox deleted on another host is found out at the commit at the latest

@@ -23,8 +23,8 @@ from server.outages import put_off
 from server.services.coherence import Coherence, mail
 from server.services.contracts import Delivery, Shares
 from server.services.fair_queue import FairQueue, QueueFull, ShareUsed
+from server.services.mail_in.spf import Ask, Spf
 from server.services.sandbox import Sandbox, SandboxError
-from server.services.spf import Ask, Spf
 from server.store.messages import MessageStore
 
 WAITING_BYTES_MAX: Final = 64 << 20  # of messages that wait for their check; more stay unchecked
