@@ -13,7 +13,7 @@ import orjson
 from bench.client_http import Request, request
 from bench.routes_world import LETTER, PASSWORD, Subject, World, word
 from bench.target import Endpoint
-from server.web.routes import ROUTES
+from server.web.api.routes import ROUTES
 
 STREAMING: Final = ("GET /v1/mailboxes/{id}/events", "GET /v1/ws")
 """What is opened, not asked for: ``client_streams`` knows how."""

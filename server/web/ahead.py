@@ -9,7 +9,7 @@ from typing import Final
 
 from server.model.errors import Crowded, Refused
 from server.services.transfers import Transfer, Transfers
-from server.web.unparsed import TOO_LARGE, Connection
+from server.web.malformed import TOO_LARGE, Connection
 
 HEAD_MAX: Final = 1 << 16  # bytes of one head, to within a piece
 PIECE: Final = 1 << 14  # bytes given to the parser at once: what came of a head is known to within so many

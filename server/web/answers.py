@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 from multidict import CIMultiDict
 
-from server.web.hot import Front
+from server.web.fastpath import Front
 
 PIECE: Final = 1 << 16  # bytes of a body that are handed to the transport at once
 

@@ -15,15 +15,15 @@ from aiohttp.http import HttpProcessingError
 
 from server import log
 from server.model.errors import Refused
+from server.web.api.messages import INJECTION_MAX
+from server.web.api.routes import ROUTES
 from server.web.caller import Addresses, Origins
 from server.web.dispatch import Endpoint, limit_lines
-from server.web.hot import Admit, Fronted, Hot
-from server.web.messages import INJECTION_MAX
+from server.web.fastpath import Admit, Fronted, Hot
 from server.web.parts import WebParts
 from server.web.requests import Call
 from server.web.responses import Failed, FailureBody, Reply, failure
 from server.web.route import Handler, Route
-from server.web.routes import ROUTES
 
 __all__ = ["Api", "Serving", "WebParts", "build", "serve"]
 

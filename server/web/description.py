@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from server.web.phrases import Failure
 from server.web.query import Parameter
+from server.web.translations import Failure
 
 BINARY: Final = "application/octet-stream"
 

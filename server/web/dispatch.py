@@ -31,13 +31,13 @@ from server.outages import explained
 from server.web import caller
 from server.web.answers import Answer, Open, Whole
 from server.web.caller import Credential
+from server.web.fastpath import BURST_BYTES, Front, Hot, Known, front_of
 from server.web.gate import Gate
-from server.web.hot import BURST_BYTES, Front, Hot, Known, front_of
 from server.web.parts import WebParts
-from server.web.phrases import Language, language
 from server.web.requests import Call, Staying, Target
 from server.web.responses import JSON, Headers, Reply, failure, matches, refusal
 from server.web.route import Route
+from server.web.translations import Language, language
 
 REQUESTS: Final = Counter("http_requests_total", "Requests answered.", ("method", "endpoint", "status_code"))
 DURATION: Final = Histogram("http_request_duration_seconds", "Time to make an answer.", LATENCY, ("method", "endpoint"))

@@ -13,9 +13,9 @@ import msgspec
 
 from server.version import VERSION
 from server.web.description import BINARY, Doc, doc_of
-from server.web.phrases import FAILURES, Failure
 from server.web.responses import Failed, FailureBody
 from server.web.route import Auth, Route
+from server.web.translations import FAILURES, Failure
 
 _SCHEMAS: Final = "#/components/schemas/"
 _INTRODUCTION: Final = """\

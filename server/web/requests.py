@@ -28,7 +28,7 @@ from server.model.message import Mailbox
 from server.services.contracts import Shares
 from server.services.transfers import Transfer
 from server.web.parts import WebParts
-from server.web.phrases import Language
+from server.web.translations import Language
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 

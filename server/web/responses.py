@@ -13,7 +13,7 @@ import msgspec
 
 from server.cache.local import Growth
 from server.model.errors import Refused
-from server.web.phrases import ADVICE, CREATED, FAILURES, OK, Failure, Language, Phrase
+from server.web.translations import ADVICE, CREATED, FAILURES, OK, Failure, Language, Phrase
 
 Headers = tuple[tuple[str, str], ...]
 

@@ -16,7 +16,7 @@ from aiohttp import HttpVersion11, web
 from server.model.errors import Refused
 from server.web.answers import Taken
 from server.web.description import describe
-from server.web.hot import front_of
+from server.web.fastpath import front_of
 from server.web.requests import Call
 from server.web.responses import Reply, refusal
 

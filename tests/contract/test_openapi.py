@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from server.web import openapi
-from server.web.routes import ROUTES
+from server.web.api.routes import ROUTES
 from tests.contract.promised import ROWS, Row
 from tests.contract.world import PASSWORD, Owner, kind, owner
 from tests.running import ROOT, Server

@@ -16,8 +16,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from server.config import Config
 from server.smtp.session import Session
-from server.web.events import EventStream
-from server.web.hot import Front
+from server.web.api.events import EventStream
+from server.web.fastpath import Front
 from server.web.requests import Call
 from server.ws.session import Session as WebSocketSession
 from tests.cutting import STORMS, Place

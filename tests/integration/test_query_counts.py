@@ -35,7 +35,7 @@ from server.shards.sockets import bind_slots
 from server.shards.wiring import Shard
 from server.store.lending import Lender
 from server.store.standings import Standings
-from server.web.routes import ROUTES
+from server.web.api.routes import ROUTES
 from tests.contract.world import PASSWORD, Owner, owner
 from tests.nameserver import Zones, name_server
 

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from server.web.routes import ROUTES
+from server.web.api.routes import ROUTES
 from tests.contract.world import PASSWORD, Owner, owner
 from tests.edge import Edge
 from tests.running import ROOT, Server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.web.phrases import FAILURES, Failure, Phrase, language
+from server.web.translations import FAILURES, Failure, Phrase, language
 from tests.edge import Edge
 from tests.running import ROOT
 

@@ -13,7 +13,7 @@ from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Details, Mailbox, Stored
 from server.services.push.hub import Hub
-from server.web.events import EventStream
+from server.web.api.events import EventStream
 
 
 class Response:

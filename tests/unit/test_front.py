@@ -10,9 +10,9 @@ from server.cache.generations import Generations, Writer
 from server.cache.local import Local, Ready
 from server.metrics import Tally
 from server.services.transfers import Transfers
-from server.web import hot
-from server.web.hot import HELD_BYTES, Front, Hot, Known
-from server.web.unparsed import Connection
+from server.web import fastpath
+from server.web.fastpath import HELD_BYTES, Front, Hot, Known
+from server.web.malformed import Connection
 
 
 class Inner:
@@ -240,7 +240,7 @@ async def test_answers_made_anew_are_waited_for_at_the_end_and_no_new_ones_begun
 
 async def test_who_has_just_come_is_heard_out_while_we_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a roll of the workers loses the request of a client whose connection was accepted a moment before."""
-    monkeypatch.setattr(hot, "FIRST_REQUEST", 3600.0)
+    monkeypatch.setattr(fastpath, "FIRST_REQUEST", 3600.0)
     line = Line()
     draining = asyncio.create_task(line.hot.drain(10))
     await asyncio.sleep(0.1)
@@ -252,7 +252,7 @@ async def test_who_has_just_come_is_heard_out_while_we_stop(monkeypatch: pytest.
 
 @pytest.mark.parametrize("gone", [False, True])
 async def test_who_never_says_anything_does_not_keep_us(monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
-    monkeypatch.setattr(hot, "FIRST_REQUEST", 3600.0 if gone else 0.1)
+    monkeypatch.setattr(fastpath, "FIRST_REQUEST", 3600.0 if gone else 0.1)
     line = Line()
     draining = asyncio.create_task(line.hot.drain(10))
     await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from server.model import ids
 from server.model.event import Hint, Step
 from server.model.message import Details, Stored
 from server.services.coherence import Coherence
-from server.web.lists import first_page
+from server.web.api.message_list import first_page
 
 BOX, OTHER = ids.new(), ids.new()
 

@@ -12,11 +12,12 @@ import pytest
 import schemathesis
 
 import server.web
-from server.web import openapi, searching
+from server.web import openapi
+from server.web.api import search_params
+from server.web.api.routes import ROUTES
 from server.web.description import Doc, doc_of
-from server.web.phrases import FAILURES
 from server.web.route import Route
-from server.web.routes import ROUTES
+from server.web.translations import FAILURES
 
 STATIC = Path(server.web.__file__).parent / "static"
 NAMES = [f"{route.method} {route.path}" for route in ROUTES]
@@ -65,9 +66,9 @@ def test_every_route_is_described(route: Route) -> None:
 
 
 def test_the_conditions_of_a_search_are_all_read() -> None:
-    source = inspect.getsource(searching)
+    source = inspect.getsource(search_params)
     names = re.findall(r"^(_[A-Z_]+): Final = ", source, re.MULTILINE)
-    assert [vars(searching)[name] for name in names] == list(searching.CONDITIONS)
+    assert [vars(search_params)[name] for name in names] == list(search_params.CONDITIONS)
     assert re.findall(r"=(_[A-Z_]+)\.of\(call\)", source) == names
 
 
@@ -79,7 +80,7 @@ def test_the_parameters_described_are_those_read(route: Route) -> None:
         if method(call)[1] == "of" and method(call)[0].lstrip("_").isupper()
     }
     if ("searching", "asked") in map(method, calls(route)):
-        read |= {parameter.name for parameter in searching.CONDITIONS}
+        read |= {parameter.name for parameter in search_params.CONDITIONS}
     assert {parameter.name for parameter in doc(route).query} == read
     direct = [call for call in calls(route) if method(call)[0] == "requests" and method(call)[1] != "body"]
     undeclared = [

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.model.errors import Word
-from server.web.phrases import CREATED, FAILURES, OK, language
+from server.web.translations import CREATED, FAILURES, OK, language
 
 STATUSES = {400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 503}
 

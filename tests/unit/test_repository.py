@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from server.version import VERSION
+from server.web.api.routes import ROUTES
 from server.web.openapi import document
-from server.web.routes import ROUTES
 
 ROOT: Final = Path(__file__).parents[2]
 LOCKED: Final = ("requirements.txt", "requirements-dev.txt")

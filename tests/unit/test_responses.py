@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.model.errors import Refused
-from server.web.objects import rfc3339
+from server.web.api.schemas import rfc3339
 from server.web.responses import created, encode, etag, matches, ok, refusal
 
 

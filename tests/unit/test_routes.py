@@ -3,8 +3,8 @@
 import pytest
 
 from server.web import openapi
+from server.web.api.routes import ROUTES
 from server.web.route import Route
-from server.web.routes import ROUTES
 from tests.contract.promised import NAMES, ROWS, Row
 
 ACCOUNT = "accessToken"

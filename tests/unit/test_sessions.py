@@ -29,7 +29,7 @@ from server.services.push.connection_limit import SHARE
 from server.services.push.hub import PAGE, Hub
 from server.services.push.subscription import RECHECK_INTERVAL
 from server.services.transfers import Transfers
-from server.web.hot import Fronted, Hot
+from server.web.fastpath import Fronted, Hot
 from server.web.upgrade import take_over
 from server.ws import session as session_module
 from server.ws.handshake import Origin, origin_allowed, parse_origin

@@ -20,7 +20,7 @@ from server.model.errors import Crowded, Refused
 from server.services.transfers import HURRY, MARK_EVERY, REFUSED, WINDOW, Transfer, Transfers
 from server.web import requests
 from server.web.answers import PIECE, Answer
-from server.web.hot import Fronted, Hot, front_of
+from server.web.fastpath import Fronted, Hot, front_of
 from server.web.requests import Call
 from tests.unit.test_turns import Rounds
 

@@ -9,8 +9,8 @@ from server.model import ids
 from server.model.errors import Refused
 from server.model.tag import Tag
 from server.web import requests
+from server.web.api.schemas import MessageList, Summary, rfc3339
 from server.web.description import describe
-from server.web.objects import MessageList, Summary, rfc3339
 from server.web.query import IdCursor, Number
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok

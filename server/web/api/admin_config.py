@@ -7,9 +7,9 @@ from msgspec import UNSET, UnsetType
 
 from server.services.contracts import ShownSettings
 from server.web import requests
-from server.web.admin import actor
+from server.web.api.admin import actor
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.requests import Call
 from server.web.responses import Reply, ok
 

@@ -35,7 +35,7 @@ from server.model.errors import Crowded, Refused
 from server.services.transfers import Transfer, Transfers
 from server.web.ahead import Ahead
 from server.web.heads import heads_in, is_sound, without_tracing
-from server.web.unparsed import Connection
+from server.web.malformed import Connection
 
 HITS: Final = Counter("tempmail_hot_answers_total", "Requests answered before they were parsed.")
 REMADE: Final = Counter("tempmail_hot_remade_total", "Unparsed requests whose kept answer was out of date.")

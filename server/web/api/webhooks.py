@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 from server.model.webhook import Delivery, Event, Webhook, payload
 from server.services.contracts import WebhookChange
 from server.web import requests
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.query import Number
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok

@@ -4,9 +4,9 @@ import msgspec
 
 from server.model.domain import Domain
 from server.web import requests
-from server.web.admin import actor
+from server.web.api.admin import actor
+from server.web.api.domains import DomainList, DomainObject, Instructions
 from server.web.description import describe
-from server.web.domains import DomainList, DomainObject, Instructions
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok
 

@@ -13,9 +13,9 @@ from msgspec import UNSET, UnsetType
 from server.cache.local import Ready
 from server.model.message import Stored
 from server.web import requests
-from server.web.objects import Summary
-from server.web.phrases import Language
+from server.web.api.schemas import Summary
 from server.web.responses import Reply, encode, ok
+from server.web.translations import Language
 
 
 class _Page(msgspec.Struct, rename="camel"):

@@ -8,11 +8,12 @@ from typing import Final
 from server.model import ids
 from server.model.errors import Refused
 from server.model.filenames import content_disposition, safe_content_type
-from server.web import requests, searching
+from server.web import requests
+from server.web.api import search_params
+from server.web.api.message_list import first_page, later_page
+from server.web.api.schemas import Message, MessageList, SearchResult, Summary
 from server.web.compose import Injection, check_size, compose, envelope_sender, is_large
 from server.web.description import describe
-from server.web.lists import first_page, later_page
-from server.web.objects import Message, MessageList, SearchResult, Summary
 from server.web.query import Cursor, Flag, Number
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Headers, Reply, created, etag, ok
@@ -58,10 +59,10 @@ async def page(call: Call) -> Reply:
     "Search a mailbox",
     detail="Every parameter narrows the result; newest first.",
     gives=SearchResult,
-    query=(*searching.CONDITIONS, _PAGE, _PAGE_SIZE),
+    query=(*search_params.CONDITIONS, _PAGE, _PAGE_SIZE),
 )
 async def search(call: Call) -> Reply:
-    query = searching.asked(call, _PAGE.of(call), _PAGE_SIZE.of(call))
+    query = search_params.asked(call, _PAGE.of(call), _PAGE_SIZE.of(call))
     user_id = call.principal.user.id if call.principal else None
     with call.parts.limits.searching(call.mailbox.id, call.client):
         found, total = await call.parts.messages.search(call.mailbox, query, user_id, call.shares)

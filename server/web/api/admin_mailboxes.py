@@ -10,9 +10,9 @@ from server.model.administration import STATES, MailboxFacts, MailboxFilter, Sta
 from server.model.errors import Refused
 from server.model.message import Counts
 from server.web import requests
-from server.web.admin import PAGE, PAGE_SIZE, actor
+from server.web.api.admin import PAGE, PAGE_SIZE, actor
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.query import Choice, Text
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, ok

@@ -8,9 +8,9 @@ from msgspec import UNSET, UnsetType
 from server.model.ban import KINDS, Ban, Kind
 from server.model.errors import Refused
 from server.web import requests
-from server.web.admin import PAGE, PAGE_SIZE, actor
+from server.web.api.admin import PAGE, PAGE_SIZE, actor
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.query import Choice
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok

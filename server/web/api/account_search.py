@@ -7,9 +7,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from server.model.query import Query
-from server.web import searching
+from server.web.api import search_params
+from server.web.api.schemas import Summary
 from server.web.description import describe
-from server.web.objects import Summary
 from server.web.query import IdCursor, Number
 from server.web.requests import Call
 from server.web.responses import Reply, ok
@@ -33,10 +33,10 @@ class MessagesAcross(msgspec.Struct, rename="camel"):
     " the thousand with the latest. Every parameter narrows the result as in a mailbox's search. A search that has run"
     " for long answers with what it found so far, be it nothing: it goes on from `nextCursor`.",
     gives=MessagesAcross,
-    query=(*searching.CONDITIONS, _LIMIT, _CURSOR),
+    query=(*search_params.CONDITIONS, _LIMIT, _CURSOR),
 )
 async def page(call: Call) -> Reply:
-    asked, limit, before = searching.asked(call), _LIMIT.of(call), _CURSOR.of(call)
+    asked, limit, before = search_params.asked(call), _LIMIT.of(call), _CURSOR.of(call)
     wanted = asked.wanted()
     is_search = wanted != Query()
     shares = call.parts.limits.shares(call.client, call.user.id)

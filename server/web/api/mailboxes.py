@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType
 
 from server.model.account import User
 from server.web import requests
+from server.web.api.schemas import MailboxObject
 from server.web.description import describe
-from server.web.objects import MailboxObject
 from server.web.query import IdCursor, Number
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok

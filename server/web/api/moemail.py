@@ -19,12 +19,12 @@ from server.model.errors import Refused
 from server.model.message import Mailbox, Stored
 from server.services.contracts import Content
 from server.web import description, requests
-from server.web.objects import rfc3339
-from server.web.phrases import FAILURES, Failure, Language
+from server.web.api.schemas import rfc3339
 from server.web.query import Cursor, Number, Text
 from server.web.requests import Call
 from server.web.responses import Reply, bare
 from server.web.route import Route
+from server.web.translations import FAILURES, Failure, Language
 
 _NEVER: Final = "9999-01-01T00:00:00.000Z"  # what these clients take for "does not expire"; null they read as 1970
 _LIFE_MAX: Final = 100 * 365 * 86_400_000  # ms

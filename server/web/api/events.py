@@ -26,8 +26,8 @@ from server.model.message import Mailbox, Stored
 from server.services.contracts import Wanted
 from server.services.push import frames
 from server.services.push.subscription import RECHECK_INTERVAL, Subscription, Watching, observe_push
+from server.web.api.schemas import Message
 from server.web.description import describe
-from server.web.objects import Message
 from server.web.query import Choice, Duration, Seq, SeqOrNow, Text
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Headers, Reply, ok

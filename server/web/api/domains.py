@@ -7,8 +7,8 @@ from msgspec import UNSET, UnsetType
 
 from server.model.domain import Domain, Mode, Status
 from server.web import requests
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok
 

@@ -8,9 +8,9 @@ from msgspec import UNSET, UnsetType
 from server.model.account import ROLES, TIERS, Quota, Role, Tier, User
 from server.model.administration import Act, Actor, Changes, UserFilter
 from server.web import requests
-from server.web.auth import UserObject
+from server.web.api.auth import UserObject
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.query import Choice, Flag, Number, Text
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, ok

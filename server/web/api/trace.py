@@ -6,8 +6,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from server.model.trace import VERDICTS, Decision, Page, Question, Stage
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.query import Address, Choice, MomentCursor, Number, Since, Text
 from server.web.requests import Call
 from server.web.responses import Reply, ok

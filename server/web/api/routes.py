@@ -7,8 +7,9 @@ handlers and rows here. ``{name}`` stands for one segment; a literal segment goe
 from functools import cache
 from typing import Any, Final
 
-from server.web import (
-    across,
+from server.web import openapi, upgrade
+from server.web.api import (
+    account_search,
     admin,
     admin_config,
     admin_domains,
@@ -17,18 +18,16 @@ from server.web import (
     api_keys,
     auth,
     bans,
-    compat,
     domains,
     events,
+    health,
     mailboxes,
     messages,
-    openapi,
-    ops,
+    moemail,
     pages,
     public,
     tags,
     trace,
-    upgrade,
     webhooks,
 )
 from server.web.description import describe
@@ -76,7 +75,7 @@ ROUTES: Final = (
         scope="mail:read",
         bulky=True,
     ),
-    Route("GET", "/v1/messages", across.page, "user", limit=True, scope="mail:read"),
+    Route("GET", "/v1/messages", account_search.page, "user", limit=True, scope="mail:read"),
     Route("POST", "/v1/auth/register", auth.register, "none", limit=True),
     Route("POST", "/v1/auth/login", auth.login, "none", limit=True),
     Route("POST", "/v1/auth/refresh", auth.refresh, "none", limit=True),
@@ -156,13 +155,13 @@ ROUTES: Final = (
     Route("GET", "/v1/ws", upgrade.websocket, "none", limit=True, deadline=None, part="push"),
     Route("GET", "/v1/public/domains", public.domains, "none", limit=True, shared=_BRIEFLY),
     Route("GET", "/v1/public/config", public.configuration, "none", limit=True, shared=_BRIEFLY),
-    Route("GET", "/health", ops.health, "none", limit=False, part="ops"),
-    Route("GET", "/health/live", ops.health, "none", limit=False, part="ops"),
-    Route("GET", "/health/ready", ops.ready, "none", limit=False, deadline=5.0, part="ops"),
-    Route("GET", "/metrics", ops.metrics, "none", limit=False, part="ops"),
-    Route("GET", "/", ops.welcome, "none", limit=True, shared=_RELEASE),
+    Route("GET", "/health", health.health, "none", limit=False, part="ops"),
+    Route("GET", "/health/live", health.health, "none", limit=False, part="ops"),
+    Route("GET", "/health/ready", health.ready, "none", limit=False, deadline=5.0, part="ops"),
+    Route("GET", "/metrics", health.metrics, "none", limit=False, part="ops"),
+    Route("GET", "/", health.welcome, "none", limit=True, shared=_RELEASE),
     Route("GET", "/openapi.json", description, "none", limit=True, shared=_RELEASE),
     Route("GET", "/docs", pages.docs, "none", limit=True, shared=_RELEASE),
     Route("GET", "/static/{file}", pages.static, "none", limit=True, shared=_RELEASE),
-    *compat.ROUTES,
+    *moemail.ROUTES,
 )

@@ -6,8 +6,8 @@ import msgspec
 
 from server.model.message import Alias
 from server.web import requests
+from server.web.api.schemas import rfc3339
 from server.web.description import describe
-from server.web.objects import rfc3339
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Reply, created, ok
 
