@@ -18,7 +18,7 @@ from server.administration import OPERATOR, database, explained, plain
 from server.config import Config, ConfigError
 from server.model import ids
 from server.model.account import User
-from server.model.administration import UserFilter
+from server.model.admin import UserFilter
 from server.model.ban import Ban, Kind, canonical
 from server.notation import duration
 from server.store.administration import AdministrationStore

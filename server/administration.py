@@ -20,7 +20,7 @@ from server import clock
 from server import config as configuration
 from server.config import Config, ConfigError
 from server.model.account import ROLES, Role, User
-from server.model.administration import Actor
+from server.model.admin import Actor
 from server.model.errors import Refused
 from server.model.trace import printable
 from server.services.accounts import accounts, passwords

@@ -15,7 +15,7 @@ from server.abuse_cli import console, moment, run, seconds
 from server.administration import OPERATOR, plain
 from server.config import Config, ConfigError
 from server.model import ids
-from server.model.administration import MailboxFacts, MailboxFilter, State
+from server.model.admin import MailboxFacts, MailboxFilter, State
 from server.store.abuse import AbuseStore
 from server.store.administration import AdministrationStore
 from server.store.mailboxes import MailboxStore

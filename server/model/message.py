@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from server.model.codes import Code
-from server.model.invites import Invite
+from server.model.mime.invites import Invite
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 """PostgreSQL's ``infinity``: mail that is kept until someone deletes it."""

@@ -14,7 +14,7 @@ import msgspec
 from server.cache.buckets import Verdict
 from server.config import Config
 from server.model.account import ApiKey, Principal, Quota, User
-from server.model.administration import Act, Actor, Changes, MailboxFacts, MailboxFilter, Statistics, UserFilter
+from server.model.admin import Act, Actor, Changes, MailboxFacts, MailboxFilter, Statistics, UserFilter
 from server.model.ban import Ban
 from server.model.ban import Kind as BanKind
 from server.model.client import ClientNetwork

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from server.model.administration import MailboxFacts, MailboxFilter
+from server.model.admin import MailboxFacts, MailboxFilter
 from server.store.messages import like
 from server.store.pools import Database, affected
 from server.store.sql import SQL

@@ -13,7 +13,7 @@ import msgspec
 
 from server.model import ids
 from server.model.account import Quota, User
-from server.model.administration import Act, Actor, Changes, Statistics, UserFilter
+from server.model.admin import Act, Actor, Changes, Statistics, UserFilter
 from server.model.ban import Ban
 from server.model.errors import Refused
 from server.store import users

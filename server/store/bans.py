@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from server.model import ids
-from server.model.administration import Actor
+from server.model.admin import Actor
 from server.model.ban import MAX, Ban, Kind
 from server.model.errors import Refused
 from server.store.administration import write_act

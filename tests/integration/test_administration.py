@@ -16,7 +16,7 @@ from server.cache.local import Local
 from server.config import Config
 from server.model import ids
 from server.model.account import ROLES, TIERS, User
-from server.model.administration import Actor, Changes, MailboxFilter
+from server.model.admin import Actor, Changes, MailboxFilter
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind
 from server.model.message import Mailbox

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.model.authenticity import Policy, aligned, claims, policy, verify
+from server.model.mail_auth import Policy, aligned, claims, policy, verify
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.model import containers, mime, mime_parts, rtf
-from server.model.invites import invite
+from server.model import mime
 from server.model.message import Details, Stored, StoredAttachment
+from server.model.mime import containers, rtf
+from server.model.mime import parts as mime_parts
+from server.model.mime.invites import invite
 from server.model.webhook import mail_received
 
 HEAD = b"From: a@example.org\r\nTo: b@example.net\r\nSubject: x\r\n"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.model.filenames import clean_filename, content_disposition, safe_content_type
+from server.model.mime.filenames import clean_filename, content_disposition, safe_content_type
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import zstandard
 
-from server.model import finding
+from server.model import text_match
 
 MAIL = """Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary=c\r\n\r\n--c\r
 Content-Type: text/plain; charset=utf-8\r\n\r\nHello there my\r\n  dear \u0141ukasz, zero\u200bwidth\r\n--c\r
@@ -13,7 +13,7 @@ PACKED = zstandard.ZstdCompressor().compress(MAIL.encode())
 
 
 def found(*terms: tuple[str, bool]) -> bool:
-    return finding.matches([(PACKED, terms)]) == [True]
+    return text_match.matches([(PACKED, terms)]) == [True]
 
 
 @pytest.mark.parametrize("term", ["my dear lukasz", "zerowidth", "only in html: creme brulee soft <tag>"])

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.model import html_page, mime, mime_parts, mime_text
+from server.model import html_page, mime
+from server.model.mime import parts as mime_parts
+from server.model.mime import text as mime_text
 from server.smtp.eod import normalise
 
 HEAD = b"From: Alice <alice@example.org>\r\nTo: bob@example.net\r\nSubject: Hello\r\n"

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from server.model import mime, mime_parts
+from server.model import mime
+from server.model.mime import parts as mime_parts
 
 HEAD = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: s\r\nMIME-Version: 1.0\r\n"
 EVENT = b"BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nSUMMARY:found\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webencodings import LABELS
 
-from server.model import charsets, mime, mime_text, plaintext, transfer
-from server.model.charsets import Guess, codec_of, decode
+from server.model import mime
+from server.model.mime import charsets, plaintext, transfer_encoding
+from server.model.mime import text as mime_text
+from server.model.mime.charsets import Guess, codec_of, decode
 
 HEAD = b"From: Shop <shop@example.org>\r\nTo: box@example.net\r\nSubject: Hello\r\n"
 
@@ -430,7 +432,7 @@ def test_words_of_another_charset_that_are_called_base64_stay() -> None:
     st.sampled_from(["base64", "quoted-printable", "uuencode", ""]),
 )
 def test_size_in_lists_is_that_of_the_bytes_served(body: bytes, encoding: str) -> None:
-    assert transfer.decoded_size(body, encoding) == len(transfer.decoded(body, encoding))
+    assert transfer_encoding.decoded_size(body, encoding) == len(transfer_encoding.decoded(body, encoding))
     entity = multipart(
         "mixed",
         part("text/plain", "x"),
@@ -445,8 +447,8 @@ def test_size_in_lists_is_that_of_the_bytes_served(body: bytes, encoding: str) -
 @given(st.binary(max_size=400))
 def test_base64_comes_back_whole(data: bytes) -> None:
     encoded = base64.encodebytes(data).replace(b"\n", b"\r\n")
-    assert transfer.decoded(encoded, "base64") == data
-    assert transfer.decoded_size(encoded, "base64") == len(data)
+    assert transfer_encoding.decoded(encoded, "base64") == data
+    assert transfer_encoding.decoded_size(encoded, "base64") == len(data)
 
 
 BOUNDARIES = {

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from server.config import Config
 from server.model import ids
-from server.model.administration import Actor, MailboxFacts, MailboxFilter
+from server.model.admin import Actor, MailboxFacts, MailboxFilter
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.model.message import Counts, Mailbox

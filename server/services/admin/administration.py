@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from server.model import ids
 from server.model.account import ROLES, Quota, User
-from server.model.administration import Act, Actor, Changes, Statistics, UserFilter
+from server.model.admin import Act, Actor, Changes, Statistics, UserFilter
 from server.model.errors import Refused
 from server.services.coherence import Coherence, account
 from server.store.administration import AdministrationStore

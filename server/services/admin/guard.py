@@ -11,7 +11,7 @@ from datetime import datetime
 
 from server.model import ids
 from server.model.account import User
-from server.model.administration import Actor
+from server.model.admin import Actor
 from server.model.ban import Ban, Kind, canonical
 from server.model.domain import ROLE_NAMES
 from server.model.errors import Refused

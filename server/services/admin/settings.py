@@ -21,7 +21,7 @@ from server.cache import keys
 from server.cache.local import Local, Ticket
 from server.config import Config
 from server.log import event
-from server.model.administration import Actor
+from server.model.admin import Actor
 from server.model.ban import Ban, BanSet, Names
 from server.model.errors import Refused, Unavailable
 from server.notation import duration

@@ -13,10 +13,10 @@ from typing import Final
 
 from server.log import event
 from server.metrics import LATENCY, Counter, Gauge, Histogram
-from server.model.authenticity import Claims, Policy, Proof, Verdict, aligned, claims, policy, verify
 from server.model.client import parse
 from server.model.domain import organisation, to_ascii
 from server.model.errors import Unavailable
+from server.model.mail_auth import Claims, Policy, Proof, Verdict, aligned, claims, policy, verify
 from server.model.message import Envelope, Recipient, Stored
 from server.model.spf import IP, Result, Subject
 from server.outages import put_off

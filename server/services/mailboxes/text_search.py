@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from server.model import finding
+from server.model import text_match
 from server.model.errors import Refused, Unavailable
 from server.model.folding import folded, sought
 from server.model.message import Stored
@@ -39,7 +39,7 @@ class Looker:
         open_ = [one for one in page if one.packed is not None]
         bodies = [(one.packed or b"", [asked[nth - 1] for nth in one.misses]) for one in open_]
         small = sum(one.stored.size for one in open_) <= _SMALL
-        answers = iter(finding.matches(bodies) if small else await self._apart(bodies, shares))
+        answers = iter(text_match.matches(bodies) if small else await self._apart(bodies, shares))
         # A body that is gone, with its reader's record of it, holds nothing.
         return [
             one.stored
@@ -49,7 +49,9 @@ class Looker:
 
     async def _apart(self, bodies: Sequence[tuple[bytes, Sequence[tuple[str, bool]]]], shares: Shares) -> list[bool]:
         try:
-            found: list[bool] = await self._sandbox.run(finding.matches, bodies, timeout=READ_TIMEOUT, clients=shares)
+            found: list[bool] = await self._sandbox.run(
+                text_match.matches, bodies, timeout=READ_TIMEOUT, clients=shares
+            )
             return found
         except SandboxShare as error:
             raise Refused("rate_limited", "too many searches from here; wait for one", retry_after=1.0) from error

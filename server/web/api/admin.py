@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from server.model.account import ROLES, TIERS, Quota, Role, Tier, User
-from server.model.administration import Act, Actor, Changes, UserFilter
+from server.model.admin import Act, Actor, Changes, UserFilter
 from server.web import requests
 from server.web.api.auth import UserObject
 from server.web.api.schemas import rfc3339

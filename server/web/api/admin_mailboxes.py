@@ -6,7 +6,7 @@ from typing import Final, Self
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from server.model.administration import STATES, MailboxFacts, MailboxFilter, State
+from server.model.admin import STATES, MailboxFacts, MailboxFilter, State
 from server.model.errors import Refused
 from server.model.message import Counts
 from server.web import requests

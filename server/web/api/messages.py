@@ -7,7 +7,7 @@ from typing import Final
 
 from server.model import ids
 from server.model.errors import Refused
-from server.model.filenames import content_disposition, safe_content_type
+from server.model.mime.filenames import content_disposition, safe_content_type
 from server.web import requests
 from server.web.api import search_params
 from server.web.api.message_list import first_page, later_page

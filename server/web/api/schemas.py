@@ -11,8 +11,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from server.model.codes import Code
-from server.model.invites import Invite
 from server.model.message import Mailbox, Stored, StoredAttachment
+from server.model.mime.invites import Invite
 from server.services.contracts import Content
 
 

@@ -8,8 +8,8 @@ lone surrogate, so it can be encoded as UTF-8, put into JSON and stored.
 import io
 import re
 
-from server.model import transfer
-from server.model.charsets import Guess, codec_of, decode, is_stateful
+from server.model.mime import transfer_encoding
+from server.model.mime.charsets import Guess, codec_of, decode, is_stateful
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ufeff]+")
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
@@ -177,10 +177,10 @@ def _words_bytes(pending: list[tuple[str, str]], charset: str) -> bytes:
             payloads.append(pending[position][1])
             position += 1
         if encoding == "b" and len("".join(payloads)) % 4:
-            out += [transfer.base64_bytes(_raw(payload, charset)) for payload in payloads]
+            out += [transfer_encoding.base64_bytes(_raw(payload, charset)) for payload in payloads]
             continue
         data = _raw("".join(payloads), charset)
-        out.append(transfer.base64_bytes(data) if encoding == "b" else transfer.q_word(data))
+        out.append(transfer_encoding.base64_bytes(data) if encoding == "b" else transfer_encoding.q_word(data))
     return b"".join(out)
 
 

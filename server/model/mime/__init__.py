@@ -18,27 +18,17 @@ from urllib.parse import unquote
 
 import msgspec
 
-from server.model import (
-    charsets,
-    codes,
-    filenames,
-    html_page,
-    invites,
-    links,
-    mime_parts,
-    mime_text,
-    mime_views,
-    plaintext,
-    rtf,
-    transfer,
-)
-from server.model.charsets import Guess
+from server.model import codes, html_page, links
 from server.model.codes import Code
 from server.model.html_page import Page
-from server.model.invites import Invite
-from server.model.mime_parts import Budget, Leaf
-from server.model.mime_views import HTML_TYPES
-from server.model.plaintext import File
+from server.model.mime import charsets, filenames, invites, parts, plaintext, rtf, transfer_encoding
+from server.model.mime import text as mime_text
+from server.model.mime import views as mime_views
+from server.model.mime.charsets import Guess
+from server.model.mime.invites import Invite
+from server.model.mime.parts import Budget, Leaf
+from server.model.mime.plaintext import File
+from server.model.mime.views import HTML_TYPES
 
 MAX_SUBJECT = 1_000
 MAX_ADDRESSES = 2_000
@@ -236,14 +226,14 @@ def views(raw: bytes) -> tuple[str, str]:
 
 def headers(raw: bytes) -> list[tuple[str, str]]:
     """(name, decoded value) of the header fields in order; at most 1,000 fields, read from the first 100 kB."""
-    block = raw[: mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES).end]
-    guess = Guess(mime_parts.fields(block), raw)
+    block = raw[: parts.header_end(raw, 0, len(raw), parts.MAX_HEADER_BYTES).end]
+    guess = Guess(parts.fields(block), raw)
     result: list[tuple[str, str]] = []
-    for line in mime_text.unfold(block).split(b"\n", mime_parts.MAX_HEADERS)[: mime_parts.MAX_HEADERS]:
+    for line in mime_text.unfold(block).split(b"\n", parts.MAX_HEADERS)[: parts.MAX_HEADERS]:
         name, colon, value = line.partition(b":")
         if colon and name.strip():
             title = mime_text.one_line(name.decode("ascii", "replace"), 200)
-            result.append((title, mime_text.decode_header(value, mime_parts.MAX_HEADER_BYTES, guess=guess)))
+            result.append((title, mime_text.decode_header(value, parts.MAX_HEADER_BYTES, guess=guess)))
     return result
 
 
@@ -251,12 +241,12 @@ def attachment(raw: bytes, number: str) -> tuple[Attachment, bytes] | None:
     """The part with this number and its decoded bytes (their exact size), None if there is none."""
     head, body, _ = _head(raw)
     guess = Guess(head, raw)
-    for leaf in mime_parts.leaves(raw, head, body, Budget(len(raw)), guess):
+    for leaf in parts.leaves(raw, head, body, Budget(len(raw)), guess):
         if leaf.number == number:
-            data = mime_parts.body(leaf)
+            data = parts.body(leaf)
             return _attachment(leaf, len(data), frozenset()), data
         if number.startswith(leaf.number + ".") and mime_views.is_text(leaf.content_type):
-            files = plaintext.split_files(mime_parts.text_body(leaf, MAX_TEXT))[1]
+            files = plaintext.split_files(parts.text_body(leaf, MAX_TEXT))[1]
             for nth, file in enumerate(files, 1):
                 if number == f"{leaf.number}.{nth}":
                     return _from_file(leaf, nth, file, guess)
@@ -265,11 +255,11 @@ def attachment(raw: bytes, number: str) -> tuple[Attachment, bytes] | None:
 
 def _head(raw: bytes) -> tuple[dict[bytes, bytes], int, str | None]:
     """(first value of each shown field, start of the body, the bound that the header block broke)."""
-    found = mime_parts.header_end(raw, 0, len(raw), mime_parts.MAX_HEADER_BYTES)
-    head = mime_parts.header_fields(raw, 0, found)
+    found = parts.header_end(raw, 0, len(raw), parts.MAX_HEADER_BYTES)
+    head = parts.header_fields(raw, 0, found)
     if found.over:
         return head, found.body, "header bytes"
-    many = found.end > mime_parts.MAX_HEADERS and _field_count(raw[: found.end]) > mime_parts.MAX_HEADERS
+    many = found.end > parts.MAX_HEADERS and _field_count(raw[: found.end]) > parts.MAX_HEADERS
     return head, found.body, "header count" if many else None
 
 
@@ -279,7 +269,7 @@ def _field_count(block: bytes) -> int:
 
 def _content(raw: bytes, head: Mapping[bytes, bytes], body: int, guess: Guess, *, crlf: bool = False) -> _Content:
     if len(raw) - body <= MAX_TEXT and _is_plain(head):
-        kind, parameters = mime_parts.content_type(raw, head, body, len(raw), guess=guess)
+        kind, parameters = parts.content_type(raw, head, body, len(raw), guess=guess)
         data = raw[body:]
         if kind == "text/plain" and "format" not in parameters and b"begin " not in data:
             charset = parameters.get("charset", "")
@@ -292,19 +282,21 @@ def _content(raw: bytes, head: Mapping[bytes, bytes], body: int, guess: Guess, *
 
 def _is_plain(head: Mapping[bytes, bytes]) -> bool:
     """Whether the body is read as it stands, which is most mail."""
-    return b"content-disposition" not in head and not transfer.encoding_of(head.get(b"content-transfer-encoding"))
+    return b"content-disposition" not in head and not transfer_encoding.encoding_of(
+        head.get(b"content-transfer-encoding")
+    )
 
 
 def _structured(raw: bytes, head: Mapping[bytes, bytes], body: int, guess: Guess) -> _Content:
     """Each leaf to the text, the html or the attachments."""
     budget = Budget(len(raw))
     content = _Content()
-    leaves = list(mime_parts.leaves(raw, head, body, budget, guess))
+    leaves = list(parts.leaves(raw, head, body, budget, guess))
     content.charset = leaves[0].parameters.get("charset", "") if leaves else ""
-    shown = [leaf for leaf in leaves if not leaf.opened and leaf.container != mime_parts.TNEF_BODY]
+    shown = [leaf for leaf in leaves if not leaf.opened and leaf.container != parts.TNEF_BODY]
     views = mime_views.views(shown)
     if not views.text and not views.html and len(shown) < len(leaves):
-        bodies = [leaf for leaf in leaves if leaf.container == mime_parts.TNEF_BODY]
+        bodies = [leaf for leaf in leaves if leaf.container == parts.TNEF_BODY]
         views = mime_views.with_bodies(views, bodies)
     read = _Reading(views, content, guess)
     content.text, content.html = read.text(views.text), read.html(views.html)
@@ -332,7 +324,7 @@ class _Reading:
         """(the part's bytes, its charset's label), at most as many of each kind as there is room for."""
         kind = "html" if leaf.content_type in HTML_TYPES else "text"
         room = rooms[kind]
-        data = mime_parts.text_body(leaf, room + 1) if room > 0 else b""
+        data = parts.text_body(leaf, room + 1) if room > 0 else b""
         if len(data) > room or room <= 0:
             self._content.defect = self._content.defect or f"{kind} bytes"
             data = data[:room]
@@ -350,7 +342,7 @@ class _Reading:
 
     def _shown(self, leaf: Leaf) -> str:
         data, label = self._data[leaf.number]
-        if leaf.content_type == mime_parts.TNEF_RTF:
+        if leaf.content_type == parts.TNEF_RTF:
             return rtf.text(rtf.unpacked(data))
         text = mime_text.decode_lines(data, label, guess=self._guess)
         if leaf.content_type in HTML_TYPES:
@@ -392,19 +384,19 @@ def _list(views: mime_views.Views, read: _Reading, content: _Content, guess: Gue
             and (leaf.content_type in _CALENDARS or leaf.filename.lower().endswith(".ics"))
         ):
             calendars += 1
-            text = charsets.decode(mime_parts.body(leaf, _MAX_CALENDAR), leaf.parameters.get("charset", "utf-8"))
+            text = charsets.decode(parts.body(leaf, _MAX_CALENDAR), leaf.parameters.get("charset", "utf-8"))
             content.invite = invites.invite(text, leaf.parameters.get("method", ""))
         if len(content.attachments) >= _MAX_ATTACHMENTS:
             content.defect = content.defect or "parts"
             continue
-        content.attachments.append(_attachment(leaf, mime_parts.decoded_size(leaf), references))
+        content.attachments.append(_attachment(leaf, parts.decoded_size(leaf), references))
     for leaf, files in read.files.values():
         room = _MAX_ATTACHMENTS - len(content.attachments)
         content.attachments += [_from_file(leaf, nth, file, guess)[0] for nth, file in enumerate(files[:room], 1)]
 
 
 def _from_file(leaf: Leaf, nth: int, file: File, guess: Guess) -> tuple[Attachment, bytes]:
-    data = transfer.uuencoded(file.lines)
+    data = transfer_encoding.uuencoded(file.lines)
     number = f"{leaf.number}.{nth}"
     filename = filenames.clean_filename(mime_text.decode_header(file.name, 255, guess=guess)) or f"part-{number}"
     return Attachment(number, filename, _OCTETS, len(data), disposition="attachment"), data

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 import msgspec
 
-from server.model import containers, mime_text, transfer
-from server.model.charsets import Guess, decode
+from server.model.mime import containers, transfer_encoding
+from server.model.mime import text as mime_text
+from server.model.mime.charsets import Guess, decode
 
 MAX_DEPTH = 100
 MAX_HEADER_BYTES = 100_000
@@ -413,7 +414,7 @@ def _leaf(
         parameters=parameters,
         disposition=disposition,
         filename=disposition_parameters.get("filename") or parameters.get("name", ""),
-        encoding=transfer.encoding_of(head.get(b"content-transfer-encoding")),
+        encoding=transfer_encoding.encoding_of(head.get(b"content-transfer-encoding")),
         container=node.container,
         first=node.first,
         path=node.path,
@@ -502,12 +503,12 @@ def _delimiter_line(raw: bytes, position: int, end: int) -> tuple[bool, int]:
 
 def body(leaf: Leaf, limit: int | None = None) -> bytes:
     """The decoded bytes of a leaf, at most `limit` of them when given."""
-    return transfer.decoded(_encoded(leaf, limit), leaf.encoding)[:limit]
+    return transfer_encoding.decoded(_encoded(leaf, limit), leaf.encoding)[:limit]
 
 
 def text_body(leaf: Leaf, limit: int) -> bytes:
     """The same of a part that is read in place."""
-    return transfer.decoded_text(_encoded(leaf, limit), leaf.encoding)[:limit]
+    return transfer_encoding.decoded_text(_encoded(leaf, limit), leaf.encoding)[:limit]
 
 
 def _encoded(leaf: Leaf, limit: int | None) -> bytes:
@@ -522,4 +523,4 @@ def decoded_size(leaf: Leaf) -> int:
     """``len(body(leaf))``."""
     if not leaf.encoding:
         return leaf.end - leaf.start
-    return transfer.decoded_size(leaf.raw[leaf.start : leaf.end], leaf.encoding)
+    return transfer_encoding.decoded_size(leaf.raw[leaf.start : leaf.end], leaf.encoding)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from server.model.mime_parts import TNEF_RTF, Leaf
+from server.model.mime.parts import TNEF_RTF, Leaf
 
 
 def _words(text: str) -> frozenset[str]:

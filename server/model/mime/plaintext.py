@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from server.model import transfer
+from server.model.mime import transfer_encoding
 
 # RFC 3986 appendix C: white space between the angle brackets round an address is no part of it.
 _BROKEN_URL = re.compile(
@@ -155,7 +155,7 @@ def split_files(data: bytes) -> tuple[bytes, tuple[File, ...]]:
         if begin and end is None:
             break
         lines = data[begin.end() : end.start() + 1] if begin and end else b""
-        if begin and end and transfer.are_uuencoded(lines):
+        if begin and end and transfer_encoding.are_uuencoded(lines):
             kept.append(data[position:start])
             files.append(File(begin[1].strip(), lines))
             start = position = end.end()
