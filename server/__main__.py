@@ -4,7 +4,7 @@ from server import standard
 
 standard.secure()  # before anything else opens a file
 
-from server.cli import main  # noqa: E402
+from server.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -25,18 +25,18 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final, NoReturn, Protocol
 
-from server import log, notify, outages
+from server import log, outages, systemd
 from server.bus.neighbours import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.marks import Marks
 from server.cache.places import Places
 from server.config import Config, ConfigError
-from server.notify import Notifier
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import SlotSockets, bind_slots
 from server.store.standings import Standings
+from server.systemd import Notifier
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 SPARE_COLUMNS: Final = 2  # a roll has one worker more than there are slots; one more in case that one's end is awaited
@@ -239,7 +239,7 @@ class Supervisor:
 
     def _bind(self, config: Config) -> list[SlotSockets]:
         """Every slot's sockets, those among them that the service manager kept; from now on it keeps all of them."""
-        kept = notify.kept()
+        kept = systemd.kept()
         slots = bind_slots(config, config.workers, kept)
         taken = {name: sock for slot, sockets in enumerate(slots) for name, sock in sockets.named(slot).items()}
         for name, old in kept.items():

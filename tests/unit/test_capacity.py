@@ -10,7 +10,7 @@ from server import config
 from server.capacity import files, sizing, tuning
 from server.capacity.demand import DATA, Demand, Habits, of_users, read, with_rates
 from server.capacity.sizing import SIZES, Prices, Size, Units
-from server.cli import app
+from server.cli.main import app
 from server.config import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from server import cli
+from server.cli import main
 from server.smtp.certificate import make
 
 
@@ -19,7 +19,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, **settings: str) -> tu
         monkeypatch.delenv(name)
     for name, value in settings.items():
         monkeypatch.setenv(f"TEMPMAIL_{name}", value)
-    done = CliRunner().invoke(cli.app, ["check-config", *arguments])
+    done = CliRunner().invoke(main.app, ["check-config", *arguments])
     return done.exit_code, done.output
 
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from server.cli import app
+from server.cli.main import app
 
 WIDTH: Final = 80
 

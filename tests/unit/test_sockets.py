@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from server import cli, config
+from server import config
+from server.cli import main
 from server.shards import sockets
 from server.shards.sockets import SlotSockets, bind_slots
 
@@ -138,5 +139,5 @@ def test_a_stale_unix_socket_is_replaced_a_live_one_or_a_file_is_not(tmp_path: P
 )
 def test_an_address_is_printed_as_one_types_it(name: object, shown: str) -> None:
     out = io.StringIO()
-    Console(file=out, highlight=False, emoji=False).print(cli._shown(name), soft_wrap=True)
+    Console(file=out, highlight=False, emoji=False).print(main._shown(name), soft_wrap=True)
     assert out.getvalue() == shown + "\n"

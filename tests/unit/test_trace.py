@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from server import config, log
-from server.administration import plain
+from server.cli.admin import plain
 from server.model.errors import Unavailable
 from server.model.message import Envelope, Recipient
 from server.model.mime import parse

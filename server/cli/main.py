@@ -20,11 +20,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from server import abuse_cli, administration, clock, log, mailbox_cli, standard
+from server import clock, log, standard
 from server import config as configuration
-from server.administration import database
-from server.capacity.command import plan
-from server.check_cli import check_config
+from server.cli import admin, bans, mailbox
+from server.cli.admin import database
+from server.cli.check_config import check_config
+from server.cli.plan import plan
+from server.cli.trace import trace
 from server.config import Config, ConfigError
 from server.dsn import place
 from server.metrics import Board
@@ -39,7 +41,6 @@ from server.store.embedded import EmbeddedError, EmbeddedPostgres
 from server.store.partitions import Partitions, attached
 from server.store.pools import DOMAINS, Domain, Pools
 from server.supervisor import SPARE_COLUMNS, Supervisor
-from server.trace_cli import trace
 from server.version import VERSION
 
 app = typer.Typer(
@@ -50,10 +51,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-administration.app.command("list")(abuse_cli.listed)
-administration.app.add_typer(abuse_cli.ban)
-administration.app.add_typer(mailbox_cli.mailbox)
-app.add_typer(administration.app)
+admin.app.command("list")(bans.listed)
+admin.app.add_typer(bans.ban)
+admin.app.add_typer(mailbox.mailbox)
+app.add_typer(admin.app)
 app.command()(plan)
 app.command()(check_config)
 app.command()(trace)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server import config as configuration
-from server.administration import OPERATOR, database, explained, plain
+from server.cli.admin import OPERATOR, database, explained, plain
 from server.config import Config, ConfigError
 from server.model import ids
 from server.model.account import User

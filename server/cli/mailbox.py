@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.abuse_cli import console, moment, run, seconds
-from server.administration import OPERATOR, plain
+from server.cli.admin import OPERATOR, plain
+from server.cli.bans import console, moment, run, seconds
 from server.config import Config, ConfigError
 from server.model import ids
 from server.model.admin import MailboxFacts, MailboxFilter, State

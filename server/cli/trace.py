@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from server import config as configuration
-from server.administration import database, plain
+from server.cli.admin import database, plain
 from server.config import Config, ConfigError
 from server.model import dates
 from server.model.trace import Decision, Page, Question, Verdict, printable
