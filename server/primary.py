@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from server.dsn import each
+from server.config.dsn import each
 
 NEXT: Final = (
     OSError,

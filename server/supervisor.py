@@ -31,7 +31,7 @@ from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.marks import Marks
 from server.cache.places import Places
-from server.config import Config, ConfigError
+from server.config.settings import Config, ConfigError
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import SlotSockets, bind_slots

@@ -25,7 +25,7 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 from yarl import URL
 
-from server.config import Config
+from server.config.settings import Config
 from server.log import event
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable

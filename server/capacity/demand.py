@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from server.config import ConfigError
+from server.config.settings import ConfigError
 
 DATA: Final = Path(__file__).parent
 

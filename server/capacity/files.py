@@ -9,7 +9,7 @@ from typing import Final
 from server.capacity import tuning
 from server.capacity.sizing import Group, Plan
 from server.capacity.tuning import GIB, Host
-from server.config import PREFIX, ConfigError
+from server.config.settings import PREFIX, ConfigError
 
 _SHARED: Final = 0.4  # of a machine's memory, for PostgreSQL where workers live beside it
 

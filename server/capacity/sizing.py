@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from server.capacity.demand import Demand
-from server.config import ConfigError
+from server.config.settings import ConfigError
 
 Size = Literal["small", "medium", "large"]
 

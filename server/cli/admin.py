@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from server import clock
-from server import config as configuration
-from server.config import Config, ConfigError
+from server.config import settings as configuration
+from server.config.settings import Config, ConfigError
 from server.model.account import ROLES, Role, User
 from server.model.admin import Actor
 from server.model.errors import Refused

@@ -13,14 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server import config as configuration
 from server.cli.admin import OPERATOR, database, explained, plain
-from server.config import Config, ConfigError
+from server.config import settings as configuration
+from server.config.parsing import duration
+from server.config.settings import Config, ConfigError
 from server.model import ids
 from server.model.account import User
 from server.model.admin import UserFilter
 from server.model.ban import Ban, Kind, canonical
-from server.notation import duration
 from server.store.administration import AdministrationStore
 from server.store.bans import BanStore
 from server.store.migrate import pending, require

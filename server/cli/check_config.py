@@ -15,8 +15,8 @@ from typing import Annotated, Final, Literal, NamedTuple
 import typer
 from cryptography import x509
 
-from server import config as configuration
-from server.config import Config, ConfigError
+from server.config import settings as configuration
+from server.config.settings import Config, ConfigError
 from server.smtp import certificate
 
 _WIDTH: Final = 80

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from server.cli.admin import OPERATOR, plain
 from server.cli.bans import console, moment, run, seconds
-from server.config import Config, ConfigError
+from server.config.settings import Config, ConfigError
 from server.model import ids
 from server.model.admin import MailboxFacts, MailboxFilter, State
 from server.store.abuse import AbuseStore

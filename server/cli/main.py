@@ -21,17 +21,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from server import clock, log, standard
-from server import config as configuration
 from server.cli import admin, bans, mailbox
 from server.cli.admin import database
 from server.cli.check_config import check_config
 from server.cli.plan import plan
 from server.cli.trace import trace
-from server.config import Config, ConfigError
-from server.dsn import place
+from server.config import settings as configuration
+from server.config.dsn import place
+from server.config.parsing import Address, is_loopback, size_text
+from server.config.settings import Config, ConfigError
 from server.metrics import Board
 from server.model.errors import Unavailable
-from server.notation import Address, is_loopback, size_text
 from server.services.accounts import tokens
 from server.shards import worker
 from server.shards.sockets import SlotSockets

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from server.capacity import files, sizing
 from server.capacity.demand import DATA, Demand, Habits, of_users, read, with_rates
 from server.capacity.sizing import GIB, SIZES, Plan, Prices, Size, Units
-from server.config import PREFIX, ConfigError
+from server.config.settings import PREFIX, ConfigError
 
 
 def plan(

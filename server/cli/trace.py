@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from server import config as configuration
 from server.cli.admin import database, plain
-from server.config import Config, ConfigError
+from server.config import settings as configuration
+from server.config.settings import Config, ConfigError
 from server.model import dates
 from server.model.trace import Decision, Page, Question, Verdict, printable
 from server.store.migrate import pending, require

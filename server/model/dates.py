@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from server.notation import duration
+from server.config.parsing import duration
 
 EXAMPLE: Final = "a date such as 2024-05-01 or 2024-05-01T12:00:00Z"
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from server.cache.buckets import Verdict
-from server.config import Config
+from server.config.settings import Config
 from server.model.account import ApiKey, Principal, Quota, User
 from server.model.admin import Act, Actor, Changes, MailboxFacts, MailboxFilter, Statistics, UserFilter
 from server.model.ban import Ban

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from server.cache.buckets import Buckets, Verdict
 from server.cache.places import Places
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter
 from server.model import client as clients
 from server.model.account import User

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, Self
 
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter, Gauge
 from server.model.client import Holdings
 from server.model.errors import Crowded, Refused

@@ -10,7 +10,7 @@ from typing import Final
 
 from server import clock
 from server.bus.rabbit import BODY_MAX, Consumer, Publisher
-from server.config import Config
+from server.config.settings import Config
 from server.model.errors import Unavailable
 from server.services.contracts import Delivery
 from server.services.mail_in.decisions import Decisions

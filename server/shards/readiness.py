@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from server.bus.channel import Channel
-from server.config import Config
+from server.config.settings import Config
 from server.log import event
 from server.metrics import Gauge
 from server.model.health import OK, degraded, lessened, level, status

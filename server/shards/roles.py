@@ -7,7 +7,7 @@ Whatever its roles, a node has its HTTP socket: an operator needs /health and /m
 
 from dataclasses import dataclass
 
-from server.config import Config
+from server.config.settings import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from server.config import PREFIX, Config, ConfigError
-from server.notation import Address
+from server.config.parsing import Address
+from server.config.settings import PREFIX, Config, ConfigError
 
 BACKLOG: Final = 4096
 _UNIX_UMASK: Final = 0o117  # the socket's mode is 0660 from its first moment on

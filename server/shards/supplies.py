@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from server.config import Config
+from server.config.settings import Config
 from server.log import event
 from server.metrics import Gauge
 from server.smtp import certificate

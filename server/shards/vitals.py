@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from server.config import Config
+from server.config.settings import Config
 from server.log import event
 from server.metrics import Gauge
 from server.model.errors import Unavailable

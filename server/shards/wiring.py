@@ -22,7 +22,7 @@ from server.cache import keys
 from server.cache.generations import Writer
 from server.cache.local import Local
 from server.clock import now
-from server.config import Config
+from server.config.settings import Config
 from server.log import wants
 from server.metrics import Board, exposition, snapshot
 from server.model.domain import Rules, Target

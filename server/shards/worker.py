@@ -9,7 +9,7 @@ from typing import Final
 import uvloop
 
 from server import metrics, outages
-from server.config import Config
+from server.config.settings import Config
 from server.log import event
 from server.metrics import Board
 from server.shards.context import WorkerContext

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from server.config import Config, ConfigError
+from server.config.settings import Config, ConfigError
 
 SELF_SIGNED: Final = "self-signed"
 _FILE: Final = "smtp-self-signed.pem"

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from server.config import Config
+from server.config.settings import Config
 from server.model.client import parse
 from server.services.admin.guard import Guard
 from server.services.contracts import Delivery

@@ -10,11 +10,11 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from server import log
-from server.config import Config
+from server.config.parsing import Network
+from server.config.settings import Config
 from server.metrics import Counter, Gauge, Tally
 from server.model.client import Holdings, parse
 from server.model.errors import Unavailable
-from server.notation import Network
 from server.outages import explained
 from server.services.admin.guard import Guard
 from server.services.contracts import Delivery

@@ -24,8 +24,8 @@ from typing import Final, TypeAlias
 import asyncpg
 import msgspec
 
-from server.config import PREFIX
-from server.dsn import each, place
+from server.config.dsn import each, place
+from server.config.settings import PREFIX
 from server.primary import NEXT, connect
 from server.store.pools import DOMAINS, TROUBLE, Connection, Domain
 

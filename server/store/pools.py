@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, Protocol
 import asyncpg
 
 from server import clock
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
 from server.outages import DATABASE

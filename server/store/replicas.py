@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter
 from server.store.following import Follower
 from server.store.pools import DOMAINS, ERRORS, TROUBLE, Domain, session_settings, share

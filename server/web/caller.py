@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from multidict import CIMultiDict
 
-from server.config import Config
+from server.config.parsing import Network
+from server.config.settings import Config
 from server.log import Once
 from server.model.client import IPAddress, parse
-from server.notation import Network
 
 _HOPS_MAX: Final = 32  # addresses of X-Forwarded-For that are looked at, from the right
 _REMEMBERED: Final = 4096  # peers whose classification is kept

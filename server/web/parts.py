@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from server.cache.local import Local
-from server.config import Config
+from server.config.settings import Config
 from server.services.contracts import (
     Abuse,
     Accounts,

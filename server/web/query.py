@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from server import notation
+from server.config import parsing
 from server.model import dates, ids
 from server.model.domain import to_ascii
 from server.model.errors import Refused
@@ -242,7 +242,7 @@ class Duration:
     def of(self, call: Call) -> float:
         text = requests.text(call.asked, self.name)
         try:
-            seconds = notation.duration(text[:_DURATION_MAX]) if text else self.default
+            seconds = parsing.duration(text[:_DURATION_MAX]) if text else self.default
         except ValueError:
             seconds = -1.0
         if not self.least <= seconds <= self.most:

@@ -19,8 +19,8 @@ import msgspec
 from aiohttp import StreamReader, web
 from yarl import URL
 
-from server import notation
 from server.cache.buckets import Verdict
+from server.config import parsing
 from server.model import dates
 from server.model.account import Principal, User
 from server.model.errors import Refused
@@ -226,7 +226,7 @@ _LIFE_MAX: Final = 100 * 365 * 86400  # seconds; beyond it dates leave the calen
 def lifetime(text: str) -> float:
     """``expiresIn`` such as ``48h`` in seconds. Refused duration_invalid; how long is too long the services know."""
     try:
-        seconds = notation.duration(text) if len(text) <= 32 else 0.0
+        seconds = parsing.duration(text) if len(text) <= 32 else 0.0
     except ValueError:
         seconds = 0.0
     if not 1 <= seconds <= _LIFE_MAX:

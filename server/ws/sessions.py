@@ -23,7 +23,7 @@ from typing import Final
 from aiohttp import web
 
 from server import clock
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Gauge
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox

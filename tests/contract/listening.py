@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from server import config
+from server.config import settings as config
 from server.model.errors import Refused
 from server.model.message import Envelope, Recipient
 from server.services.mail_in.decisions import Decisions

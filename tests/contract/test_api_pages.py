@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from server.config import ConfigError, load
+from server.config.settings import ConfigError, load
 from tests.contract.transcript import ask
 from tests.running import Server
 

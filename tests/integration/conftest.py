@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from server import config as configuration
-from server.config import Config
+from server.config import settings as configuration
+from server.config.settings import Config
 from server.store import migrate
 from server.store.embedded import EmbeddedPostgres
 from server.store.pools import DOMAINS, Pools

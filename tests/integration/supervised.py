@@ -15,7 +15,8 @@ from pathlib import Path
 
 import uvloop
 
-from server import config, log
+from server import log
+from server.config import settings as config
 from server.shards.context import WorkerContext
 from server.shards.sockets import BACKLOG, SlotSockets
 from server.supervisor import Supervisor, Timing

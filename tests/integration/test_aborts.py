@@ -14,7 +14,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from server.config import Config
+from server.config.settings import Config
 from server.smtp.session import Session
 from server.web.api.events import EventStream
 from server.web.fastpath import Front

@@ -14,7 +14,7 @@ from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
 from server.cache.local import Local
 from server.cache.places import Places
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.account import Principal, User
 from server.model.errors import Refused

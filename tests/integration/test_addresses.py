@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.errors import Refused
 from server.model.message import Alias

@@ -13,7 +13,7 @@ import pytest
 
 from server.cache.generations import Generations, Writer
 from server.cache.local import Local
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.account import ROLES, TIERS, User
 from server.model.admin import Actor, Changes, MailboxFilter

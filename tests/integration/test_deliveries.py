@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.account import QUOTAS, User
 from server.model.message import Mailbox

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from server import config as configuration
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
 from server.cache.local import Local
 from server.cache.places import Places
-from server.config import Config
+from server.config import settings as configuration
+from server.config.settings import Config
 from server.model.account import QUOTAS, Quota, User
 from server.model.domain import Domain, Mode, Rules, Served, ServedSet, domain_name
 from server.model.errors import Refused, Unavailable

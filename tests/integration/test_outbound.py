@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from server.config.parsing import Network
 from server.model.errors import Refused, Unavailable
-from server.notation import Network
 from server.services.domains.resolver import Resolver
 from server.services.webhooks.http_client import BODY_KEPT, Outbound, forbidden, target
 from tests.nameserver import Zones, name_server

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.config import Config
+from server.config.settings import Config
 from server.model.message import FOREVER
 from server.store import batch
 from server.store.messages import MessageStore, span

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from server import config as configuration
-from server.config import Config
+from server.config import settings as configuration
+from server.config.settings import Config
 from server.model.errors import Unavailable
 from server.store.pools import Database, Pools
 

@@ -25,9 +25,9 @@ from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
 from server.cache.marks import Marks
 from server.cache.places import Places
-from server.config import Config
+from server.config.parsing import Address
+from server.config.settings import Config
 from server.metrics import Board
-from server.notation import Address
 from server.services.accounts.account_cleanup import Departures
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from server import config as configuration
+from server.config import settings as configuration
 from server.store.replicas import Copies, Replica
 from server.store.standings import MAX_LAG, Standing, Standings
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 import pytest
 
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.errors import Unavailable
 from server.model.folding import folded

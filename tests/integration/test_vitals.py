@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import msgspec
 
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.account import QUOTAS, User
 from server.shards import vitals

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from server import config
 from server.capacity import files, sizing, tuning
 from server.capacity.demand import DATA, Demand, Habits, of_users, read, with_rates
 from server.capacity.sizing import SIZES, Prices, Size, Units
 from server.cli.main import app
-from server.config import ConfigError
+from server.config import settings
+from server.config.settings import ConfigError
 
 ROOT = Path(__file__).parents[2]
 HABITS, UNITS, PRICES = (
@@ -96,9 +96,9 @@ def test_the_environment_files_are_ones_the_server_takes(size: Size) -> None:
     for text in environments:
         given = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
         filled_in = {"TEMPMAIL_DATABASE_DSN": "postgresql://db/x", "TEMPMAIL_RABBITMQ_URL": "amqp://mq/"}
-        config.load(given | filled_in)
+        settings.load(given | filled_in)
         named = {line[1:].split("=")[0] for line in text.splitlines() if line.startswith("#TEMPMAIL_")}
-        known = {config.PREFIX + name for s in config.SETTINGS for name in (s.name, *s.aliases)}
+        known = {settings.PREFIX + name for s in settings.SETTINGS for name in (s.name, *s.aliases)}
         assert named <= known
 
 

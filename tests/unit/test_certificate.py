@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server import config, log
+from server import log
+from server.config import settings as config
 from server.shards import supplies
 from server.smtp import certificate
 

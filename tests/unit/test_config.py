@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import config, notation
-from server.config import ConfigError
+from server.config import parsing, settings
+from server.config.settings import ConfigError
 
 
-def load(**given: str) -> config.Config:
-    return config.load({f"TEMPMAIL_{name}": value for name, value in given.items()})
+def load(**given: str) -> settings.Config:
+    return settings.load({f"TEMPMAIL_{name}": value for name, value in given.items()})
 
 
 def test_nothing_given_is_a_trial_on_loopback() -> None:
@@ -135,7 +135,7 @@ def test_dsn_is_not_refused_for_colons_that_begin_no_port(dsn: str) -> None:
 
 def test_what_is_shown_of_a_setting_can_be_given_again() -> None:
     given = {"SERVER_HOST": "unix:/run/http", "MAILBOX_MAX_TTL": "36h", "WEBHOOK_RETRY_DELAYS": "1m,90s,500ms"}
-    shown = {name: value for name, value, _ in config.shown(load(**given))}
+    shown = {name: value for name, value, _ in settings.shown(load(**given))}
     assert {name: shown[name] for name in given} == given
     assert load(**{name: value for name, value in shown.items() if value}) == load(**given)
 
@@ -148,27 +148,27 @@ def test_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    shown = config.shown(load(DATABASE_DSN="postgresql://u:hunter2@db/x", REDIS_URL="redis://:hunter2@r"))
+    shown = settings.shown(load(DATABASE_DSN="postgresql://u:hunter2@db/x", REDIS_URL="redis://:hunter2@r"))
     assert "hunter2" not in str(shown)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["ms", "s", "m", "h", "d"]))
 def test_durations_add_up(number: int, unit: str) -> None:
     seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit] * number
-    assert notation.duration(f"{number}{unit}") == pytest.approx(seconds)
-    assert notation.duration(f"1d{number}{unit}") == pytest.approx(86400 + seconds)
+    assert parsing.duration(f"{number}{unit}") == pytest.approx(seconds)
+    assert parsing.duration(f"1d{number}{unit}") == pytest.approx(86400 + seconds)
 
 
 @given(st.text())
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     with suppress(ValueError):
-        assert notation.duration(text) >= 0
+        assert parsing.duration(text) >= 0
 
 
 def test_roles_are_all_or_some_and_only_a_queue_has_takers() -> None:
     queue = {"INGEST_MODE": "queue", "RABBITMQ_URL": "amqp://broker/"}
     assert load().roles == ("smtp", "web", "push", "webhooks", "sweeper")
-    assert load(**queue).roles == config.ROLES
+    assert load(**queue).roles == settings.ROLES
     assert load(ROLES="web, smtp,web").roles == ("web", "smtp")
     assert load(ROLES="ingest", **queue).roles == ("ingest",)
 
@@ -192,7 +192,7 @@ def test_environment_of_the_older_service_is_obeyed() -> None:
     assert both.redis_nodes() == ("redis://:pw@redis:6379/0",)
     cluster = load(REDIS_CLUSTER_NODES="a:7000, b:7001, [::1]", REDIS_PASSWORD="pw")
     assert cluster.redis_nodes() == ("redis://:pw@a:7000/0", "redis://:pw@b:7001/0", "redis://:pw@[::1]:6379/0")
-    assert "pw" not in str(config.shown(both))
+    assert "pw" not in str(settings.shown(both))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_name_servers_are_addresses_with_or_without_a_port() -> None:
     ],
 )
 def test_ways_in_that_anybody_could_use_are_refused(given: dict[str, str], named: str) -> None:
-    with pytest.raises(config.ConfigError, match=named):
+    with pytest.raises(settings.ConfigError, match=named):
         load(**given)
 
 
@@ -258,8 +258,8 @@ def test_what_is_wrong_in_the_file_is_named_as_written_with_the_file(
 ) -> None:
     path = tmp_path / "tempmail.toml"
     path.write_text(written)
-    with pytest.raises(config.ConfigError) as refused:
-        config.load({"TEMPMAIL_CONFIG": str(path)})
+    with pytest.raises(settings.ConfigError) as refused:
+        settings.load({"TEMPMAIL_CONFIG": str(path)})
     assert str(refused.value).startswith(f"configuration file {path}: {complaint}")
 
 
@@ -267,14 +267,14 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "tempmail.toml"
     path.write_text("smpt_domain = 'x'\nzzz = 1\nworkers = 2\n")
     env = {"TEMPMAIL_CONFIG": str(path), "TEMPMAIL_SERVER_PRT": "1", "TEMPMAIL_QQQ": "1", "TEMPMAIL_LOG_LEVEL": "info"}
-    with pytest.raises(config.ConfigError) as refused:
-        config.load(env)
+    with pytest.raises(settings.ConfigError) as refused:
+        settings.load(env)
     assert str(refused.value) == (
         f"configuration file {path}: unknown settings smpt_domain (smtp_domain is one), zzz; unknown settings "
         "TEMPMAIL_QQQ, TEMPMAIL_SERVER_PRT (TEMPMAIL_SERVER_PORT is one); "
         "`tempmail check-config --all` lists those there are"
     )
-    with pytest.raises(config.ConfigError) as refused:
+    with pytest.raises(settings.ConfigError) as refused:
         load(WORKERS="many", SERVER_PORT="http", LOG_LEVEL="info")
     assert "TEMPMAIL_WORKERS: " in str(refused.value)
     assert "TEMPMAIL_SERVER_PORT: " in str(refused.value)

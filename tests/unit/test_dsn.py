@@ -5,9 +5,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from asyncpg.connect_utils import _parse_connect_arguments
 
-from server import config as configuration
-from server import dsn
-from server.config import ConfigError
+from server.config import dsn
+from server.config import settings as configuration
+from server.config.settings import ConfigError
 
 
 def understood(url: str) -> tuple[list[tuple[str, int] | str], str, str | None, str, str]:

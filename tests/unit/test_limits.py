@@ -7,7 +7,7 @@ import pytest
 
 from server.cache.buckets import Buckets
 from server.cache.places import Places
-from server.config import load
+from server.config.settings import load
 from server.model.client import networks
 from server.model.errors import Refused
 from server.services.limits import RateLimits

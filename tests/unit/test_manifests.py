@@ -10,7 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from server import config, metrics
+from server import metrics
+from server.config import settings as config
 from server.shards import worker
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"

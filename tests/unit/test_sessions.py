@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.cache.generations import Generations
 from server.cache.local import Local
-from server.config import Config, load
+from server.config.settings import Config, load
 from server.model import ids
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind

@@ -9,7 +9,7 @@ import pytest
 
 from server.cache.buckets import Buckets
 from server.cache.places import Places
-from server.config import load
+from server.config.settings import load
 from server.model.errors import Refused
 from server.model.message import Details, Stored
 from server.model.query import Term

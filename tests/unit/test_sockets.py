@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from server import config
 from server.cli import main
+from server.config import settings as config
 from server.shards import sockets
 from server.shards.sockets import SlotSockets, bind_slots
 

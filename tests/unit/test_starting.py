@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from server.config import ConfigError
+from server.config.settings import ConfigError
 from server.store import embedded, migrate
 from server.store.pools import DOMAINS
 from server.supervisor import _last_words

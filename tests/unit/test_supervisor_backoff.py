@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server import config
+from server.config import settings as config
 from server.supervisor import BOOT_ATTEMPTS, Supervisor, Timing, _Worker
 
 TIMING = Timing(backoff_least=0.1, backoff_most=5.0, steady=60.0)

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from server import config as configuration
-from server.config import Config, ConfigError
+from server.config import settings as configuration
+from server.config.settings import Config, ConfigError
 from server.model import ids
 from server.model.account import User
 from server.model.errors import Refused

@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from server import config, log
+from server import log
 from server.cli.admin import plain
+from server.config import settings as config
 from server.model.errors import Unavailable
 from server.model.message import Envelope, Recipient
 from server.model.mime import parse

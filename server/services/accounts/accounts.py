@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from server.cache import keys
 from server.cache.local import Local, Ticket
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter
 from server.model import client as clients
 from server.model import ids

@@ -15,7 +15,7 @@ import jwt
 import msgspec
 
 from server import clock
-from server.config import Config, ConfigError
+from server.config.settings import Config, ConfigError
 from server.model import ids
 from server.model.account import User
 from server.model.errors import Refused

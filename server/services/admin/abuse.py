@@ -10,7 +10,7 @@ everybody's way to the administrators: it is neither disabled nor deleted.
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.admin import Actor, MailboxFacts, MailboxFilter
 from server.model.errors import Refused

@@ -19,12 +19,12 @@ import msgspec
 
 from server.cache import keys
 from server.cache.local import Local, Ticket
-from server.config import Config
+from server.config.parsing import duration
+from server.config.settings import Config
 from server.log import event
 from server.model.admin import Actor
 from server.model.ban import Ban, BanSet, Names
 from server.model.errors import Refused, Unavailable
-from server.notation import duration
 from server.outages import put_off
 from server.services.coherence import Coherence, settings_changed
 from server.services.contracts import ShownSettings

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from server import clock
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter
 from server.model import ids
 from server.model.account import User

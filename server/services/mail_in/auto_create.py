@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter
 from server.model.account import User
 from server.model.domain import Target

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Final
 
 from server import log, metrics
-from server.config import Config
+from server.config.settings import Config
 from server.model.errors import Unavailable
 from server.model.message import Alias, Mailbox
 from server.model.trace import Noted, Page, Question, Reason, Row, Sampler, counted, rows, verdict

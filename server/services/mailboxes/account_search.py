@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from server.config import Config
+from server.config.settings import Config
 from server.model.errors import Unavailable
 from server.model.message import Stored
 from server.model.query import Query

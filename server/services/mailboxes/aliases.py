@@ -7,7 +7,7 @@ mailbox or alias, the database decides.
 from collections.abc import Callable
 from datetime import datetime
 
-from server.config import Config
+from server.config.settings import Config
 from server.model import ids
 from server.model.errors import Refused
 from server.model.event import Hint, Kind

@@ -21,7 +21,7 @@ import msgspec
 
 from server.cache import keys
 from server.cache.local import Local, Ticket
-from server.config import MAILBOX_MIN_TTL, Config
+from server.config.settings import MAILBOX_MIN_TTL, Config
 from server.metrics import Counter
 from server.model import ids
 from server.model.account import Quota, User

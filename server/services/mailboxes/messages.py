@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from server.config import Config
+from server.config.settings import Config
 from server.metrics import Counter
 from server.model.errors import Refused, Unavailable
 from server.model.event import Hint, Kind

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from server import clock
-from server.config import Config
+from server.config.settings import Config
 from server.log import event
 from server.model.errors import Unavailable
 from server.outages import put_off

@@ -19,9 +19,9 @@ import aiohttp
 import idna
 from yarl import URL
 
+from server.config.parsing import Network
 from server.model.errors import Refused, Unavailable
 from server.model.webhook import Outcome
-from server.notation import Network
 
 TIMEOUT: Final = 10.0  # s for everything: DNS, connecting, TLS, sending, status and headers
 CONNECT_TIMEOUT: Final = 4.0  # s of it until the next address of the host is tried

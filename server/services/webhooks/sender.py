@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import Final
 
 from server import clock
-from server.config import Config
+from server.config.settings import Config
 from server.log import event
 from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.errors import Refused, Unavailable

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from server.config import Config
+from server.config.settings import Config
 from server.model.domain import ServedSet
 from server.web.description import describe
 from server.web.requests import Call

@@ -15,11 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from server.config_model import Config
-from server.config_sources import PREFIX, ConfigError, environment, gather, origins_of
-from server.dsn import dsn, dsns
-from server.dsn import shown as shown_dsn
-from server.notation import (
+from server.config.dsn import dsn, dsns
+from server.config.dsn import shown as shown_dsn
+from server.config.model import Config
+from server.config.parsing import (
     Address,
     address,
     boolean,
@@ -46,6 +45,7 @@ from server.notation import (
     span,
     text,
 )
+from server.config.sources import PREFIX, ConfigError, environment, gather, origins_of
 
 __all__ = [
     "MAILBOX_MIN_TTL",

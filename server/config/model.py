@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from server.notation import Address, Network
+from server.config.parsing import Address, Network
 
 _FOLLOW: Final = 60.0  # s
 
