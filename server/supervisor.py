@@ -26,16 +26,16 @@ from math import inf
 from typing import Any, Final, NoReturn, Protocol
 
 from server import log, outages, systemd
-from server.bus.neighbours import Lines
+from server.bus.local_bus import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.marks import Marks
-from server.cache.places import Places
+from server.cache.semaphore import Places
 from server.config.settings import Config, ConfigError
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import SlotSockets, bind_slots
-from server.store.standings import Standings
+from server.store.replicas.positions import Standings
 from server.systemd import Notifier
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)

@@ -24,11 +24,11 @@ from server.model.admin import Actor
 from server.model.errors import Refused
 from server.model.trace import printable
 from server.services.accounts import accounts, passwords
-from server.store.administration import AdministrationStore
+from server.store.accounts import UserStore
+from server.store.admin import AdministrationStore
 from server.store.embedded import running_dsn
 from server.store.migrate import pending, require
 from server.store.pools import Pools
-from server.store.users import UserStore
 
 app = typer.Typer(
     name="admin", help="Accounts of administrators, and what they do against abuse.", no_args_is_help=True

@@ -21,7 +21,7 @@ from server.model import ids
 from server.model.account import User
 from server.model.admin import UserFilter
 from server.model.ban import Ban, Kind, canonical
-from server.store.administration import AdministrationStore
+from server.store.admin import AdministrationStore
 from server.store.bans import BanStore
 from server.store.migrate import pending, require
 from server.store.pools import Pools

@@ -17,12 +17,12 @@ from server.config.settings import Config, ConfigError
 from server.model import ids
 from server.model.admin import MailboxFacts, MailboxFilter, State
 from server.store.abuse import AbuseStore
-from server.store.administration import AdministrationStore
+from server.store.accounts import UserStore
+from server.store.admin import AdministrationStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import Pools
-from server.store.users import UserStore
 
 mailbox = typer.Typer(
     name="mailbox",

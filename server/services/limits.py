@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple, NoReturn
 
 from server.cache.buckets import Buckets, Verdict
-from server.cache.places import Places
+from server.cache.semaphore import Places
 from server.config.settings import Config
 from server.metrics import Counter
 from server.model import client as clients

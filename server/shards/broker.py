@@ -17,7 +17,7 @@ from server.services.mail_in.decisions import Decisions
 from server.services.mail_in.queue_consumer import Intake
 from server.services.mail_in.queue_publisher import Relay
 from server.shards.roles import Parts
-from server.store import arrivals
+from server.store import queued_ids
 from server.store.pools import Database
 
 _PROBE_EVERY: Final = 1.0  # s between looks whether the database is back
@@ -42,7 +42,7 @@ class Broker:
         self._publisher = Publisher(config, measures=first and not does.consume) if does.relay else None
         self._consumer = Consumer(config, self._storable, measures=first) if does.consume else None
         self.delivery: Delivery = Relay(storing, self._publisher.publish, BODY_MAX) if self._publisher else storing
-        self._intake = Intake(storing, arrivals.MEMORY, self._forget, clock, decisions)
+        self._intake = Intake(storing, queued_ids.MEMORY, self._forget, clock, decisions)
 
     async def _storable(self) -> None:
         """Messages are taken only when they can be stored: each time one is handed out in vain counts against it."""
@@ -55,7 +55,7 @@ class Broker:
 
     async def _forget(self) -> None:
         if clock.agrees():
-            await arrivals.forget(self._database, self._clock())
+            await queued_ids.forget(self._database, self._clock())
 
     async def start(self) -> None:
         """Connect; without a broker it returns all the same, and mail is told to come again until there is one."""

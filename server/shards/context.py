@@ -6,14 +6,14 @@ Lives here so that the shards know it without knowing the supervisor. Must not k
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.bus.neighbours import Lines
+from server.bus.local_bus import Lines
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.marks import Marks
-from server.cache.places import Places
+from server.cache.semaphore import Places
 from server.shards.condition import Condition
 from server.shards.sockets import SlotSockets
-from server.store.standings import Standings
+from server.store.replicas.positions import Standings
 
 
 @dataclass(frozen=True, slots=True)

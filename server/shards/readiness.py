@@ -32,7 +32,7 @@ from server.shards.condition import Condition, Outcomes
 from server.shards.roles import Parts
 from server.store import migrate
 from server.store.pools import DOMAINS, NO_ANSWER, READ_ONLY, TROUBLE, Connection, Database, Domain, Pools, spoken
-from server.store.replicas import Replicas
+from server.store.replicas.router import Replicas
 
 KEPT: Final = 1.0  # s that findings about the database answer all who ask any worker: asking is free for anyone
 LOOK: Final = 2.0  # s that a database has for its answer, and again for the probe

@@ -12,8 +12,8 @@ from server import metrics, outages
 from server.config.settings import Config
 from server.log import event
 from server.metrics import Board
+from server.shards.compose import Shard
 from server.shards.context import WorkerContext
-from server.shards.wiring import Shard
 
 _GC_THRESHOLD: Final = (50_000, 20, 100)
 """Nearly everything here is freed by its count; with the default of 700 the collector ran a thousand times a second."""

@@ -13,10 +13,10 @@ from typing import Final, Protocol, cast
 
 from server import log
 from server.smtp import replies
-from server.smtp.base import Base
+from server.smtp.aiosmtpd_shim import Base
+from server.smtp.body import Incoming
 from server.smtp.eod import CRLF
-from server.smtp.incoming import Incoming
-from server.smtp.shared import (
+from server.smtp.listener_state import (
     CONNECTIONS,
     DROPPED,
     INPUT_MAX,

@@ -16,12 +16,12 @@ from server.services.admin.guard import Guard
 from server.services.contracts import Delivery
 from server.services.mail_in.decisions import Decisions
 from server.smtp import certificate
-from server.smtp.base import configured
+from server.smtp.aiosmtpd_shim import configured
 from server.smtp.connection import Member
-from server.smtp.local import LocalSession
+from server.smtp.listener_state import Shared
+from server.smtp.lmtp import LocalSession
 from server.smtp.proxy import Proxied
 from server.smtp.session import Session
-from server.smtp.shared import Shared
 
 _BACKLOG: Final = 1024
 _SWEEP: Final = 1.0  # seconds between looks at every session's times

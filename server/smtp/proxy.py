@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
 from server.smtp.connection import Connection, Member
-from server.smtp.shared import DROPPED, Shared
+from server.smtp.listener_state import DROPPED, Shared
 
 _V1: Final = b"PROXY "
 _V1_MAX: Final = 107  # octets with CR LF, by the specification

@@ -16,11 +16,11 @@ from server.model import ids
 from server.model.errors import Refused
 from server.model.message import Envelope, Recipient, Stored
 from server.model.trace import ABANDONED, Stage
-from server.smtp import paths, replies, trace
+from server.smtp import arguments, replies, trace
+from server.smtp.arguments import Declined, Sender
+from server.smtp.body import Chunked, Dotted, Incoming
 from server.smtp.connection import BUSY, CLOSING, Connection, Member
-from server.smtp.incoming import Chunked, Dotted, Incoming
-from server.smtp.paths import Declined, Sender
-from server.smtp.shared import ACCEPTED, BYTES_TAKEN, MESSAGES, RCPT_TAKEN, RECIPIENTS, TLS, Shared
+from server.smtp.listener_state import ACCEPTED, BYTES_TAKEN, MESSAGES, RCPT_TAKEN, RECIPIENTS, TLS, Shared
 
 _CHUNK: Final = re.compile(rb"(\d{1,20})( [Ll][Aa][Ss][Tt])? *").fullmatch
 
@@ -82,7 +82,7 @@ class Session(Connection):
 
     def _note_refused(self, line: bytes, reply: bytes) -> None:
         """A MAIL or RCPT was refused for what it says."""
-        verb, address = line[:4].upper(), paths.shown(line[5:])
+        verb, address = line[:4].upper(), arguments.shown(line[5:])
         if verb == b"MAIL":
             self._note("mail", "", reply, address)
         elif verb == b"RCPT":
@@ -206,7 +206,7 @@ class Session(Connection):
         self._resume(reply)
 
     def _begin(self, argument: bytes) -> bytes:
-        sender = paths.sender(argument)
+        sender = arguments.sender(argument)
         if sender.size > self._shared.size:
             self._note("mail", "", replies.TOO_BIG, sender.address)
             return replies.TOO_BIG
@@ -223,9 +223,9 @@ class Session(Connection):
         if self._body is not None:
             return replies.CHUNKS_BEGUN
         if len(transaction.recipients) >= shared.recipients_max:
-            self._note("rcpt", paths.shown(argument), replies.TOO_MANY_RECIPIENTS)
+            self._note("rcpt", arguments.shown(argument), replies.TOO_MANY_RECIPIENTS)
             return replies.TOO_MANY_RECIPIENTS
-        address = paths.recipient(argument, transaction.sender.utf8, shared.default_domain)
+        address = arguments.recipient(argument, transaction.sender.utf8, shared.default_domain)
         if transaction.banned and shared.guard is not None and not shared.guard.always_open(address):
             RECIPIENTS.add(("5",))
             self._note("rcpt", address, replies.BANNED)

@@ -11,7 +11,7 @@ from server.model import ids
 from server.model.admin import Actor
 from server.model.ban import MAX, Ban, Kind
 from server.model.errors import Refused
-from server.store.administration import write_act
+from server.store.admin import write_act
 from server.store.pools import Database
 from server.store.rows import scrubbed
 from server.store.sql import SQL

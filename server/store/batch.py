@@ -17,9 +17,9 @@ from server.model import ids
 from server.model.links import MAX_LINK
 from server.model.message import FOREVER, Details, Envelope, Recipient, Stored, StoredAttachment, delivered_to_lines
 from server.model.mime import Mail
-from server.store import arrivals
+from server.store import queued_ids
+from server.store.binary_rows import Row
 from server.store.deliveries import Listeners, copy_received
-from server.store.letters import Row
 from server.store.pools import Connection, Database
 from server.store.rows import moment, scrubbed
 from server.store.sql import SQL
@@ -213,7 +213,7 @@ async def _write_once(
 ) -> list[Rows]:
     """``write``, but what has an id is stored only if nothing of that id ever was; else it has no rows."""
     async with database.connection() as connection, connection.transaction():
-        new = await arrivals.claim(connection, list({item.envelope.id for item in items} - {""}))
+        new = await queued_ids.claim(connection, list({item.envelope.id for item in items} - {""}))
         fresh = []
         for nth, item in enumerate(items):
             if not item.envelope.id or item.envelope.id in new:

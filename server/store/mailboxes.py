@@ -8,9 +8,9 @@ import asyncpg
 from server.model.errors import Refused
 from server.model.message import Alias, Mailbox
 from server.store import rows
+from server.store.coalescing import Together
 from server.store.pools import Connection, Database, affected, translated
 from server.store.sql import SQL
-from server.store.together import Together
 
 
 class MailboxStore:

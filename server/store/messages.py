@@ -21,9 +21,9 @@ from server.model.message import FOREVER, Counts, Mailbox, Stored
 from server.model.query import Query, Term
 from server.model.webhook import written
 from server.store import deliveries, rows
+from server.store.coalescing import Together
 from server.store.pools import Connection, Database, affected, column
 from server.store.sql import SQL
-from server.store.together import Together
 
 Span = tuple[datetime, datetime]
 

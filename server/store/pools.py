@@ -24,9 +24,9 @@ from server.metrics import Counter, Gauge
 from server.model.errors import Unavailable
 from server.outages import DATABASE
 from server.primary import connect
-from server.store import letters
-from server.store.lending import Connection, Lender, Loan, Pool
-from server.store.together import LANES
+from server.store import binary_rows
+from server.store.coalescing import LANES
+from server.store.connection_cache import Connection, Lender, Loan, Pool
 
 __all__ = [
     "DOMAINS",
@@ -330,7 +330,7 @@ async def _pool(
         max_inactive_connection_lifetime=config.database_max_idle_time,
         command_timeout=config.database_statement_timeout + 1,
         timeout=5,
-        init=letters.teach,
+        init=binary_rows.teach,
         reset=_keep,
         server_settings=session_settings(config.database_statement_timeout) | dict(more),
     )

@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from server import clock, log
 from server.cache import keys
 from server.cache.buckets import Verdict
-from server.cache.local import Local, Ready
+from server.cache.responses import Local, Ready
 from server.metrics import LATENCY, Counter, Histogram, Labels, Tally
 from server.model.account import Principal
 from server.model.errors import Crowded, Refused, Unavailable

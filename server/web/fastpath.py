@@ -1,7 +1,7 @@
 """Repeated requests answered before they are parsed.
 
 A client that polls sends the same head, byte for byte, again and again: the token is part of it, so an answer found by
-the whole head belongs to whoever sends it. ``Hot`` remembers which kept answer (cache/local.py) a head led to.
+the whole head belongs to whoever sends it. ``Hot`` remembers which kept answer (cache/responses.py) a head led to.
 ``Front`` owns a connection's transport, answers what ``Hot`` knows, and passes all else to aiohttp's protocol.
 
 A known head whose kept answer is out of date needs no parsing either: whoever taught it makes the answer anew, as for
@@ -28,8 +28,8 @@ from typing import Any, Final, cast
 from aiohttp import web
 
 from server import clock
-from server.cache import local
-from server.cache.local import Kept, Local, Ready
+from server.cache import responses
+from server.cache.responses import Kept, Local, Ready
 from server.metrics import Counter, Tally
 from server.model.errors import Crowded, Refused
 from server.services.transfers import Transfer, Transfers
@@ -175,7 +175,7 @@ class Hot:
 
 def _hits(n: int) -> None:
     HITS.add(n=n)
-    local.HITS.add(local.LAYER, n)
+    responses.HITS.add(responses.LAYER, n)
 
 
 class Front(asyncio.Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from server.cache.local import Local
+from server.cache.responses import Local
 from server.config.settings import Config
 from server.services.contracts import (
     Abuse,

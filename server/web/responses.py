@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
-from server.cache.local import Growth
+from server.cache.responses import Growth
 from server.model.errors import Refused
 from server.web.translations import ADVICE, CREATED, FAILURES, OK, Failure, Language, Phrase
 

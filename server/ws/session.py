@@ -24,7 +24,7 @@ from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
 from server.services.push import frames
 from server.services.push.subscription import RECHECK_INTERVAL, Subscription, Watching, observe_push
-from server.ws import incoming, wire
+from server.ws import client_messages, wire
 from server.ws.connection import Connection
 
 SUBSCRIPTIONS_MAX: Final = 100
@@ -171,7 +171,7 @@ class Session(Connection):
             self.tell(frames.error("body_invalid", detail="frames are JSON text"))
             return
         try:
-            said = incoming.parse(message)
+            said = client_messages.parse(message)
         except msgspec.ValidationError as error:
             self.tell(frames.error("field_invalid", detail=str(error), field=_field_of(error)))
         except (msgspec.DecodeError, RecursionError) as error:  # 4 KiB nest deeper than the parser goes
@@ -179,7 +179,7 @@ class Session(Connection):
         else:
             self._obey(said)
 
-    def _obey(self, said: incoming.Incoming) -> None:
+    def _obey(self, said: client_messages.Incoming) -> None:
         if said.type == "subscribe":
             self._subscribe(said)
         elif said.type == "unsubscribe":
@@ -187,7 +187,7 @@ class Session(Connection):
         elif said.type != "pong":
             self.tell(frames.error("field_invalid", detail="subscribe, unsubscribe or pong", field="type"))
 
-    def _subscribe(self, said: incoming.Incoming) -> None:
+    def _subscribe(self, said: client_messages.Incoming) -> None:
         """Subscribing again to the same mailbox begins anew, at the new ``after`` and with the new token."""
         token = said.token or self._token
         if not token:

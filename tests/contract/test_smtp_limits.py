@@ -14,10 +14,10 @@ import pytest
 import uvloop
 
 from server.model.errors import Refused, Unavailable
-from server.smtp import base
+from server.smtp import aiosmtpd_shim
+from server.smtp.body import Incoming
 from server.smtp.connection import Connection
-from server.smtp.incoming import Incoming
-from server.smtp.shared import INPUT_MAX, LINGER, Seats
+from server.smtp.listener_state import INPUT_MAX, LINGER, Seats
 from tests.contract.listening import ENVELOPE, MAIL, Client, Listening, listening
 
 SECRET = "dsn=postgres://secret"
@@ -324,7 +324,7 @@ async def test_a_chunk_that_trickles_is_cut_and_its_bytes_are_given_back(tmp_pat
 
 
 async def test_chunks_count_among_the_mail_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.smtp.incoming.IN_FLIGHT_MAX", 50_000)
+    monkeypatch.setattr("server.smtp.body.IN_FLIGHT_MAX", 50_000)
     async with listening(tmp_path) as place:
         first, second = await begun(place), await begun(place)
         first.write(b"BDAT 40000\r\n" + b"x" * 40_000)
@@ -351,7 +351,7 @@ async def test_bare_newlines_in_chunks_are_judged_as_in_data(tmp_path: Path, pol
 
 
 async def test_mail_in_flight_is_bounded_over_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.smtp.incoming.IN_FLIGHT_MAX", 50_000)
+    monkeypatch.setattr("server.smtp.body.IN_FLIGHT_MAX", 50_000)
     async with listening(tmp_path) as place:
         first, second = await begun(place), await begun(place)
         first.write(b"DATA\r\n" + b"x" * 40_000)
@@ -386,8 +386,8 @@ async def test_one_client_cannot_hold_the_room_for_everybodys_mail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[..., bytes]
 ) -> None:
     """The attack: many connections of one address each begin a large mail and never end it."""
-    monkeypatch.setattr("server.smtp.incoming.IN_FLIGHT_MAX", 800_000)
-    monkeypatch.setattr("server.smtp.shared.IN_FLIGHT_MAX", 800_000)
+    monkeypatch.setattr("server.smtp.body.IN_FLIGHT_MAX", 800_000)
+    monkeypatch.setattr("server.smtp.listener_state.IN_FLIGHT_MAX", 800_000)
     async with listening(tmp_path, SMTP_MAX_MESSAGE_BYTES="50000", RATE_LIMIT_EXEMPT="") as place:
         shared = place.listener._shared
         assert shared is not None
@@ -538,7 +538,7 @@ async def test_a_client_cannot_write_headers_by_its_name(tmp_path: Path) -> None
 
 
 def test_aiosmtpd_is_a_release_whose_constructor_was_read() -> None:
-    assert aiosmtpd.__version__ in base.REVIEWED, (
+    assert aiosmtpd.__version__ in aiosmtpd_shim.REVIEWED, (
         "read its SMTP.__init__, then add the release; until then each session pays for it"
     )
 
@@ -551,7 +551,7 @@ async def test_a_session_carries_nothing_of_aiosmtpds_own(tmp_path: Path) -> Non
 
 
 async def test_without_the_shortcut_sessions_work_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "CONSTRUCT_ONCE", False)
+    monkeypatch.setattr(aiosmtpd_shim, "CONSTRUCT_ONCE", False)
     async with listening(tmp_path) as place:
         client = await begun(place)
         client.write(MAIL)

@@ -12,8 +12,8 @@ from argon2.exceptions import VerifyMismatchError
 
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local
-from server.cache.places import Places
+from server.cache.responses import Local
+from server.cache.semaphore import Places
 from server.config.settings import Config
 from server.model import ids
 from server.model.account import Principal, User
@@ -26,8 +26,8 @@ from server.services.accounts.passwords import Passwords
 from server.services.coherence import Coherence
 from server.services.contracts import Session, Shares
 from server.services.limits import RateLimits
+from server.store.accounts import UserStore
 from server.store.pools import Pools
-from server.store.users import UserStore
 
 PASSWORD = "correct horse"
 ABROAD = "192.0.2.7"

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local
+from server.cache.responses import Local
 from server.config.settings import Config
 from server.model import ids
 from server.model.account import ROLES, TIERS, User
@@ -25,17 +25,17 @@ from server.services.accounts.accounts import new_user
 from server.services.admin.administration import AdministrationService
 from server.services.admin.settings import Settings, written
 from server.services.coherence import Coherence
-from server.store import administration as administration_store
+from server.store import admin as administration_store
 from server.store import batch
 from server.store.abuse import AbuseStore
-from server.store.administration import AdministrationStore
+from server.store.account_cleanup import DepartureStore
+from server.store.accounts import UserStore
+from server.store.admin import AdministrationStore
 from server.store.bans import BanStore
-from server.store.departures import DepartureStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import Pools
-from server.store.users import UserStore
 from tests.integration.mail import item, mailbox, now
 
 ROOT = Actor(None, "command line", "super", "")

@@ -22,11 +22,11 @@ from server.services.webhooks.outbox import Outbox
 from server.services.webhooks.sender import LEASE, MAX_SENDING_EACH, Deliverer
 from server.services.webhooks.webhooks import WebhookService
 from server.store import batch
+from server.store.accounts import UserStore
 from server.store.deliveries import EXPIRE_BATCH, DeliveryStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import Pools
-from server.store.users import UserStore
 from server.store.webhooks import WebhookStore
 from tests.integration.mail import item, mailbox, now
 from tests.receiving import Receiver, receiving, status

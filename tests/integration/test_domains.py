@@ -9,8 +9,8 @@ import pytest
 
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local
-from server.cache.places import Places
+from server.cache.responses import Local
+from server.cache.semaphore import Places
 from server.config import settings as configuration
 from server.config.settings import Config
 from server.model.account import QUOTAS, Quota, User
@@ -27,13 +27,13 @@ from server.services.mail_in.auto_create import Provision
 from server.services.mail_in.routing import Routes
 from server.services.mailboxes.mailboxes import MailboxService
 from server.services.webhooks.outbox import Outbox
+from server.store.accounts import UserStore
 from server.store.deliveries import DeliveryStore
 from server.store.domains import DomainStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import Pools
-from server.store.users import UserStore
 from tests.integration.mail import now
 from tests.nameserver import Zones, name_server
 

@@ -16,8 +16,8 @@ from server.services.mailboxes import eraser as eraser_module
 from server.services.mailboxes.eraser import Eraser
 from server.store import batch, erasures
 from server.store import messages as messages_module
+from server.store.account_cleanup import DepartureStore
 from server.store.deliveries import DeliveryStore
-from server.store.departures import DepartureStore
 from server.store.erasures import ErasureStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore, span

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local
+from server.cache.responses import Local
 from server.model import ids
 from server.model.domain import Rules, Target
 from server.model.errors import Refused, Unavailable
@@ -26,7 +26,7 @@ from server.services.mail_in.ingest import Ingest
 from server.services.mail_in.queue_consumer import Intake
 from server.services.mail_in.routing import Routes
 from server.services.sandbox import Sandbox
-from server.store import arrivals
+from server.store import queued_ids
 from server.store.domains import DomainStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
@@ -244,8 +244,8 @@ async def test_ids_of_queued_mail_are_forgotten_after_a_day_and_not_before(bench
     made = [now() - timedelta(hours=hours) for hours in (0, 12, 23, 27)]
     made_ids = [ids.floor(moment)[:14] + "7000-8000-000000000000" for moment in made]
     await asyncio.gather(*(bench.ingest.submit(queued(box, mail_id=mail_id)) for mail_id in made_ids))
-    assert await arrivals.forget(database, now()) == 1
-    assert await arrivals.forget(database, now()) == 0
+    assert await queued_ids.forget(database, now()) == 1
+    assert await queued_ids.forget(database, now()) == 0
     again = await asyncio.gather(*(bench.ingest.submit(queued(box, mail_id=mail_id)) for mail_id in made_ids))
     assert [len(rows) for rows in again] == [0, 0, 0, 1]
 

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from server.model import ids
-from server.store import letters
-from server.store.letters import Row
+from server.store import binary_rows
+from server.store.binary_rows import Row
 from server.store.pools import Pools
 
 
@@ -57,8 +57,8 @@ def rows() -> list[Row]:
 
 
 def test_the_driver_is_one_that_was_reviewed() -> None:
-    assert asyncpg.__version__ in letters.REVIEWED, (
-        "see how set_type_codec of this asyncpg registers a codec, then add it to REVIEWED in server/store/letters.py"
+    assert asyncpg.__version__ in binary_rows.REVIEWED, (
+        "see how set_type_codec of this asyncpg registers a codec, then add it to REVIEWED in server/store/binary_rows.py"
     )
 
 
@@ -67,8 +67,8 @@ async def test_packed_rows_are_those_that_the_driver_sends(
 ) -> None:
     sent, query = rows(), "SELECT * FROM unnest($1::messages.letter[]) AS r"
     packed: list[int] = []
-    pack = letters.packed
-    monkeypatch.setattr(letters, "packed", lambda given, kind: (packed.append(len(given)), pack(given, kind))[1])
+    pack = binary_rows.packed
+    monkeypatch.setattr(binary_rows, "packed", lambda given, kind: (packed.append(len(given)), pack(given, kind))[1])
     async with pools.arrivals.connection() as taught:
         ours = await taught.fetch(query, sent)
     assert packed == [3]

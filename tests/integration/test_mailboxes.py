@@ -8,8 +8,8 @@ import pytest
 
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local
-from server.cache.places import Places
+from server.cache.responses import Local
+from server.cache.semaphore import Places
 from server.config.settings import Config
 from server.model import ids
 from server.model.errors import Refused

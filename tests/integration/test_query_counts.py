@@ -19,22 +19,22 @@ import asyncpg
 import msgspec
 import pytest
 
-from server.bus.neighbours import Lines
+from server.bus.local_bus import Lines
 from server.cache import keys
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
 from server.cache.marks import Marks
-from server.cache.places import Places
+from server.cache.semaphore import Places
 from server.config.parsing import Address
 from server.config.settings import Config
 from server.metrics import Board
 from server.services.accounts.account_cleanup import Departures
+from server.shards.compose import Shard
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import bind_slots
-from server.shards.wiring import Shard
-from server.store.lending import Lender
-from server.store.standings import Standings
+from server.store.connection_cache import Lender
+from server.store.replicas.positions import Standings
 from server.web.api.routes import ROUTES
 from tests.contract.world import PASSWORD, Owner, owner
 from tests.nameserver import Zones, name_server

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from server.config import settings as configuration
-from server.store.replicas import Copies, Replica
-from server.store.standings import MAX_LAG, Standing, Standings
+from server.store.replicas.positions import MAX_LAG, Standing, Standings
+from server.store.replicas.router import Copies, Replica
 
 SQL = "SELECT $1::int AS answer"
 SECOND = 1_000_000_000

@@ -18,7 +18,7 @@ from server.services.mailboxes.messages import MessageService
 from server.services.mailboxes.reading import Readers
 from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
 from server.services.sandbox import Sandbox
-from server.store.across import AcrossStore
+from server.store.account_search import AcrossStore
 from server.store.messages import Candidate
 from server.store.pools import Pools
 from server.store.tags import TagStore

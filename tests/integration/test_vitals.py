@@ -7,9 +7,9 @@ import msgspec
 from server.config.settings import Config
 from server.model import ids
 from server.model.account import QUOTAS, User
-from server.shards import vitals
+from server.shards import process_metrics
+from server.store.accounts import UserStore
 from server.store.pools import Pools
-from server.store.users import UserStore
 from tests.integration.mail import now
 
 
@@ -29,6 +29,6 @@ async def test_accounts_are_counted_as_active_and_as_online(pools: Pools, settin
     ]
     for person, renewed in logins:
         await store.open_session(ids.new(), person.id, ids.new().encode()[:32], moment, renewed + life, 10, None)
-    await vitals.Vitals(settings, pools, first=True).count()
-    assert vitals.USERS.values == {(): 3}
-    assert vitals.ONLINE.values == {(): 2}
+    await process_metrics.Vitals(settings, pools, first=True).count()
+    assert process_metrics.USERS.values == {(): 3}
+    assert process_metrics.ONLINE.values == {(): 2}

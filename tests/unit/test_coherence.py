@@ -9,7 +9,7 @@ import pytest
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local, Ready
+from server.cache.responses import Local, Ready
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.services.coherence import Coherence

@@ -7,7 +7,7 @@ import pytest
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
-from server.cache.local import Local, Ready
+from server.cache.responses import Local, Ready
 from server.metrics import Tally
 from server.services.transfers import Transfers
 from server.web import fastpath

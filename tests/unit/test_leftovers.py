@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from server.shards.leftovers import COLLECTIONS, GONE, GROWN, LONGEST, SOONEST, TRIMS, Leftovers, resident
+from server.shards.heap_trim import COLLECTIONS, GONE, GROWN, LONGEST, SOONEST, TRIMS, Leftovers, resident
 
 SIZE = 700  # malloc's: Python's own arenas take what has 512 bytes or less
 

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 import pytest
 
 from server.cache.buckets import Buckets
-from server.cache.places import Places
+from server.cache.semaphore import Places
 from server.config.settings import load
 from server.model.client import networks
 from server.model.errors import Refused
 from server.services.limits import RateLimits
 from server.services.push.connection_limit import SHARE, Room
-from server.smtp.shared import Seats
+from server.smtp.listener_state import Seats
 
 SETTINGS = {
     "TEMPMAIL_RATE_LIMIT_EXEMPT": "198.51.100.0/24,2001:db8:ffff::/48,::ffff:203.0.113.0/120",

@@ -8,7 +8,7 @@ import pytest
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
-from server.cache.local import UNSEEN_MAX, Local, Ready
+from server.cache.responses import UNSEEN_MAX, Local, Ready
 from server.model import ids
 from server.model.event import Hint, Step
 from server.model.message import Details, Stored

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from server.bus.neighbours import LOST, RECORD_MAX, TOLD, Lines, Neighbours
+from server.bus.local_bus import LOST, RECORD_MAX, TOLD, Lines, Neighbours
 from server.model import ids
 from server.model.event import Hint, Kind, Step
 from server.model.message import FOREVER, Details, Stored, StoredAttachment

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from server.cache.places import MOST, Places
+from server.cache.semaphore import MOST, Places
 
 forking = multiprocessing.get_context("fork")
 

@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.cache.generations import Generations
-from server.cache.local import Local
+from server.cache.responses import Local
 from server.config.settings import Config, load
 from server.model import ids
 from server.model.errors import Refused, Unavailable

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from server.cache.buckets import Buckets
-from server.cache.places import Places
+from server.cache.semaphore import Places
 from server.config.settings import load
 from server.model.errors import Refused
 from server.model.message import Details, Stored

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from server.model.errors import Unavailable
-from server.store import together
-from server.store.together import LANES, MOST, Together
+from server.store import coalescing
+from server.store.coalescing import LANES, MOST, Together
 
 
 class Database:
@@ -85,7 +85,7 @@ async def test_failure_is_told_to_all_and_the_next_question_is_asked_anew() -> N
 
 
 async def test_too_many_waiting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "WAITING_MAX", 3)
+    monkeypatch.setattr(coalescing, "WAITING_MAX", 3)
     database = Database()
     asked = Together("test", database.ask)
     tasks = [asyncio.create_task(asked.answer(n)) for n in range(3)]

@@ -23,7 +23,7 @@ from server.services.mail_in import decisions as waiting_decisions
 from server.services.mail_in import mail_trace
 from server.services.mail_in.decisions import Decisions
 from server.services.mail_in.mail_trace import Lines, MailTrace
-from server.smtp import paths
+from server.smtp import arguments
 from server.store.batch import Item, Rows
 from server.store.trace import TraceStore
 
@@ -74,9 +74,9 @@ def test_a_flood_of_a_local_mail_server_hides_no_other_client() -> None:
 @pytest.mark.parametrize("odd", ["\x1b[2J", "\x07", "\x9b31m", "\u202e", "\u2028", "\r", "\x7f", "\u200b"])
 @pytest.mark.parametrize("argument", ['TO:<"{}x"@temp.mail>', "TO:{}", "{}x", "FROM:<x{}@temp.mail> SIZE=1"])
 def test_a_refused_address_is_shown_without_what_a_terminal_obeys(argument: str, odd: str) -> None:
-    shown = paths.shown(argument.format(odd).encode())
+    shown = arguments.shown(argument.format(odd).encode())
     assert shown.isprintable()
-    assert paths.shown("TO:<ä[x]@temp.mail>".encode()) == "ä[x]@temp.mail"
+    assert arguments.shown("TO:<ä[x]@temp.mail>".encode()) == "ä[x]@temp.mail"
 
 
 @pytest.mark.parametrize("odd", ["\x1b]0;title\x07", "\x9b31m", "\u202egnp.exe", "[red]x[/red]", "[/]"])

@@ -15,7 +15,7 @@ from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
 from server.cache.generations import Generations
-from server.cache.local import Local
+from server.cache.responses import Local
 from server.model.errors import Crowded, Refused
 from server.services.transfers import HURRY, MARK_EVERY, REFUSED, WINDOW, Transfer, Transfers
 from server.web import requests

@@ -19,7 +19,7 @@ from server.model.errors import Unavailable
 from server.model.event import Hint, Kind
 from server.outages import put_off
 from server.services.coherence import Coherence, domain_set
-from server.store.departures import DepartureStore
+from server.store.account_cleanup import DepartureStore
 
 EVERY: Final = 5.0  # s between two rounds, unless there is news
 LEASE: Final = timedelta(seconds=15)  # until an account is taken again, by this worker or another

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from server.cache import keys
-from server.cache.local import Local, Ticket
+from server.cache.responses import Local, Ticket
 from server.config.settings import Config
 from server.metrics import Counter
 from server.model import client as clients
@@ -31,7 +31,7 @@ from server.services.admin.guard import Guard
 from server.services.coherence import Coherence, Write, account
 from server.services.contracts import CredentialKind, Session
 from server.services.limits import Attempt, RateLimits
-from server.store.users import UserStore
+from server.store.accounts import UserStore
 
 _NO_ACCOUNT: Final = "00000000-0000-0000-0000-000000000000"
 MAX_PRINCIPALS: Final = 20_000  # credentials a worker remembers

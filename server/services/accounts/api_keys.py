@@ -19,7 +19,7 @@ from server.services.accounts.tokens import digest
 from server.services.coherence import Coherence, account
 from server.services.contracts import NewApiKey
 from server.services.mailboxes.retention import every
-from server.store.users import UserStore
+from server.store.accounts import UserStore
 
 MAX_KEYS: Final = 50  # of one account
 FLUSH_EVERY: Final = 60.0  # s

@@ -20,9 +20,9 @@ from server.services.admin.administration import check_rank
 from server.services.coherence import Coherence
 from server.services.mailboxes.mailboxes import MailboxService
 from server.store.abuse import AbuseStore
-from server.store.administration import AdministrationStore
+from server.store.accounts import UserStore
+from server.store.admin import AdministrationStore
 from server.store.mailboxes import MailboxStore
-from server.store.users import UserStore
 
 
 class AbuseService:

@@ -16,8 +16,8 @@ from server.model.account import ROLES, Quota, User
 from server.model.admin import Act, Actor, Changes, Statistics, UserFilter
 from server.model.errors import Refused
 from server.services.coherence import Coherence, account
-from server.store.administration import AdministrationStore
-from server.store.users import UserStore
+from server.store.accounts import UserStore
+from server.store.admin import AdministrationStore
 
 RECENT: Final = 20  # acts shown beside the statistics
 

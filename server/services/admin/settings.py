@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from server.cache import keys
-from server.cache.local import Local, Ticket
+from server.cache.responses import Local, Ticket
 from server.config.parsing import duration
 from server.config.settings import Config
 from server.log import event
@@ -28,7 +28,7 @@ from server.model.errors import Refused, Unavailable
 from server.outages import put_off
 from server.services.coherence import Coherence, settings_changed
 from server.services.contracts import ShownSettings
-from server.store.administration import AdministrationStore, Overrides
+from server.store.admin import AdministrationStore, Overrides
 
 ACTS_EVERY: Final = 5.0  # s between two looks at what the command line did
 _RETRY: Final = 1.0  # s after a failed reading; until then the last known settings hold

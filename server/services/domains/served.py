@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from server.cache import keys
-from server.cache.local import Local, Ticket
+from server.cache.responses import Local, Ticket
 from server.model.domain import Served, ServedSet
 from server.store.domains import DomainStore, ServedRow
 

@@ -19,7 +19,7 @@ from typing import Final
 import zstandard
 
 from server.cache import keys
-from server.cache.local import Local
+from server.cache.responses import Local
 from server.log import event, wants
 from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.errors import Refused, Unavailable, Unstorable

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from server.cache import keys
-from server.cache.local import Local, Ticket
+from server.cache.responses import Local, Ticket
 from server.model.domain import Rules, ServedSet, Target
 from server.model.errors import Refused, Word
 from server.model.message import Mailbox, Recipient

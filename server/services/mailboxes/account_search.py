@@ -9,7 +9,7 @@ from server.model.message import Stored
 from server.model.query import Query
 from server.services.contracts import Found, Shares
 from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
-from server.store.across import AcrossStore, Inboxes
+from server.store.account_search import AcrossStore, Inboxes
 from server.store.tags import TagStore
 
 

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from server.cache import keys
-from server.cache.local import Local, Ticket
+from server.cache.responses import Local, Ticket
 from server.config.settings import MAILBOX_MIN_TTL, Config
 from server.metrics import Counter
 from server.model import ids

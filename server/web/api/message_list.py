@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from server.cache.local import Ready
+from server.cache.responses import Ready
 from server.model.message import Stored
 from server.web import requests
 from server.web.api.schemas import Summary

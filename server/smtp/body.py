@@ -7,7 +7,7 @@ from typing import Final
 
 from server.smtp import replies
 from server.smtp.eod import CRLF, EndOfData, has_bare_newline, normalise, unstuff
-from server.smtp.shared import IN_FLIGHT_MAX, RATE_STEP, RATE_WINDOW, Shared
+from server.smtp.listener_state import IN_FLIGHT_MAX, RATE_STEP, RATE_WINDOW, Shared
 
 _END_SLACK: Final = 4  # the part of CR LF . CR LF that may stand in the buffer before the end is certain
 

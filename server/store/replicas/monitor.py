@@ -20,7 +20,7 @@ from server.log import event
 from server.metrics import Counter, Gauge
 from server.primary import connect
 from server.store.pools import ERRORS, TROUBLE, spoken
-from server.store.standings import MAX_LAG, Standing, Standings
+from server.store.replicas.positions import MAX_LAG, Standing, Standings
 
 INTERVAL: Final = 0.1  # s between samples: how long after a change its mailbox is read from the primary at least
 _TIMEOUT: Final = 1.0

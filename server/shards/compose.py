@@ -15,12 +15,12 @@ from typing import Final
 import msgspec
 
 from server.bus.channel import CONNECTIONS, Channel
-from server.bus.neighbours import Neighbours
+from server.bus.local_bus import Neighbours
 from server.bus.postgres import PostgresChannel
 from server.bus.redis import RedisChannel
 from server.cache import keys
 from server.cache.generations import Writer
-from server.cache.local import Local
+from server.cache.responses import Local
 from server.clock import now
 from server.config.settings import Config
 from server.log import wants
@@ -69,27 +69,27 @@ from server.services.webhooks.webhooks import WebhookService
 from server.shards import roles
 from server.shards.broker import Broker
 from server.shards.context import WorkerContext
+from server.shards.process_metrics import Vitals, publisher
 from server.shards.readiness import Readiness
 from server.shards.timekeeper import Timekeeper
-from server.shards.vitals import Vitals, publisher
 from server.smtp.listener import Listener
 from server.store import migrate
 from server.store.abuse import AbuseStore
-from server.store.across import AcrossStore
-from server.store.administration import AdministrationStore
+from server.store.account_cleanup import DepartureStore
+from server.store.account_search import AcrossStore
+from server.store.accounts import UserStore
+from server.store.admin import AdministrationStore
 from server.store.bans import BanStore
 from server.store.deliveries import DeliveryStore
-from server.store.departures import DepartureStore
 from server.store.domains import DomainStore
 from server.store.erasures import ErasureStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
 from server.store.pools import DOMAINS, Database, Pools, translated
-from server.store.replicas import Replicas
+from server.store.replicas.router import Replicas
 from server.store.tags import TagStore
 from server.store.trace import TraceStore
-from server.store.users import UserStore
 from server.store.webhooks import WebhookStore
 from server.web import app
 from server.web.parts import WebParts

@@ -16,7 +16,7 @@ from server.model.account import Quota, User
 from server.model.admin import Act, Actor, Changes, Statistics, UserFilter
 from server.model.ban import Ban
 from server.model.errors import Refused
-from server.store import users
+from server.store import accounts as users
 from server.store.messages import like
 from server.store.pools import Connection, Pools
 from server.store.rows import scrubbed

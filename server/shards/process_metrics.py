@@ -13,9 +13,9 @@ from server.log import event
 from server.metrics import Gauge
 from server.model.errors import Unavailable
 from server.outages import put_off
-from server.shards.leftovers import Leftovers
+from server.shards.heap_trim import Leftovers
 from server.shards.supplies import Supplies
-from server.smtp import shared
+from server.smtp import listener_state
 from server.store.pools import Pools
 from server.version import VERSION
 from server.web import streams
@@ -40,7 +40,7 @@ _USERS: Final = "SELECT coalesce(sum(accounts), 0)::bigint AS n FROM users.count
 _ONLINE: Final = (
     "SELECT count(DISTINCT user_id) AS n FROM users.sessions WHERE expires_at > now() + $1::float8 * interval '1 s'"
 )
-_CONNECTIONS: Final = (shared.ACTIVE, sessions.ACTIVE, streams.ACTIVE)
+_CONNECTIONS: Final = (listener_state.ACTIVE, sessions.ACTIVE, streams.ACTIVE)
 
 
 class Vitals:

@@ -24,9 +24,9 @@ import asyncpg
 
 from server.config.settings import Config
 from server.metrics import Counter
-from server.store.following import Follower
 from server.store.pools import DOMAINS, ERRORS, TROUBLE, Domain, session_settings, share
-from server.store.standings import MAX_LAG, Standings
+from server.store.replicas.monitor import Follower
+from server.store.replicas.positions import MAX_LAG, Standings
 
 TIMEOUT: Final = 1.0  # s for a connection, and for an answer; then the primary is asked
 PATIENCE: Final = 0.5  # s that a survey waits for a replica to come up with the present
