@@ -14,30 +14,28 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bench import (
-    routes_recipes,
-    scenario_capacity,
-    scenario_corpus,
-    scenario_e2e,
-    scenario_edge,
-    scenario_growth,
-    scenario_http,
-    scenario_routes,
-    scenario_sessions,
-    scenario_smtp,
-    scenario_timing,
-    scenario_ws,
-)
-from bench.client_api import ApiError
-from bench.client_smtp import SmtpError
-from bench.client_ws import WebSocketError
-from bench.launch import LaunchError, Plan, work_directory
-from bench.page import PageError, write_page
-from bench.peer_http import ANSWERERS
-from bench.peer_npm import ON_REQUEST
-from bench.peers import RECEIVERS
-from bench.report import write
-from bench.target import Target, TargetError, http_target, smtp_target
+from bench.clients.api import ApiError
+from bench.clients.smtp import SmtpError
+from bench.clients.ws import WebSocketError
+from bench.peers.http import ANSWERERS
+from bench.peers.npm import ON_REQUEST
+from bench.peers.receivers import RECEIVERS
+from bench.report.page import PageError, write_page
+from bench.report.results import write
+from bench.scenarios import capacity as scenario_capacity
+from bench.scenarios import corpus as scenario_corpus
+from bench.scenarios import e2e as scenario_e2e
+from bench.scenarios import edge as scenario_edge
+from bench.scenarios import growth as scenario_growth
+from bench.scenarios import http as scenario_http
+from bench.scenarios import recipes
+from bench.scenarios import routes as scenario_routes
+from bench.scenarios import sessions as scenario_sessions
+from bench.scenarios import smtp as scenario_smtp
+from bench.scenarios import timing as scenario_timing
+from bench.scenarios import ws as scenario_ws
+from bench.tools.launch import LaunchError, Plan, work_directory
+from bench.tools.target import Target, TargetError, http_target, smtp_target
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure an installation from outside.")
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -368,7 +366,7 @@ _FAILURES = (
     WebSocketError,
     scenario_e2e.StaleRead,
     scenario_growth.GrowthError,
-    routes_recipes.RecipeError,
+    recipes.RecipeError,
     scenario_http.LoadError,
     scenario_sessions.Leak,
     scenario_smtp.LostMail,

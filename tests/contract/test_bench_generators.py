@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.client_burst import send_all
-from bench.client_postman import send_steadily
-from bench.client_smtp import SmtpError, sample_message
-from bench.target import Endpoint
+from bench.clients.burst import send_all
+from bench.clients.postman import send_steadily
+from bench.clients.smtp import SmtpError, sample_message
+from bench.tools.target import Endpoint
 from tests.running import Server
 
 

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import routes_recipes
-from bench.client_fleet import Seen
-from bench.client_postman import Sent
-from bench.client_smtp import wire_form
-from bench.client_ws import WebSocketError, frame_of
-from bench.corpus_files import compare, compare_names, expectation, samples, split_mbox
-from bench.page import PageError, write_page
-from bench.plots import bars
-from bench.processes import CpuTime
-from bench.scenario_ws import PushError, Stream, judge
-from bench.stats import (
+from bench.clients.fleet import Seen
+from bench.clients.postman import Sent
+from bench.clients.smtp import wire_form
+from bench.clients.ws import WebSocketError, frame_of
+from bench.report.page import PageError, write_page
+from bench.report.plots import bars
+from bench.scenarios import recipes
+from bench.scenarios.corpus_files import compare, compare_names, expectation, samples, split_mbox
+from bench.scenarios.ws import PushError, Stream, judge
+from bench.tools.processes import CpuTime
+from bench.tools.stats import (
     Comparison,
     RandomSchedule,
     Schedule,
@@ -33,16 +33,16 @@ from bench.stats import (
     percentile,
     summarise,
 )
-from bench.target import TargetError, http_target, resolve, smtp_target
+from bench.tools.target import TargetError, http_target, resolve, smtp_target
 
 durations = st.lists(st.floats(min_value=1e-7, max_value=1e4, allow_nan=False), min_size=1, max_size=300)
 
 
 def test_every_route_is_measured_and_one_without_a_recipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    routes_recipes.check()
-    monkeypatch.setattr(routes_recipes, "RECIPES", routes_recipes.RECIPES[1:])
-    with pytest.raises(routes_recipes.RecipeError, match="GET /"):
-        routes_recipes.check()
+    recipes.check()
+    monkeypatch.setattr(recipes, "RECIPES", recipes.RECIPES[1:])
+    with pytest.raises(recipes.RecipeError, match="GET /"):
+        recipes.check()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from bench.queueing import dealt, exponential, mixture, simulate
+from bench.tools.queueing import dealt, exponential, mixture, simulate
 
 _MANY = 200_000
 
