@@ -26,16 +26,16 @@ from math import inf
 from typing import Any, Final, NoReturn, Protocol
 
 from server import log, outages, systemd
-from server.bus.local_bus import Lines
+from server.bus.local_bus import SocketPairs
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.marks import Marks
-from server.cache.semaphore import Places
+from server.cache.semaphore import SharedSemaphore
 from server.config.settings import Config, ConfigError
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import SlotSockets, bind_slots
-from server.store.replicas.positions import Standings
+from server.store.replicas.positions import Positions
 from server.systemd import Notifier
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -125,10 +125,10 @@ class Supervisor:
         columns = config.workers + SPARE_COLUMNS
         self._generations = Generations(columns)
         self._buckets = Buckets()
-        self._places = Places()
+        self._places = SharedSemaphore()
         self._marks = Marks()
-        self._standings = Standings(len(config.replicas()))
-        self._lines = Lines(columns)
+        self._standings = Positions(len(config.replicas()))
+        self._lines = SocketPairs(columns)
         self._condition = Condition(config.workers, columns)
         self._beats = memoryview(mmap.mmap(-1, columns * 8)).cast("d")
         # last in, first out: a replacement takes a dead worker's column over and heals what that left unfinished

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.store import migrate
-from server.store.pools import DOMAINS, Domain
+from server.store.pools import SCHEMAS, Schema
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("server/**/*.py"), *ROOT.glob("bench/*.py")])  # not what bench installed below .cache
@@ -59,7 +59,7 @@ def test_no_pattern_has_a_possessive_group(path: Path) -> None:
     assert not [line for line in path.read_text().splitlines() if re.search(r"\)[*+?]\+", line)]
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_migrations_of_two_branches_do_not_bear_one_number(domain: Domain) -> None:
+@pytest.mark.parametrize("domain", SCHEMAS)
+def test_migrations_of_two_branches_do_not_bear_one_number(domain: Schema) -> None:
     """What no merge notices: then no database can be made or upgraded. ``available`` raises for it."""
     assert migrate.available(domain)

@@ -15,7 +15,7 @@ from typing import Final
 from bench.tools.launch import LaunchError, accepts, free_endpoint, require_program, running
 from bench.tools.target import Endpoint
 
-_CACHE: Final = Path(__file__).parent / ".cache" / "python"
+_CACHE: Final = Path(__file__).parents[1] / ".cache" / "python"
 _PACKAGES: Final = ("granian==2.8.7", "uvicorn==0.54.0", "httptools==0.9.0", "uvloop==0.23.0")
 _INSTALL_SECONDS: Final = 240
 

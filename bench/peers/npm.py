@@ -18,7 +18,7 @@ from bench.peers.receivers import DOMAIN, Receiver, aiosmtpd_sink
 from bench.tools.launch import LaunchError, accepts, free_endpoint, require_program, running
 from bench.tools.target import Endpoint
 
-CACHE: Final = Path(__file__).parent / ".cache" / "npm"
+CACHE: Final = Path(__file__).parents[1] / ".cache" / "npm"
 PACKAGES: Final = {"haraka": "Haraka@3.3.4", "smtp-server": "smtp-server@3.21.6", "maildev": "maildev@2.2.1"}
 _INSTALL_SECONDS: Final = 240
 

@@ -21,7 +21,7 @@ _PACKAGES = (
     "uvloop",
     "zstandard",
 )
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 def _output(*command: str) -> str:

@@ -19,7 +19,7 @@ from rich.table import Table
 from bench.report.machine import commit, machine, versions
 from bench.tools.stats import Latency, histogram
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 _BAR = 40
 
 

@@ -32,7 +32,7 @@ from bench.tools.stats import cpu_ratio, paired_ratio
 from bench.tools.target import Endpoint, Target
 
 SITE, ALONE, DIRECT = "nginx + tempmail", "nginx return 200", "nginx + tempmail, no log, no limits"
-_ROOT: Final = Path(__file__).parent.parent
+_ROOT: Final = Path(__file__).parents[2]
 _WARM_UP_SECONDS: Final = 2.0
 _RELOAD_SECONDS: Final = 20.0
 _BY_NGINX: Final = frozenset({"Server", "Date", "Connection", "Content-Length"})

@@ -23,7 +23,7 @@ from bench.tools.target import Endpoint, Target
 
 _BOOT_SECONDS = 60.0
 _STOP_SECONDS = 45.0
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 class LaunchError(RuntimeError):

@@ -39,7 +39,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(tuple[list[Stored], list[Hint], list[Step]]).decode
 
 
-class Lines:
+class SocketPairs:
     """The socket pairs of all columns, and who listens to what: for each slot a count of each column's mailboxes, for
     each column whether it has any. Make it before the fork, after which all workers hash alike.
     """
@@ -55,14 +55,14 @@ class Lines:
         self.marks = mmap.mmap(-1, columns * _SLOTS)
 
 
-class Neighbours:
+class LocalBus:
     """The hand of the worker that owns ``column``: ``fed`` gets what other workers have committed, ``followed`` how
     that changed what is kept here, ``hinted`` what else they tell.
     """
 
     def __init__(
         self,
-        lines: Lines,
+        lines: SocketPairs,
         column: int,
         fed: Callable[[Sequence[Stored]], None],
         hinted: Callable[[Sequence[Hint]], None],

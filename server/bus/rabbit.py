@@ -51,7 +51,7 @@ PUBLISHED = Counter(
 DEPTH = Gauge("tempmail_queue_messages", "Messages ready in a queue, seen by one worker of a node.", ("queue",))
 CONNECTED = Gauge("tempmail_queue_connections", "Connections to the broker.")
 
-TROUBLE: Final = (aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
+BROKER_ERRORS: Final = (aiormq.AMQPError, OSError, TimeoutError, RuntimeError)
 
 for _name in ("aiormq.connection", "aiormq.channel"):  # its warnings show messages whole; ours say what is needed
     logging.getLogger(_name).addHandler(logging.NullHandler())
@@ -156,7 +156,7 @@ class Link(ABC):
 
     async def _measure(self, connection: aiormq.Connection) -> None:
         """On a channel of its own, whose end harms no other."""
-        with suppress(*TROUBLE):
+        with suppress(*BROKER_ERRORS):
             async with asyncio.timeout(CONNECT):
                 channel = await connection.channel(publisher_confirms=False)
                 for name in (self.queues.ordinary, self.queues.large, self.queues.dead):
@@ -176,7 +176,7 @@ class Link(ABC):
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*TROUBLE):
+            with suppress(*BROKER_ERRORS):
                 async with asyncio.timeout(CLOSE):
                     await connection.close()
 
@@ -233,7 +233,7 @@ class Publisher(Link):
             answer = await self._channel.basic_publish(
                 body, routing_key=queue, properties=properties, mandatory=True, timeout=CONFIRM
             )
-        except (*TROUBLE, asyncio.CancelledError) as error:
+        except (*BROKER_ERRORS, asyncio.CancelledError) as error:
             PUBLISHED.add((_outcome(error),))
             raise Unavailable(f"broker: {_outcome(error)}") from error
         if not isinstance(answer, Basic.Ack):
@@ -251,7 +251,8 @@ def _outcome(error: BaseException) -> str:
 
 
 class Delivered:
-    """A message the broker handed out. Once its fate is certain, exactly one of ``accept`` and ``bury`` is called."""
+    """A message the broker handed out. Once its fate is certain, exactly one of ``accept`` and ``dead_letter`` is
+    called."""
 
     __slots__ = ("_ledger", "_tag", "body", "redelivered")
 
@@ -265,11 +266,11 @@ class Delivered:
 
     def accept(self) -> None:
         """It is stored, or nobody wants it: the broker may forget it."""
-        self._ledger.settle(self._tag, bury=False)
+        self._ledger.settle(self._tag, dead_letter=False)
 
-    def bury(self) -> None:
+    def dead_letter(self) -> None:
         """It cannot be stored: to the dead letters."""
-        self._ledger.settle(self._tag, bury=True)
+        self._ledger.settle(self._tag, dead_letter=True)
 
 
 class _Ledger:
@@ -289,10 +290,10 @@ class _Ledger:
         self._open[delivery.delivery_tag] = False
         return Delivered(self, delivery.delivery_tag, message.body, bool(delivery.redelivered))
 
-    def settle(self, tag: int, *, bury: bool) -> None:
+    def settle(self, tag: int, *, dead_letter: bool) -> None:
         if self.closed:
             return
-        if bury:
+        if dead_letter:
             del self._open[tag]
             self._buried.append(tag)
         else:
@@ -310,7 +311,7 @@ class _Ledger:
                     await self._channel.basic_reject(tag, requeue=False, wait=False)
                 for tag, multiple in self._due():
                     await self._channel.basic_ack(tag, multiple=multiple, wait=False)
-        except TROUBLE as error:
+        except BROKER_ERRORS as error:
             event("warning", "acknowledgement not sent", reason=type(error).__name__)
 
     def _due(self) -> list[tuple[int, bool]]:
@@ -370,7 +371,7 @@ class Consumer(Link):
         """Take no more; what was taken may still be settled."""
         self._stopped = True
         if self.healthy:
-            with suppress(*TROUBLE):
+            with suppress(*BROKER_ERRORS):
                 async with asyncio.timeout(CLOSE):
                     for tag in self._tags:
                         await self._channel.basic_cancel(tag)

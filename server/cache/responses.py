@@ -41,43 +41,44 @@ class Ticket(NamedTuple):
     taken: float
 
 
-class Ready(NamedTuple):
+class CachedResponse(NamedTuple):
     """A finished answer: its body and its strong ETag (RFC 9110 section 8.8.3), quotes included."""
 
     body: bytes
     etag: str
 
 
-class Growth(Protocol):
+class Updater(Protocol):
     """How an answer about a mailbox changes when mail comes."""
 
     @property
     def mailbox_id(self) -> str: ...
 
-    def grown(self, ready: Ready, came: Sequence[Stored]) -> Ready | None:
+    def grown(self, ready: CachedResponse, came: Sequence[Stored]) -> CachedResponse | None:
         """The next answer, which changes in the same way; None where it cannot be told."""
         ...
 
 
-class Kept:
-    """A kept answer. Whoever holds on to one asks ``Local.valid`` before each use; one that was dropped never is.
+class Entry:
+    """A kept answer. Whoever holds on to one asks ``ResponseCache.valid`` before each use; one that was dropped never
+    is.
 
     Whoever uses one without ``find`` says so in ``used``, which keeps it longer.
     """
 
     __slots__ = ("expires", "growth", "ready", "row", "snapshot", "taken", "unseen", "used")
 
-    def __init__(self, ticket: Ticket, expires: float, ready: Ready, growth: Growth | None = None) -> None:
+    def __init__(self, ticket: Ticket, expires: float, ready: CachedResponse, growth: Updater | None = None) -> None:
         self.row, self.snapshot, self.taken = ticket
         self.expires, self.ready, self.used = expires, ready, False
         self.growth = growth
         self.unseen: Sequence[Stored] = ()  # what came that ``ready`` does not show yet
 
 
-_GONE: Final = Ready(b"", "")
+_GONE: Final = CachedResponse(b"", "")
 
 
-class Local:
+class ResponseCache:
     """``max_bytes`` bounds the whole; of the oldest those go that were not used since they were looked at last.
     ``ttl``, in s, bounds every entry's life. ``column`` is the worker's.
     """
@@ -85,7 +86,7 @@ class Local:
     def __init__(self, generations: Generations, max_bytes: int, ttl: float, column: int = 0) -> None:
         self._generations, self._max, self._ttl, self._column = generations, max_bytes, ttl, column
         self._memory = generations.memory
-        self._entries: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Entry] = OrderedDict()
         self._awaited: dict[str, asyncio.Future[None]] = {}  # by mailbox
         self._growing: dict[str, tuple[Hashable, ...]] = {}  # by mailbox; most have one
         self._bytes = 0
@@ -112,11 +113,11 @@ class Local:
         """Whether no write was in flight when ``ticket`` was taken; only then may what was read be kept."""
         return self._generations.settled(ticket.snapshot)
 
-    def valid(self, kept: Kept, now: float) -> bool:
+    def valid(self, kept: Entry, now: float) -> bool:
         """Whether ``kept`` may be used at ``now`` (time.monotonic)."""
         return kept.expires > now and kept.taken >= self._horizon and self._memory[kept.row] == kept.snapshot
 
-    def find(self, key: Hashable) -> Kept | None:
+    def find(self, key: Hashable) -> Entry | None:
         """What is kept under ``key`` and may be used; uncounted."""
         kept = self._entries.get(key)
         if kept is None:
@@ -176,14 +177,14 @@ class Local:
             self._generations.follow(step.slot, self._column, False)
         self._end_waiting(step.mailbox_id)
 
-    def _succeed(self, key: Hashable, kept: Kept, step: Step) -> None:
+    def _succeed(self, key: Hashable, kept: Entry, step: Step) -> None:
         """Another object, so that whoever holds on to the old one looks again."""
         ticket = Ticket(kept.row, step.after, kept.taken)
-        successor = self._entries[key] = Kept(ticket, kept.expires, kept.ready, kept.growth)
+        successor = self._entries[key] = Entry(ticket, kept.expires, kept.ready, kept.growth)
         successor.used, successor.unseen = kept.used, (*kept.unseen, *step.rows)
         kept.expires, kept.ready = 0.0, _GONE
 
-    def _grow(self, key: Hashable, kept: Kept) -> bool:
+    def _grow(self, key: Hashable, kept: Entry) -> bool:
         """Whether what came could be joined to the answer."""
         assert kept.growth is not None
         grown = kept.growth.grown(kept.ready, kept.unseen)
@@ -194,7 +195,7 @@ class Local:
         GROWN.add()
         return True
 
-    def get(self, key: Hashable) -> Ready | None:
+    def get(self, key: Hashable) -> CachedResponse | None:
         """The answer kept under ``key``, counted as a hit or a miss."""
         kept = self.find(key)
         if kept is None:
@@ -204,7 +205,12 @@ class Local:
         return kept.ready
 
     def put(
-        self, key: Hashable, ticket: Ticket, value: Ready, lifetime: float | None = None, growth: Growth | None = None
+        self,
+        key: Hashable,
+        ticket: Ticket,
+        value: CachedResponse,
+        lifetime: float | None = None,
+        growth: Updater | None = None,
     ) -> None:
         """Keep ``value`` for ``lifetime`` seconds at most, unless a write was in flight when the ticket was taken."""
         size = len(value.body) + _ENTRY_OVERHEAD
@@ -215,7 +221,7 @@ class Local:
         expires = ticket.taken + self._ttl
         if lifetime is not None:
             expires = min(expires, time.monotonic() + lifetime)
-        self._entries[key] = Kept(ticket, expires, value, growth)
+        self._entries[key] = Entry(ticket, expires, value, growth)
         if growth is not None:
             self._growing[growth.mailbox_id] = (*self._growing.get(growth.mailbox_id, ()), key)
             self._generations.follow(self._generations.slot_of(ticket.row), self._column, True)

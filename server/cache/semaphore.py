@@ -17,7 +17,7 @@ MOST: Final = 1 << 10  # places of one account
 _OFFSET_MASK: Final = (1 << 62) - MOST
 
 
-class Places:
+class SharedSemaphore:
     """Make it before the fork. One thread of a process takes and gives back."""
 
     __slots__ = ("_fd", "_mine")

@@ -39,7 +39,7 @@ from server.smtp import certificate
 from server.store import migrate as migrations
 from server.store.embedded import EmbeddedError, EmbeddedPostgres
 from server.store.partitions import Partitions, attached
-from server.store.pools import DOMAINS, Domain, Pools
+from server.store.pools import SCHEMAS, Pools, Schema
 from server.supervisor import SPARE_COLUMNS, Supervisor
 from server.version import VERSION
 
@@ -183,7 +183,7 @@ def _welcome(config: Config, sockets: SlotSockets) -> None:
     if sockets.lmtp:
         err.print(f"  LMTP  {_shown(sockets.lmtp.getsockname())}", soft_wrap=True)
     if not config.embedded:
-        servers = dict.fromkeys(place(config.dsn(domain)) for domain in DOMAINS)
+        servers = dict.fromkeys(place(config.dsn(domain)) for domain in SCHEMAS)
         err.print(f"  Data  PostgreSQL at {'; '.join(servers)}", soft_wrap=True)
     if config.roles != configuration.everything(config.ingest_mode):
         err.print(f"  Roles {', '.join(config.roles)}", soft_wrap=True)
@@ -227,7 +227,7 @@ def migrate(
     An upgrade without downtime: [bold]migrate --pre[/bold], restart every node, [bold]migrate[/bold].
     """
     config = database(configuration.load())
-    dsns: dict[Domain, str] = {domain: config.dsn(domain) for domain in DOMAINS}
+    dsns: dict[Schema, str] = {domain: config.dsn(domain) for domain in SCHEMAS}
     phases = ("pre",) if pre else ("pre", "post")
     done = asyncio.run(migrations.migrate(dsns, phases, lambda why: err.print(f"[dim]{escape(why)}[/dim]")))
     for migration in done:
@@ -240,7 +240,7 @@ def migrate(
 def check_database() -> None:
     """Whether [bold]serve[/bold] can work with the databases; waits for one that is just starting."""
     config = database(configuration.load())
-    dsns: dict[Domain, str] = {domain: config.dsn(domain) for domain in DOMAINS}
+    dsns: dict[Schema, str] = {domain: config.dsn(domain) for domain in SCHEMAS}
     asyncio.run(migrations.check(dsns, _PATIENCE, lambda why: err.print(f"[dim]{escape(why)}[/dim]", soft_wrap=True)))
 
 

@@ -1,6 +1,6 @@
 """Settings: every knob's name, unit, default and reason, read once at start from a TOML file and the environment.
 
-Lives here: how settings are named, parsed and checked; config_model.py has the struct that parts are handed.
+Lives here: how settings are named, parsed and checked; config/model.py has the struct that parts are handed.
 Must not know: what the parts do with them; nothing here opens a file other than the TOML one, or a socket.
 
 The environment wins over the file. A variable is ``TEMPMAIL_`` + the name shown by ``tempmail check-config``; the file

@@ -134,9 +134,9 @@ class StoredAttachment(msgspec.Struct, frozen=True, rename="camel"):
 
 class Details(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What only some readers need of a message, kept as one JSON value beside its row. ``spf``, ``dkim`` and ``dmarc``
-    are joined to it later, once DNS has answered (services/mail_in/authentication.py). ``delivered_to``: the addresses that
-    were used, none for mail of earlier releases. ``delivered_apart``: its bytes, which other mailboxes share, do not
-    name them.
+    are joined to it later, once DNS has answered (services/mail_in/authentication.py). ``delivered_to``: the addresses
+    that were used, none for mail of earlier releases. ``delivered_apart``: its bytes, which other mailboxes share, do
+    not name them.
     """
 
     cc: str = ""

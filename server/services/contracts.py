@@ -30,7 +30,7 @@ Shares = tuple[ClientNetwork, ...]
 """Whose shares of a pool of workers a request counts for: ``Limits.shares``. None for one without limits."""
 
 
-class Delivery(Protocol):
+class MailSink(Protocol):
     """What SMTP needs: who takes mail, and the commit."""
 
     def route(self, address: str) -> Recipient | None:

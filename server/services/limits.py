@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple, NoReturn
 
 from server.cache.buckets import Buckets, Verdict
-from server.cache.semaphore import Places
+from server.cache.semaphore import SharedSemaphore
 from server.config.settings import Config
 from server.metrics import Counter
 from server.model import client as clients
@@ -76,12 +76,12 @@ class Attempt:
 class RateLimits:
     """A client is what ``model/client`` says: its wider networks have limits too. Implements contracts.Limits."""
 
-    def __init__(self, config: Config, buckets: Buckets, places: Places) -> None:
+    def __init__(self, config: Config, buckets: Buckets, places: SharedSemaphore) -> None:
         self._buckets, self._places = buckets, places
         self._counted = lru_cache(maxsize=_REMEMBERED)(self._networks)
-        self.adopt(config)
+        self.apply_settings(config)
 
-    def adopt(self, config: Config) -> None:
+    def apply_settings(self, config: Config) -> None:
         """Settings have changed."""
         self._config = config
         rate, burst = config.rate_requests_per_minute if config.rate_enabled else 0, config.rate_burst

@@ -12,10 +12,10 @@ from server import clock
 from server.bus.rabbit import BODY_MAX, Consumer, Publisher
 from server.config.settings import Config
 from server.model.errors import Unavailable
-from server.services.contracts import Delivery
+from server.services.contracts import MailSink
 from server.services.mail_in.decisions import Decisions
-from server.services.mail_in.queue_consumer import Intake
-from server.services.mail_in.queue_publisher import Relay
+from server.services.mail_in.queue_consumer import QueueConsumer
+from server.services.mail_in.queue_publisher import QueuePublisher
 from server.shards.roles import Parts
 from server.store import queued_ids
 from server.store.pools import Database
@@ -32,7 +32,7 @@ class Broker:
         config: Config,
         does: Parts,
         first: bool,
-        storing: Delivery,
+        storing: MailSink,
         drained: Callable[[], Awaitable[None]],
         database: Database,
         clock: Callable[[], datetime],
@@ -41,8 +41,10 @@ class Broker:
         self._drained, self._database, self._clock = drained, database, clock
         self._publisher = Publisher(config, measures=first and not does.consume) if does.relay else None
         self._consumer = Consumer(config, self._storable, measures=first) if does.consume else None
-        self.delivery: Delivery = Relay(storing, self._publisher.publish, BODY_MAX) if self._publisher else storing
-        self._intake = Intake(storing, queued_ids.MEMORY, self._forget, clock, decisions)
+        self.delivery: MailSink = (
+            QueuePublisher(storing, self._publisher.publish, BODY_MAX) if self._publisher else storing
+        )
+        self._intake = QueueConsumer(storing, queued_ids.MEMORY, self._forget, clock, decisions)
 
     async def _storable(self) -> None:
         """Messages are taken only when they can be stored: each time one is handed out in vain counts against it."""

@@ -15,12 +15,12 @@ from typing import Final
 import msgspec
 
 from server.bus.channel import CONNECTIONS, Channel
-from server.bus.local_bus import Neighbours
+from server.bus.local_bus import LocalBus
 from server.bus.postgres import PostgresChannel
 from server.bus.redis import RedisChannel
 from server.cache import keys
 from server.cache.generations import Writer
-from server.cache.responses import Local
+from server.cache.responses import ResponseCache
 from server.clock import now
 from server.config.settings import Config
 from server.log import wants
@@ -38,13 +38,13 @@ from server.services.admin.administration import AdministrationService
 from server.services.admin.guard import BanService, Guard
 from server.services.admin.settings import ACTS_EVERY, Settings
 from server.services.coherence import Coherence
-from server.services.contracts import Delivery
+from server.services.contracts import MailSink
 from server.services.domains.resolver import Resolver
 from server.services.domains.served import ServedDomains
-from server.services.domains.verification import DomainClaims
+from server.services.domains.verification import DomainVerification
 from server.services.limits import RateLimits
 from server.services.mail_in.authentication import Authentication
-from server.services.mail_in.auto_create import Provision
+from server.services.mail_in.auto_create import AutoCreate
 from server.services.mail_in.decisions import Decisions
 from server.services.mail_in.ingest import Ingest
 from server.services.mail_in.mail_trace import MailTrace
@@ -55,9 +55,10 @@ from server.services.mailboxes.eraser import Eraser
 from server.services.mailboxes.mailboxes import MailboxService
 from server.services.mailboxes.messages import MessageService
 from server.services.mailboxes.reading import Readers
-from server.services.mailboxes.retention import Retention, every
+from server.services.mailboxes.retention import Retention
 from server.services.mailboxes.tags import TagService
-from server.services.mailboxes.text_search import SEARCHES_WAITING, Looker
+from server.services.mailboxes.text_search import SEARCHES_WAITING, TextSearch
+from server.services.periodic import every
 from server.services.push.hub import Hub
 from server.services.push.waiting import Waiting
 from server.services.sandbox import DEFAULT_QUEUE, Sandbox
@@ -86,13 +87,13 @@ from server.store.erasures import ErasureStore
 from server.store.mailboxes import MailboxStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
-from server.store.pools import DOMAINS, Database, Pools, translated
+from server.store.pools import SCHEMAS, Database, Pools, translated
 from server.store.replicas.router import Replicas
 from server.store.tags import TagStore
 from server.store.trace import TraceStore
 from server.store.webhooks import WebhookStore
 from server.web import app
-from server.web.parts import WebParts
+from server.web.services import Services
 from server.web.streams import Streams
 from server.ws.sessions import Sessions
 
@@ -132,7 +133,7 @@ class Shard:
         self._pools = pools = await _opened(config, replicas)
         self._closing.push_async_callback(pools.close)
         await self._check_schema()
-        self._local = local = Local(context.generations, config.cache_bytes, config.cache_ttl, context.column)
+        self._local = local = ResponseCache(context.generations, config.cache_bytes, config.cache_ttl, context.column)
         writer = Writer(context.generations, context.column)
         uncertain = config.database_statement_timeout + 1
         # What a killed predecessor was writing may still be committed by its backend: until then its slots stay unkept.
@@ -167,7 +168,7 @@ class Shard:
         )
         self._hub = Hub(self._message_store.since, self._next_seqs, self._message_store.counts_of, self._attend)
         self._closing.push_async_callback(self._hub.close)
-        self._neighbours = Neighbours(
+        self._neighbours = LocalBus(
             context.lines, context.column, self._hub.feed, self._hub.on_hints, self._bring_up_to_date
         )
         self._neighbours.start()
@@ -192,7 +193,7 @@ class Shard:
         self._served = ServedDomains(store, self._local, config.domains, config.follow_ttl, all_names=config.dev)
         self._resolver = resolver = Resolver(config.dns_servers)
         self._closing.push_async_callback(resolver.close)
-        self._domains = DomainClaims(config, store, self._served, resolver, self._coherence, now)
+        self._domains = DomainVerification(config, store, self._served, resolver, self._coherence, now)
         await self._domains.configure(config.domains)
 
     def _build_webhooks(self) -> None:
@@ -223,8 +224,8 @@ class Shard:
 
     async def _lacking(self) -> list[str]:
         lacking = []
-        databases: dict[str, Database] = {domain: getattr(self._pools, domain) for domain in DOMAINS}
-        for domain in DOMAINS:
+        databases: dict[str, Database] = {domain: getattr(self._pools, domain) for domain in SCHEMAS}
+        for domain in SCHEMAS:
             with translated():
                 async with databases[domain].connection() as connection:
                     lacking += await migrate.pending(connection, [domain])
@@ -257,11 +258,11 @@ class Shard:
             self._coherence,
             self._outbox,
             now,
-            self._eraser.hurry,
+            self._eraser.wake,
             self._guard,
         )
         owner = UserStore(self._pools.users).by_id
-        self._provision = Provision(config, self._mailboxes, DomainStore(self._pools.mailboxes), owner)
+        self._provision = AutoCreate(config, self._mailboxes, DomainStore(self._pools.mailboxes), owner)
         self._build_readers()
         self._build_administration()
         await self._partitions.ahead(now(), config.mailbox_max_ttl)
@@ -286,7 +287,7 @@ class Shard:
     def _build_readers(self) -> None:
         """What an open mailbox is for: its messages, its further addresses, its owner's tags."""
         config, coherence, tags = self._config, self._coherence, TagStore(self._pools.users)
-        looker = Looker(self._children("search", SEARCHES_WAITING))
+        looker = TextSearch(self._children("search", SEARCHES_WAITING))
         readers = Readers(self._children("read"), config.cache_ttl)
         self._messages = MessageService(config, self._message_store, tags, self._ingest, coherence, readers, looker)
         self._across = AcrossService(config, AcrossStore(self._pools.messages, now), tags, looker)
@@ -318,7 +319,7 @@ class Shard:
             self._closing.push_async_callback(departures.close)
         users = UserStore(self._pools.users)
         self._administration = AdministrationService(
-            self._administration_store, users, self._coherence, departures.hurry, now
+            self._administration_store, users, self._coherence, departures.wake, now
         )
 
     async def _open(self, mailbox_id: str, credential: str) -> tuple[Mailbox, float]:
@@ -365,7 +366,7 @@ class Shard:
         self._incoming = self._listeners()
         await self._follow_settings()
         self._readiness = self._judge()
-        parts = WebParts(
+        parts = Services(
             config=self._config,
             served=self._does.served,
             settings=self._settings,
@@ -435,7 +436,7 @@ class Shard:
         self._closing.push_async_callback(broker.close)
         return broker
 
-    def _arriving(self) -> Delivery:
+    def _arriving(self) -> MailSink:
         """Where SMTP, or the queue behind it, hands its mail: the commit, or what checks it after the commit."""
         if not self._config.mail_authentication:
             return self._ingest
@@ -447,9 +448,9 @@ class Shard:
     async def _follow_settings(self) -> None:
         """Whoever keeps settings is told of those in force, now and whenever administrators change them."""
         for part in (self._limits, self._accounts, self._mailboxes, self._messages, self._aliases):
-            self._settings.on_change(part.adopt)
+            self._settings.on_change(part.apply_settings)
         for listener in self._incoming:
-            self._settings.on_change(listener.adopt)
+            self._settings.on_change(listener.apply_settings)
         await self._settings.load()
         if self._context.slot == 0:
             self._acts = asyncio.create_task(every(ACTS_EVERY, self._settings.follow))

@@ -6,14 +6,14 @@ Lives here so that the shards know it without knowing the supervisor. Must not k
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.bus.local_bus import Lines
+from server.bus.local_bus import SocketPairs
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations
 from server.cache.marks import Marks
-from server.cache.semaphore import Places
+from server.cache.semaphore import SharedSemaphore
 from server.shards.condition import Condition
 from server.shards.sockets import SlotSockets
-from server.store.replicas.positions import Standings
+from server.store.replicas.positions import Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class WorkerContext:
     sockets: SlotSockets
     generations: Generations
     buckets: Buckets
-    places: Places
+    places: SharedSemaphore
     marks: Marks
-    standings: Standings
-    lines: Lines
+    standings: Positions
+    lines: SocketPairs
     condition: Condition
     ready: Callable[[], None]
     heartbeat: Callable[[], None]

@@ -31,7 +31,17 @@ from server.shards.broker import Broker
 from server.shards.condition import Condition, Outcomes
 from server.shards.roles import Parts
 from server.store import migrate
-from server.store.pools import DOMAINS, NO_ANSWER, READ_ONLY, TROUBLE, Connection, Database, Domain, Pools, spoken
+from server.store.pools import (
+    DATABASE_ERRORS,
+    NO_ANSWER,
+    READ_ONLY,
+    SCHEMAS,
+    Connection,
+    Database,
+    Pools,
+    Schema,
+    spoken,
+)
 from server.store.replicas.router import Replicas
 
 KEPT: Final = 1.0  # s that findings about the database answer all who ask any worker: asking is free for anyone
@@ -158,8 +168,8 @@ class Readiness:
     async def _databases(self) -> dict[str, str]:
         """What is said of the schemas' servers, and of their migrations."""
         pools = self._pools
-        by_server: dict[int, tuple[Database, list[Domain]]] = {}
-        of_domain: dict[Domain, Database] = {domain: getattr(pools, domain) for domain in DOMAINS}
+        by_server: dict[int, tuple[Database, list[Schema]]] = {}
+        of_domain: dict[Schema, Database] = {domain: getattr(pools, domain) for domain in SCHEMAS}
         for domain, database in of_domain.items():
             by_server.setdefault(id(database.lender), (database, []))[1].append(domain)
         looks = [_Look(database, domains) for database, domains in by_server.values()]
@@ -189,7 +199,7 @@ class Readiness:
         try:
             async with _answering(self._pools.arrivals) as connection:
                 await connection.execute(_PROBE.format(name=f"probe_{secrets.token_hex(8)}"))
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             reason = spoken(error)
         self._condition.probed(self._column, asked, time.monotonic(), reason)
 
@@ -215,7 +225,7 @@ async def _answering(database: Database) -> AsyncIterator[Connection]:
 class _Look:
     """One server's answers about the schemas it has."""
 
-    def __init__(self, database: Database, domains: list[Domain]) -> None:
+    def __init__(self, database: Database, domains: list[Schema]) -> None:
         self._database, self.domains = database, domains
         self.trouble = self.schema = ""
 
@@ -228,7 +238,7 @@ class _Look:
                 self.schema = f"not applied: {', '.join(lacking)}" if lacking else ""
         except migrate.MigrationError as error:
             self.schema = str(error)
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             self.trouble = spoken(error)
 
 

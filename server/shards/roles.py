@@ -1,6 +1,6 @@
 """Which parts of the server a node runs: what each name in ROLES stands for, and what follows from INGEST_MODE.
 
-Lives here: role -> parts. Must not know: how a part is built or started; that is wiring.py's.
+Lives here: role -> parts. Must not know: how a part is built or started; that is compose.py's.
 
 Whatever its roles, a node has its HTTP socket: an operator needs /health and /metrics of each.
 """

@@ -10,7 +10,7 @@ from server import clock
 from server.log import event
 from server.metrics import Gauge
 from server.model.errors import Unavailable
-from server.services.mailboxes.retention import every
+from server.services.periodic import every
 from server.store.pools import Pools
 
 OFFSET = Gauge("tempmail_clock_offset_seconds", "How far this machine's clock is ahead of the database's.")

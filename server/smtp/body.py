@@ -12,7 +12,7 @@ from server.smtp.listener_state import IN_FLIGHT_MAX, RATE_STEP, RATE_WINDOW, Sh
 _END_SLACK: Final = 4  # the part of CR LF . CR LF that may stand in the buffer before the end is certain
 
 
-class Incoming:
+class BodyReader:
     """A message whose bytes come; ``last`` once they are ``complete`` means that all of it is there.
 
     ``client`` is whose bytes they are, as a seat is taken. ``refusal`` is set as soon as the message cannot be taken;
@@ -104,7 +104,7 @@ class Incoming:
         return b"".join((*head, body if not body or body.endswith(CRLF) else body + CRLF))
 
 
-class Dotted(Incoming):
+class DataBody(BodyReader):
     """The bytes behind a DATA: they end at the dot."""
 
     __slots__ = ("_eod",)
@@ -144,7 +144,7 @@ class Dotted(Incoming):
         return b"" if self.refusal else self._composed(head, stuffed=self._eod.stuffed)
 
 
-class Chunked(Incoming):
+class BdatBody(BodyReader):
     """The chunks of BDAT (RFC 3030): their sizes are said beforehand, and their bytes mean nothing but themselves."""
 
     __slots__ = ("_left", "size")

@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 from server import log
 from server.smtp import replies
 from server.smtp.aiosmtpd_shim import Base
-from server.smtp.body import Incoming
+from server.smtp.body import BodyReader
 from server.smtp.eod import CRLF
 from server.smtp.listener_state import (
     CONNECTIONS,
@@ -83,7 +83,7 @@ class Connection(Base):
         self._hold = 0
         self._rest = b""  # input that waits: half a line, or what came while the session was held
         self._out: list[bytes] = []
-        self._body: Incoming | None = None  # the message that comes in, from its DATA or first BDAT to its end
+        self._body: BodyReader | None = None  # the message that comes in, from its DATA or first BDAT to its end
         self._reading = False  # what comes next belongs to the body
         self._budget = shared.budget
         self._since = self._last = shared.now()
@@ -95,7 +95,7 @@ class Connection(Base):
         """The reply to one command line; empty where it comes later."""
         raise NotImplementedError
 
-    def _finish_body(self, body: Incoming) -> None:
+    def _finish_body(self, body: BodyReader) -> None:
         """All that was announced of ``body`` is there."""
         raise NotImplementedError
 

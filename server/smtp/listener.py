@@ -13,13 +13,13 @@ from typing import Final
 from server.config.settings import Config
 from server.model.client import parse
 from server.services.admin.guard import Guard
-from server.services.contracts import Delivery
+from server.services.contracts import MailSink
 from server.services.mail_in.decisions import Decisions
 from server.smtp import certificate
 from server.smtp.aiosmtpd_shim import configured
 from server.smtp.connection import Member
 from server.smtp.listener_state import Shared
-from server.smtp.lmtp import LocalSession
+from server.smtp.lmtp import LmtpSession
 from server.smtp.proxy import Proxied
 from server.smtp.session import Session
 
@@ -37,7 +37,7 @@ class Listener:
     def __init__(
         self,
         config: Config,
-        delivery: Delivery,
+        delivery: MailSink,
         sock: socket.socket,
         *,
         lmtp: bool = False,
@@ -52,11 +52,11 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    def adopt(self, config: Config) -> None:
+    def apply_settings(self, config: Config) -> None:
         """Settings have changed."""
         self._config = config
         if self._shared is not None:
-            self._shared.adopt(config)
+            self._shared.apply_settings(config)
 
     async def start(self) -> None:
         """Begin to accept."""
@@ -74,7 +74,7 @@ class Listener:
     def _protocol(self, shared: Shared, loop: asyncio.AbstractEventLoop) -> Callable[[], asyncio.BaseProtocol]:
         """What makes the protocol of each connection."""
         sessions = self._sessions
-        cls = configured(LocalSession if self._lmtp else Session, loop, shared.name, shared.size, self._tls)
+        cls = configured(LmtpSession if self._lmtp else Session, loop, shared.name, shared.size, self._tls)
         if self._lmtp or not self._config.smtp_proxy_protocol:
             return lambda: cls(shared, sessions)
         trusts = functools.lru_cache(maxsize=4096)(self._trusts)

@@ -17,7 +17,7 @@ from server.model.client import Holdings, parse
 from server.model.errors import Unavailable
 from server.outages import explained
 from server.services.admin.guard import Guard
-from server.services.contracts import Delivery
+from server.services.contracts import MailSink
 from server.services.mail_in.decisions import Decisions
 from server.smtp import replies
 from server.smtp.trace import Clock
@@ -76,7 +76,7 @@ class Shared:
     def __init__(
         self,
         config: Config,
-        delivery: Delivery,
+        delivery: MailSink,
         loop: asyncio.AbstractEventLoop,
         tls: ssl.SSLContext | None,
         *,
@@ -97,7 +97,7 @@ class Shared:
         self.greeting = replies.greeting(self.name, "LMTP" if lmtp else "ESMTP")
         self.hello = replies.hello(self.name)
         self.no_recipients = replies.NO_RECIPIENTS_LMTP if lmtp else replies.NO_RECIPIENTS
-        self.adopt(config)
+        self.apply_settings(config)
         self.clock = Clock()
         self.seats = Seats(
             -(-config.smtp_max_connections // config.workers), config.smtp_max_connections_per_ip, config.rate_exempt
@@ -112,7 +112,7 @@ class Shared:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, float] = {}
 
-    def adopt(self, config: Config) -> None:
+    def apply_settings(self, config: Config) -> None:
         """Settings have changed: those that may while sessions run."""
         self.size = config.smtp_max_message_bytes
         self.read_timeout, self.write_timeout = config.smtp_read_timeout, config.smtp_write_timeout

@@ -15,7 +15,7 @@ from server.smtp import replies
 from server.smtp.session import Session, Transaction
 
 
-class LocalSession(Session):
+class LmtpSession(Session):
     """One LMTP session. Its client has no address of its own that says anything: mail came to it from elsewhere."""
 
     __slots__ = ("_envelope", "_order")
@@ -83,9 +83,9 @@ class LocalSession(Session):
 
 _SUCCESS: Final = ord("2")
 _HELLOS: Final = (b"HELO", b"EHLO")
-LocalSession.COMMANDS = {
+LmtpSession.COMMANDS = {
     **{verb: command for verb, command in Session.COMMANDS.items() if verb not in _HELLOS},
     b"LHLO": Session._ehlo,
-    b"MAIL": LocalSession._mail,
+    b"MAIL": LmtpSession._mail,
 }
-LocalSession.PROMPT = {**Session.PROMPT, b"MAIL ": LocalSession._mail}
+LmtpSession.PROMPT = {**Session.PROMPT, b"MAIL ": LmtpSession._mail}

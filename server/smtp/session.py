@@ -18,7 +18,7 @@ from server.model.message import Envelope, Recipient, Stored
 from server.model.trace import ABANDONED, Stage
 from server.smtp import arguments, replies, trace
 from server.smtp.arguments import Declined, Sender
-from server.smtp.body import Chunked, Dotted, Incoming
+from server.smtp.body import BdatBody, BodyReader, DataBody
 from server.smtp.connection import BUSY, CLOSING, Connection, Member
 from server.smtp.listener_state import ACCEPTED, BYTES_TAKEN, MESSAGES, RCPT_TAKEN, RECIPIENTS, TLS, Shared
 
@@ -288,7 +288,7 @@ class Session(Connection):
         if not transaction.recipients:
             self._note("data", "", self._shared.no_recipients)
             return self._shared.no_recipients
-        self._body, self._reading = Dotted(self._shared, self._seat or ""), True
+        self._body, self._reading = DataBody(self._shared, self._seat or ""), True
         return replies.GO_AHEAD
 
     def _bdat(self, argument: bytes) -> bytes:
@@ -304,8 +304,8 @@ class Session(Connection):
             return b""
         body = self._body
         if body is None:
-            body = self._body = Chunked(self._shared, self._seat or "", self._refuse_chunk())
-        assert isinstance(body, Chunked)
+            body = self._body = BdatBody(self._shared, self._seat or "", self._refuse_chunk())
+        assert isinstance(body, BdatBody)
         body.expect(size, last=last)
         if body.complete:
             self._finish_body(body)
@@ -321,14 +321,14 @@ class Session(Connection):
         self._note("data", "", self._shared.no_recipients)
         return self._shared.no_recipients
 
-    def _finish_body(self, body: Incoming) -> None:
+    def _finish_body(self, body: BodyReader) -> None:
         transaction = self._transaction
         if transaction is None:
             self._say(body.refusal)
             self._forget()
             return
         if not body.last:
-            if isinstance(body, Chunked) and body.size >= _FREE_CHUNK:
+            if isinstance(body, BdatBody) and body.size >= _FREE_CHUNK:
                 self._budget += 1
             self._say(body.refusal or replies.CHUNK_OK)
             return
@@ -345,7 +345,7 @@ class Session(Connection):
             self._note_data(transaction, reply)
         self._say(reply)
 
-    def _submit(self, transaction: Transaction, body: Incoming) -> None:
+    def _submit(self, transaction: Transaction, body: BodyReader) -> None:
         """Put the message together and hand it to Delivery; the reply waits for its COMMIT."""
         self._mail_id = ids.new().encode()
         sender, recipients = transaction.sender, list(transaction.recipients.values())

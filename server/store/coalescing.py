@@ -26,7 +26,7 @@ Question = TypeVar("Question")
 Reply = TypeVar("Reply")
 
 
-class Together(Generic[Question, Reply]):
+class Coalescer(Generic[Question, Reply]):
     """``ask`` answers each of the questions, in their order, or raises for all of them. Who asked the same get the same
     object.
     """

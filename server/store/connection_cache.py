@@ -24,22 +24,22 @@ ACQUIRE_TIMEOUT: Final = 3.0  # seconds to wait for a connection before the call
 AT_HAND: Final = 4  # connections kept out of the pool; the last one given back is the first to be lent
 
 
-class Lender:
+class ConnectionCache:
     """One pool's connections. Who takes one directly of the pool may have to wait for one at hand: nobody should."""
 
     __slots__ = ("_at_hand", "_epoch", "_spare", "_waiting", "pool", "together")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.together: list[Lender] = [self]  # those that lead to the same servers
+        self.together: list[ConnectionCache] = [self]  # those that lead to the same servers
         self._at_hand: list[Connection] = []
         self._spare = 0  # how many of them nobody has needed since the last look
         self._epoch = 0  # grows when those lent out are not to be kept any more
         self._waiting = 0  # who waits for the pool: then nothing is kept from him
 
-    def acquire(self, timeout: float = ACQUIRE_TIMEOUT) -> "Loan":
+    def acquire(self, timeout: float = ACQUIRE_TIMEOUT) -> "Checkout":
         """A connection for the length of an ``async with``. TimeoutError after ``timeout`` seconds without one."""
-        return Loan(self, timeout)
+        return Checkout(self, timeout)
 
     async def take(self, timeout: float) -> Connection:
         while self._at_hand:
@@ -99,14 +99,14 @@ class Lender:
         return self._epoch
 
 
-class Loan:
+class Checkout:
     """One connection while it is lent."""
 
     __slots__ = ("_connection", "_epoch", "_lender", "_timeout")
 
     _connection: Connection
 
-    def __init__(self, lender: Lender, timeout: float) -> None:
+    def __init__(self, lender: ConnectionCache, timeout: float) -> None:
         self._lender, self._timeout = lender, timeout
 
     async def __aenter__(self) -> Connection:

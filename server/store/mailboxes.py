@@ -8,7 +8,7 @@ import asyncpg
 from server.model.errors import Refused
 from server.model.message import Alias, Mailbox
 from server.store import rows
-from server.store.coalescing import Together
+from server.store.coalescing import Coalescer
 from server.store.pools import Connection, Database, affected, translated
 from server.store.sql import SQL
 
@@ -18,8 +18,8 @@ class MailboxStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._records = Together("mailbox", self._by_ids)
-        self._routes = Together("address", self._by_addresses)
+        self._records = Coalescer("mailbox", self._by_ids)
+        self._routes = Coalescer("address", self._by_addresses)
 
     async def insert(self, mailbox: Mailbox, most: int = 0, client: str | None = None) -> None:
         """Refused mailbox_exists when a mailbox has the address, as its own or as an alias; quota_reached when its user

@@ -21,7 +21,7 @@ from server.model.message import FOREVER, Counts, Mailbox, Stored
 from server.model.query import Query, Term
 from server.model.webhook import written
 from server.store import deliveries, rows
-from server.store.coalescing import Together
+from server.store.coalescing import Coalescer
 from server.store.pools import Connection, Database, affected, column
 from server.store.sql import SQL
 
@@ -83,7 +83,7 @@ class MessageStore:
         self._planned_once, self._partitions = pages or database, partitions
         self._unpack = zstandard.ZstdDecompressor().decompress
         # apart, because a span without an end has many partitions, which all of a statement would be planned for
-        self._ending, self._endless = (Together(what, self._pages) for what in ("page", "endless page"))
+        self._ending, self._endless = (Coalescer(what, self._pages) for what in ("page", "endless page"))
 
     async def _spanned(
         self, mailbox: Mailbox, ask: Callable[[Span], Awaitable[list[asyncpg.Record]]]

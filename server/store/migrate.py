@@ -27,11 +27,11 @@ import msgspec
 from server.config.dsn import each, place
 from server.config.settings import PREFIX
 from server.primary import NEXT, connect
-from server.store.pools import DOMAINS, TROUBLE, Connection, Domain
+from server.store.pools import DATABASE_ERRORS, SCHEMAS, Connection, Schema
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record] | Connection"
 _FILE = re.compile(r"(\d{4})_(pre|post)_(\w+)\.sql")
-_OF_0_1_0: Final[dict[Domain, int]] = {"users": 5, "mailboxes": 4, "messages": 9}
+_OF_0_1_0: Final[dict[Schema, int]] = {"users": 5, "mailboxes": 4, "messages": 9}
 """The last number that release 0.1.0 knows of each domain."""
 
 # s that a file waits for a lock: all who come after it wait behind it. It is well below PostgreSQL's deadlock_timeout
@@ -54,7 +54,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Migration(msgspec.Struct, frozen=True):
-    domain: Domain
+    domain: Schema
     number: int
     phase: str
     name: str
@@ -65,7 +65,7 @@ class Migration(msgspec.Struct, frozen=True):
         return sha256(self.text.encode()).hexdigest()
 
 
-def available(domain: Domain) -> list[Migration]:
+def available(domain: Schema) -> list[Migration]:
     """The domain's migrations in order; MigrationError when a file is misnamed or numbers repeat or leave a hole."""
     found = []
     for file in files("server.store").joinpath("migrations", domain).iterdir():
@@ -79,7 +79,7 @@ def available(domain: Domain) -> list[Migration]:
     return found
 
 
-async def applied(connection: Session, domain: Domain) -> dict[int, Applied]:
+async def applied(connection: Session, domain: Schema) -> dict[int, Applied]:
     """Number → what the database has; empty when it has nothing yet."""
     columns = {f"{domain}.schema_changes": "phase", f"{domain}.schema_migrations": "''"}
     asked = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL"
@@ -94,7 +94,7 @@ async def applied(connection: Session, domain: Domain) -> dict[int, Applied]:
     return {row["number"]: Applied(row["checksum"], phases.get(row["number"], "")) for row in in_order}
 
 
-def outstanding(domain: Domain, have: Mapping[int, Applied], phases: Sequence[str]) -> list[Migration]:
+def outstanding(domain: Schema, have: Mapping[int, Applied], phases: Sequence[str]) -> list[Migration]:
     """What is to be applied, in order; all of it to a database that has nothing, whatever the ``phases``.
 
     MigrationError when an applied file has been changed since, when the database is newer by more than *pre* files, or
@@ -124,7 +124,7 @@ def outstanding(domain: Domain, have: Mapping[int, Applied], phases: Sequence[st
 
 
 async def migrate(
-    dsns: dict[Domain, str],
+    dsns: dict[Schema, str],
     phases: Sequence[str] = ("pre", "post"),
     waiting: Callable[[str], None] = lambda _: None,
     patience: float = _PATIENCE,
@@ -135,10 +135,10 @@ async def migrate(
     over, or a domain's database lets nobody in.
     """
     done: list[Migration] = []
-    for domain in DOMAINS:
+    for domain in SCHEMAS:
         try:
             connection = await connect(dsns[domain], timeout=10)
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             raise _unreachable(domain, dsns[domain], error) from error
         try:
             await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
@@ -157,7 +157,7 @@ def _misspelt(error: BaseException, dsn: str) -> bool:
     return unknown and len(each(dsn)) == 1
 
 
-def _unreachable(domain: Domain, dsn: str, error: BaseException) -> MigrationError:
+def _unreachable(domain: Schema, dsn: str, error: BaseException) -> MigrationError:
     settings = f"{PREFIX}DATABASE_DSN or {PREFIX}DATABASE_{domain.upper()}_DSN"
     why = str(error) or type(error).__name__
     if _misspelt(error, dsn):
@@ -165,12 +165,12 @@ def _unreachable(domain: Domain, dsn: str, error: BaseException) -> MigrationErr
     return MigrationError(f"no database for {domain} at {place(dsn)} ({settings}): {why}")
 
 
-async def check(dsns: dict[Domain, str], patience: float, waiting: Callable[[str], None]) -> None:
+async def check(dsns: dict[Schema, str], patience: float, waiting: Callable[[str], None]) -> None:
     """Return once every domain's database can be worked with. One that does not answer may be starting: it is asked
     again for ``patience`` seconds, and ``waiting`` told why. MigrationError when that or anything else is in the way.
     """
     deadline = time.monotonic() + patience
-    for domain in DOMAINS:
+    for domain in SCHEMAS:
         said = False
         while True:
             try:
@@ -186,11 +186,11 @@ async def check(dsns: dict[Domain, str], patience: float, waiting: Callable[[str
                     waiting(f"{trouble}; trying again for {patience:g} s")
                 said = True
                 await asyncio.sleep(_AGAIN)
-            except TROUBLE as error:
+            except DATABASE_ERRORS as error:
                 raise _unreachable(domain, dsns[domain], error) from error
 
 
-async def _check(dsn: str, domain: Domain) -> None:
+async def _check(dsn: str, domain: Schema) -> None:
     connection = await connect(dsn, timeout=5)
     try:
         require(await pending(connection, [domain]))
@@ -204,7 +204,7 @@ def require(lacking: Sequence[str]) -> None:
         raise MigrationError(f"the database lacks {', '.join(lacking)}: run `tempmail migrate`")
 
 
-async def pending(connection: Session, domains: Iterable[Domain] = DOMAINS) -> list[str]:
+async def pending(connection: Session, domains: Iterable[Schema] = SCHEMAS) -> list[str]:
     """File names of *pre* migrations that this release needs and the database lacks."""
     lacking = []
     for domain in domains:

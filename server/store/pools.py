@@ -26,26 +26,26 @@ from server.outages import DATABASE
 from server.primary import connect
 from server.store import binary_rows
 from server.store.coalescing import LANES
-from server.store.connection_cache import Connection, Lender, Loan, Pool
+from server.store.connection_cache import Checkout, Connection, ConnectionCache, Pool
 
 __all__ = [
-    "DOMAINS",
+    "DATABASE_ERRORS",
     "ERRORS",
     "NO_ANSWER",
     "READ_ONLY",
-    "TROUBLE",
+    "SCHEMAS",
     "Connection",
     "Database",
-    "Domain",
     "Pools",
+    "Schema",
     "affected",
     "column",
     "spoken",
     "translated",
 ]
 
-Domain = Literal["users", "mailboxes", "messages"]
-DOMAINS: Final[tuple[Domain, ...]] = ("users", "mailboxes", "messages")
+Schema = Literal["users", "mailboxes", "messages"]
+SCHEMAS: Final[tuple[Schema, ...]] = ("users", "mailboxes", "messages")
 
 _LOOK: Final = 5.0  # seconds from one look for connections that nobody needs at hand to the next
 
@@ -53,7 +53,7 @@ ERRORS = Counter("tempmail_errors_total", "Failures of our own, by kind and part
 CONNECTIONS = Gauge("tempmail_database_connections", "Open database connections.")
 
 # A server's last words to an idle connection leave it in a state that asyncpg calls its own fault, until it is closed.
-TROUBLE: Final = (
+DATABASE_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -68,7 +68,7 @@ def translated() -> Iterator[None]:
     """Turn every failure of the database, its network or its patience into Unavailable."""
     try:
         yield
-    except TROUBLE as error:
+    except DATABASE_ERRORS as error:
         raise _unavailable(error) from error
 
 
@@ -157,7 +157,7 @@ class Database:
     Unavailable; ``connection`` hands the raw one out. All but the first two go to the primary.
     """
 
-    def __init__(self, lender: Lender, copies: Copies | None = None) -> None:
+    def __init__(self, lender: ConnectionCache, copies: Copies | None = None) -> None:
         self.lender, self._copies = lender, copies
 
     @property
@@ -191,7 +191,7 @@ class Database:
                 if DATABASE.doubted:
                     DATABASE.back()
                 return rows
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             raise _unavailable(error) from error
 
     async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
@@ -206,7 +206,7 @@ class Database:
                     DATABASE.back()
                 return status
 
-    def connection(self) -> Loan:
+    def connection(self) -> Checkout:
         """A connection of the pool, errors untranslated (wrap the block in ``translated`` or handle them)."""
         return self.lender.acquire()
 
@@ -229,9 +229,9 @@ class Pools:
     """
 
     def __init__(
-        self, databases: dict[Domain, Database], arrivals: Database, pages: Database, lifetime: float, idle: float
+        self, databases: dict[Schema, Database], arrivals: Database, pages: Database, lifetime: float, idle: float
     ) -> None:
-        self.users, self.mailboxes, self.messages = (databases[domain] for domain in DOMAINS)
+        self.users, self.mailboxes, self.messages = (databases[domain] for domain in SCHEMAS)
         self.arrivals, self.pages = arrivals, pages
         self._lenders = list({id(db.lender): db.lender for db in (*databases.values(), arrivals, pages)}.values())
         for lender in self._lenders:
@@ -239,17 +239,17 @@ class Pools:
         self._keeping = [asyncio.create_task(self._renew(lifetime)), asyncio.create_task(self._rest(idle))]
 
     @classmethod
-    async def open(cls, config: Config, copies: Callable[[Domain], Copies | None] = lambda _: None) -> "Pools":
+    async def open(cls, config: Config, copies: Callable[[Schema], Copies | None] = lambda _: None) -> "Pools":
         """Connect; Unavailable when a server does not answer within 10 s. ``copies``: each domain's replicas."""
-        dsns = {domain: config.dsn(domain) for domain in DOMAINS}
+        dsns = {domain: config.dsn(domain) for domain in SCHEMAS}
         most = share(config)
         idle = max(1, min(most, config.database_max_idle // config.workers))
-        opened: dict[str, Lender] = {}
+        opened: dict[str, ConnectionCache] = {}
         with translated():
             for dsn in dict.fromkeys(dsns.values()):
-                opened[dsn] = Lender(await asyncio.wait_for(_pool(dsn, config, idle, most), 10))
+                opened[dsn] = ConnectionCache(await asyncio.wait_for(_pool(dsn, config, idle, most), 10))
             planned_once = [
-                Lender(await asyncio.wait_for(_pool(dsns["messages"], config, 1, most, _PLANNED_ONCE), 10))
+                ConnectionCache(await asyncio.wait_for(_pool(dsns["messages"], config, 1, most, _PLANNED_ONCE), 10))
                 for most in (1, LANES)[: 1 + _for_pages(config)]
             ]
         databases = {domain: Database(opened[dsn], copies(domain)) for domain, dsn in dsns.items()}
@@ -305,7 +305,7 @@ def share(config: Config) -> int:
     """Connections of one worker to one server."""
     own = 1 + LANES * _for_pages(config)
     most = config.database_max_open // config.workers - own
-    return max(2, most // len({config.dsn(domain) for domain in DOMAINS}))
+    return max(2, most // len({config.dsn(domain) for domain in SCHEMAS}))
 
 
 def _for_pages(config: Config) -> bool:

@@ -11,12 +11,12 @@ from typing import Final
 from aiohttp import web
 from multidict import CIMultiDict
 
-from server.web.fastpath import Front
+from server.web.fastpath import FastPathProtocol
 
 PIECE: Final = 1 << 16  # bytes of a body that are handed to the transport at once
 
 
-class Taken(web.StreamResponse):
+class UpgradedResponse(web.StreamResponse):
     """The answer to a request whose connection was handed over: nothing more is written for it."""
 
     async def prepare(self, request: web.BaseRequest) -> None:
@@ -26,12 +26,12 @@ class Taken(web.StreamResponse):
         return None
 
 
-class Whole(web.StreamResponse):
+class RawResponse(web.StreamResponse):
     """An answer that is bytes from its status line to its end, on a connection that stays open: one write, where
     aiohttp would put a head together. Made for requests of HTTP/1.1 that a ``front`` brought.
     """
 
-    def __init__(self, front: Front, status: int, wire: bytes) -> None:
+    def __init__(self, front: FastPathProtocol, status: int, wire: bytes) -> None:
         super().__init__(status=status)
         self._front, self._wire = front, wire
 
@@ -55,7 +55,7 @@ class Answer(web.Response):
 
     def __init__(
         self,
-        front: Front | None,
+        front: FastPathProtocol | None,
         request: web.BaseRequest,
         client: str,
         status: int,
@@ -80,7 +80,7 @@ class Answer(web.Response):
             await web.StreamResponse.write_eof(self)
         front.finished(stays=bool(self.keep_alive))
 
-    async def _write_large(self, front: Front, body: memoryview) -> None:
+    async def _write_large(self, front: FastPathProtocol, body: memoryview) -> None:
         transfer = front.carry(self._client, self._moved)
         try:
             transfer.hold(len(body))
@@ -102,7 +102,7 @@ class Answer(web.Response):
 class Open(web.StreamResponse):
     """An answer that stays open: its handler writes it, piece by piece."""
 
-    def __init__(self, front: Front | None, headers: CIMultiDict[str]) -> None:
+    def __init__(self, front: FastPathProtocol | None, headers: CIMultiDict[str]) -> None:
         super().__init__(headers=headers)
         self._front = front
 

@@ -15,17 +15,16 @@ from aiohttp.http import HttpProcessingError
 
 from server import log
 from server.model.errors import Refused
-from server.web.api.messages import INJECTION_MAX
 from server.web.api.routes import ROUTES
 from server.web.caller import Addresses, Origins
 from server.web.dispatch import Endpoint, limit_lines
-from server.web.fastpath import Admit, Fronted, Hot
-from server.web.parts import WebParts
-from server.web.requests import Call
+from server.web.fastpath import Admit, FastPath, FastPathServer
+from server.web.requests import INJECTION_MAX, Call
 from server.web.responses import Failed, FailureBody, Reply, failure
 from server.web.route import Handler, Route
+from server.web.services import Services
 
-__all__ = ["Api", "Serving", "WebParts", "build", "serve"]
+__all__ = ["Api", "Services", "Serving", "build", "serve"]
 
 _KEEPALIVE: Final = 75.0  # seconds: longer than a proxy keeps an idle upstream connection
 _BACKLOG: Final = 4096
@@ -51,10 +50,10 @@ class Api:
     aiohttp's own router would take longer to do that (5 µs) than a kept answer takes to be found and sent.
     """
 
-    def __init__(self, parts: WebParts) -> None:
+    def __init__(self, parts: Services) -> None:
         self._root = _Place()
         self._parts, self._origins = parts, Origins(parts.config)
-        self.hot = Hot(parts.local, _admission(parts), parts.transfers)
+        self.hot = FastPath(parts.local, _admission(parts), parts.transfers)
         self._addresses = Addresses(parts.config.trusted_proxies)
         self._elsewhere: dict[str, Endpoint] = {}
         self._nowhere = self._unmatched(Failed)
@@ -110,7 +109,7 @@ class Api:
         return place
 
 
-def _admission(parts: WebParts) -> Admit:
+def _admission(parts: Services) -> Admit:
     """What counts a request that is answered before it is parsed: its limit's header lines, None where it may not pass
     or where settings that may concern it are to be read anew."""
     stale, count = parts.settings.stale, parts.limits.request
@@ -126,7 +125,7 @@ def _admission(parts: WebParts) -> Admit:
     return admit
 
 
-def build(parts: WebParts) -> Api:
+def build(parts: Services) -> Api:
     """The application of those ``ROUTES`` that this node serves: HEAD goes with GET, OPTIONS with every path; else 405,
     and 404 elsewhere."""
     return Api(parts)
@@ -181,7 +180,7 @@ def _logger() -> logging.Logger:
 class Serving:
     """A running HTTP server. ``port`` is 0 on a unix socket."""
 
-    def __init__(self, runner: web.ServerRunner, site: web.BaseSite, port: int, hot: Hot, drain: float) -> None:
+    def __init__(self, runner: web.ServerRunner, site: web.BaseSite, port: int, hot: FastPath, drain: float) -> None:
         self._runner, self._site, self.port, self._hot, self._drain = runner, site, port, hot, drain
 
     async def close(self) -> None:
@@ -197,7 +196,7 @@ def _server(api: Api) -> web.Server:
     def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         return web.Request(message, payload, protocol, writer, task, loop, client_max_size=INJECTION_MAX)
 
-    return Fronted(
+    return FastPathServer(
         api,
         api.hot,
         request_factory=request,

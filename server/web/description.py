@@ -20,20 +20,20 @@ Described = TypeVar("Described", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doc:
-    """One operation. ``gives`` is the type of ``data``, or of the whole body where ``bare``; None is no body at all.
+    """One operation. ``response`` is the type of ``data``, or of the whole body where ``bare``; None is no body at all.
 
-    ``status`` of success; ``also`` other successes {status: what it means} that have no body; ``same`` other statuses
-    with the body of success; ``media`` what the body is where it is not JSON; ``body`` the struct the request's JSON is
-    read as, which may be left out where ``body_optional``, and ``example`` one that would do; ``headers`` of success
-    {name: what it says}; ``refuses`` the words this operation adds to those that follow from its row, body and
-    parameters; ``family`` is said where it is not the handler's module.
+    ``status`` of success; ``also_status`` other successes {status: what it means} that have no body; ``same`` other
+    statuses with the body of success; ``media`` what the body is where it is not JSON; ``body`` the struct the
+    request's JSON is read as, which may be left out where ``body_optional``, and ``example`` one that would do;
+    ``headers`` of success {name: what it says}; ``refuses`` the words this operation adds to those that follow from its
+    row, body and parameters; ``family`` is said where it is not the handler's module.
     """
 
     summary: str
     detail: str = ""
-    gives: Any = None
+    response: Any = None
     status: int = 200
-    also: dict[int, str] = field(default_factory=dict)
+    also_status: dict[int, str] = field(default_factory=dict)
     same: tuple[int, ...] = ()
     bare: bool = False
     media: str = ""

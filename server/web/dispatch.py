@@ -22,21 +22,21 @@ from multidict import CIMultiDict
 from server import clock, log
 from server.cache import keys
 from server.cache.buckets import Verdict
-from server.cache.responses import Local, Ready
+from server.cache.responses import CachedResponse, ResponseCache
 from server.metrics import LATENCY, Counter, Histogram, Labels, Tally
 from server.model.account import Principal
 from server.model.errors import Crowded, Refused, Unavailable
 from server.model.message import Mailbox
 from server.outages import explained
 from server.web import caller
-from server.web.answers import Answer, Open, Whole
+from server.web.answers import Answer, Open, RawResponse
 from server.web.caller import Credential
-from server.web.fastpath import BURST_BYTES, Front, Hot, Known, front_of
+from server.web.fastpath import BURST_BYTES, FastPath, FastPathProtocol, KnownRequest, front_of
 from server.web.gate import Gate
-from server.web.parts import WebParts
-from server.web.requests import Call, Staying, Target
+from server.web.requests import Call, LongLived, Target
 from server.web.responses import JSON, Headers, Reply, failure, matches, refusal
 from server.web.route import Route
+from server.web.services import Services
 from server.web.translations import Language, language
 
 REQUESTS: Final = Counter("http_requests_total", "Requests answered.", ("method", "endpoint", "status_code"))
@@ -70,11 +70,11 @@ class Endpoint:
     """Answers the requests of one route."""
 
     def __init__(
-        self, route: Route, parts: WebParts, addresses: caller.Addresses, origins: caller.Origins, hot: Hot
+        self, route: Route, parts: Services, addresses: caller.Addresses, origins: caller.Origins, hot: FastPath
     ) -> None:
         self._route, self._parts, self._addresses, self._origins = route, parts, addresses, origins
         self._hot = hot
-        self._local: Local | None = parts.local if route.cache else None
+        self._local: ResponseCache | None = parts.local if route.cache else None
         self._gate = Gate(route, parts)
         self._shared = _shared(route.shared)
         self._labels: dict[tuple[str, int], tuple[Labels, Labels]] = {}
@@ -125,7 +125,7 @@ class Endpoint:
         self._count(request.method, response.status, time.perf_counter() - began)
         return response
 
-    async def make(self, known: Known, client: str) -> bytes:
+    async def make(self, known: KnownRequest, client: str) -> bytes:
         """``answer`` for a head that was answered before, of which all is known but the answer of this moment. Only for
         those that ``_learn`` taught: a mailbox's token opens what depends on mailbox and target alone.
         """
@@ -172,7 +172,7 @@ class Endpoint:
 
     def _ready(
         self, request: web.Request, credential: Credential, principal: Principal | None, tongue: Language
-    ) -> Ready | None:
+    ) -> CachedResponse | None:
         """The kept answer. One made for an account is only looked for while memory knows that the account stands."""
         if self._local is None or not credential.secret or (principal is None and credential.kind != "token"):
             return None
@@ -201,7 +201,7 @@ class Endpoint:
 
     async def _authorised(self, call: Call, credential: Credential) -> Reply | web.StreamResponse:
         if self._route.deadline is None:
-            call.staying = Staying(self._begun, partial(self._gate.reopen, credential=credential))
+            call.staying = LongLived(self._begun, partial(self._gate.reopen, credential=credential))
         if self._local is None:
             await self._gate.admit(call, credential)
             return await self._handled(call)
@@ -212,7 +212,7 @@ class Endpoint:
         lasting = call.principal is None or call.mailbox.user_id is not None
         if lasting and isinstance(reply, Reply) and reply.status == 200 and reply.etag:
             key = (call.asked.raw_path, credential, call.language)
-            ready = Ready(reply.body, reply.etag)
+            ready = CachedResponse(reply.body, reply.etag)
             self._local.put(key, ticket, ready, _time_left(call.mailbox), reply.growth)
         return reply
 
@@ -250,7 +250,7 @@ class Endpoint:
 
     def _response(
         self,
-        front: Front | None,
+        front: FastPathProtocol | None,
         request: web.Request,
         reply: Reply,
         verdict: Verdict | None,
@@ -267,7 +267,7 @@ class Endpoint:
         if front is not None and front.takes and not extra and len(body) <= _WHOLE_MAX and self._stays(request):
             limits = limit_lines(verdict) if verdict is not None else b""
             head = _head(status, tongue if body else None, tag, len(body))
-            return Whole(front, status, head + self._hot.tail(time.monotonic(), limits) + body)
+            return RawResponse(front, status, head + self._hot.tail(time.monotonic(), limits) + body)
         response = Answer(front, request, client, status, body, _WITH_BODY[tongue] if body else _BODILESS)
         if tag:
             response.headers["ETag"] = tag
@@ -294,7 +294,7 @@ class Endpoint:
         if self._origins.open:
             self._origins.admit(request, headers)
 
-    def _learn(self, front: Front | None, request: web.Request, key: _Key, client: str) -> None:
+    def _learn(self, front: FastPathProtocol | None, request: web.Request, key: _Key, client: str) -> None:
         """Let the next request with this very head be answered before it is parsed: the answer is kept."""
         if front is None or not front.heads or request.method != "GET" or request.version != HttpVersion11:
             return
@@ -304,13 +304,13 @@ class Endpoint:
             return  # never another's, whatever went wrong
         condition = request.headers.get("If-None-Match")
 
-        def rendered(ready: Ready) -> tuple[bytes, bool]:
+        def rendered(ready: CachedResponse) -> tuple[bytes, bool]:
             if condition is not None and matches(condition, ready.etag):
                 return _head(304, None, ready.etag, 0), False
             return _head(200, tongue, ready.etag, len(ready.body)), True
 
         tally = self._tally(200 if condition is None else 304)
-        self._hot.learn(head, Known(key, client, tally, rendered, self._make))
+        self._hot.learn(head, KnownRequest(key, client, tally, rendered, self._make))
 
     def _tally(self, status: int) -> Tally:
         """Counts answers to heads that are not parsed. They take no time worth measuring."""
@@ -397,11 +397,11 @@ def _head(status: int, tongue: Language | None, tag: str, length: int) -> bytes:
     return b"%b%bContent-Length: %d\r\n" % (fixed, tagged, length)
 
 
-def _written(reply: Reply, tongue: Language, known: Known) -> tuple[int, bytes, bytes]:
+def _written(reply: Reply, tongue: Language, known: KnownRequest) -> tuple[int, bytes, bytes]:
     """An answer to a known head: its status, its head's lines as ``_head`` gives them, and its body."""
     status, body, tag, extra, _ = reply
     if status == 200 and tag:
-        lines, whole = known.rendered(Ready(body, tag))
+        lines, whole = known.rendered(CachedResponse(body, tag))
         return (200, lines, body) if whole else (304, lines, b"")
     more = "".join([f"{name}: {value}\r\n" for name, value in extra]).encode()
     return status, _head(status, tongue if body else None, tag, len(body)) + more, body

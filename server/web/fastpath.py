@@ -1,8 +1,9 @@
 """Repeated requests answered before they are parsed.
 
 A client that polls sends the same head, byte for byte, again and again: the token is part of it, so an answer found by
-the whole head belongs to whoever sends it. ``Hot`` remembers which kept answer (cache/responses.py) a head led to.
-``Front`` owns a connection's transport, answers what ``Hot`` knows, and passes all else to aiohttp's protocol.
+the whole head belongs to whoever sends it. ``FastPath`` remembers which kept answer (cache/responses.py) a head led to.
+``FastPathProtocol`` owns a connection's transport, answers what ``FastPath`` knows, and passes all else to aiohttp's
+protocol.
 
 A known head whose kept answer is out of date needs no parsing either: whoever taught it makes the answer anew, as for
 any request, and until then what follows on its connection waits.
@@ -12,7 +13,8 @@ twice: the bytes and their validity are the local cache's, and every hit is coun
 
 Only public parts of aiohttp are used: its protocol's callbacks, ``transport`` and ``set_parser``. Its protocol is not
 told that the client takes no more: it would wait in a future whose exception keeps the frames that wait for it, and
-with them the whole answer, until the collector comes. Answers (``web/answers.py``) wait by ``Front.drained``.
+with them the whole answer, until the collector comes. Answers (``web/answers.py``) wait by
+``FastPathProtocol.drained``.
 """
 
 import asyncio
@@ -29,7 +31,7 @@ from aiohttp import web
 
 from server import clock
 from server.cache import responses
-from server.cache.responses import Kept, Local, Ready
+from server.cache.responses import CachedResponse, Entry, ResponseCache
 from server.metrics import Counter, Tally
 from server.model.errors import Crowded, Refused
 from server.services.transfers import Transfer, Transfers
@@ -51,11 +53,11 @@ _LOOK: Final = 0.01  # s
 Key = tuple[str, Any, Any]
 """What an answer is kept under: the request's target, its credential and its language."""
 
-Make = Callable[["Known", str], Coroutine[Any, Any, bytes]]
+Make = Callable[["KnownRequest", str], Coroutine[Any, Any, bytes]]
 """Makes the whole answer to a known head anew for a client, counted and limited as any; raises nothing."""
 
 
-class Known:
+class KnownRequest:
     """What a head led to: the kept answer's key, who asked, how it is counted, how its head is written, and who makes
     another once it is out of date.
 
@@ -65,10 +67,10 @@ class Known:
     __slots__ = ("client", "kept", "key", "large", "lines", "make", "rendered", "tally", "whole")
 
     def __init__(
-        self, key: Key, client: str, tally: Tally, rendered: Callable[[Ready], tuple[bytes, bool]], make: Make
+        self, key: Key, client: str, tally: Tally, rendered: Callable[[CachedResponse], tuple[bytes, bool]], make: Make
     ) -> None:
         self.key, self.client, self.tally, self.rendered, self.make = key, client, tally, rendered, make
-        self.kept: Kept | None = None
+        self.kept: Entry | None = None
         self.lines, self.whole = b"", True
         self.large = False  # whether the answer is to be written in pieces, which is not done here
 
@@ -77,19 +79,19 @@ Admit = Callable[[str], bytes | None]
 """Counts a client's request against its limit; answers the limit's header lines, None where it may not pass."""
 
 
-class Hot:
+class FastPath:
     """The heads one worker knows."""
 
-    def __init__(self, kept: Local, admit: Admit, transfers: Transfers) -> None:
+    def __init__(self, kept: ResponseCache, admit: Admit, transfers: Transfers) -> None:
         self._local, self._admit, self._valid = kept, admit, kept.valid
         self.transfers = transfers
-        self._heads: OrderedDict[bytes, Known] = OrderedDict()
+        self._heads: OrderedDict[bytes, KnownRequest] = OrderedDict()
         self._until = 0.0  # until then _date is right
         self._date = self._tail = b""
         self._hits = Tally(_hits)
         self._making: set[asyncio.Task[bytes]] = set()
         self._draining = False
-        self.silent: set[Front] = set()  # connections that have not said anything yet
+        self.silent: set[FastPathProtocol] = set()  # connections that have not said anything yet
 
     def answer(self, head: bytes, client: str | None, now: float) -> bytes | None:
         """The whole answer to ``head`` if it is known, valid and allowed. ``client`` None: the head itself says who.
@@ -145,7 +147,7 @@ class Hot:
             self._set_date(now)
         return b"%b%b\r\n" % (self._date, limits) if limits else self._tail
 
-    def _found(self, known: Known) -> Kept | None:
+    def _found(self, known: KnownRequest) -> Entry | None:
         """What is kept under the key now, rendered."""
         kept = self._local.find(known.key)
         known.large = kept is not None and len(kept.ready.body) > BURST_BYTES
@@ -163,7 +165,7 @@ class Hot:
         self._date = b"Date: %b\r\n" % formatdate(wall, usegmt=True).encode()
         self._tail = self._date + b"\r\n"
 
-    def learn(self, head: bytes, known: Known) -> None:
+    def learn(self, head: bytes, known: KnownRequest) -> None:
         """Answer ``head`` so from now on, also where it differs in what no answer depends on."""
         plain = without_tracing(head)
         if not plain:
@@ -178,7 +180,7 @@ def _hits(n: int) -> None:
     responses.HITS.add(responses.LAYER, n)
 
 
-class Front(asyncio.Protocol):
+class FastPathProtocol(asyncio.Protocol):
     """One connection. ``heads`` are the requests in progress, oldest first, where all there is are whole heads without
     bodies.
 
@@ -208,7 +210,7 @@ class Front(asyncio.Protocol):
         "heads",
     )
 
-    def __init__(self, inner: Connection, hot: Hot) -> None:
+    def __init__(self, inner: Connection, hot: FastPath) -> None:
         self._inner, self._hot, self._answer = inner, hot, hot.answer
         self._transport: asyncio.Transport
         self._write: Callable[[bytes], None]
@@ -358,8 +360,9 @@ class Front(asyncio.Protocol):
         """Give the connection away for good, from a request to upgrade it: its transport, and what came behind the
         request. None when it is gone.
 
-        aiohttp is told that the connection is lost and forgets it; the handler answers with ``answers.Taken``.
-        Until the taker of the transport has set a protocol of its own on it, nothing may be awaited.
+        aiohttp is told that the connection is lost and forgets it; the handler answers with
+        ``answers.UpgradedResponse``. Until the taker of the transport has set a protocol of its own on it, nothing may
+        be awaited.
         """
         transport, self._inner.transport = self._inner.transport, None  # aiohttp would close it
         if transport is None:
@@ -454,20 +457,20 @@ class _Behind:
         """The connection is lost to aiohttp; there is nothing to do."""
 
 
-def front_of(request: web.BaseRequest) -> Front | None:
+def front_of(request: web.BaseRequest) -> FastPathProtocol | None:
     """The connection a request came over, unless it is gone."""
     transport = request.transport
     front = transport.get_protocol() if transport is not None else None
-    return front if isinstance(front, Front) else None
+    return front if isinstance(front, FastPathProtocol) else None
 
 
-class Fronted(web.Server):
-    """aiohttp's server, each of its connections behind a ``Front``."""
+class FastPathServer(web.Server):
+    """aiohttp's server, each of its connections behind a ``FastPathProtocol``."""
 
-    def __init__(self, handler: Any, hot: Hot, **options: Any) -> None:
+    def __init__(self, handler: Any, hot: FastPath, **options: Any) -> None:
         super().__init__(handler, **options)
         self._hot, self._running = hot, asyncio.get_running_loop()
         self._options = {name: value for name, value in options.items() if name != "request_factory"}
 
     def __call__(self) -> Any:
-        return Front(Connection(self, loop=self._running, **self._options), self._hot)
+        return FastPathProtocol(Connection(self, loop=self._running, **self._options), self._hot)

@@ -19,9 +19,9 @@ from server.model.message import Mailbox
 from server.services.contracts import CredentialKind
 from server.web import caller
 from server.web.caller import Credential
-from server.web.parts import WebParts
 from server.web.requests import Call
 from server.web.route import Auth, Route
+from server.web.services import Services
 
 _ROLES: Final[dict[Auth, Role]] = {"user": "user", "admin": "admin", "super": "super"}
 
@@ -36,7 +36,7 @@ _KEY: Final = "send an API key (POST /v1/api-keys) in X-API-Key"
 class Gate:
     """The rules of one route."""
 
-    def __init__(self, route: Route, parts: WebParts) -> None:
+    def __init__(self, route: Route, parts: Services) -> None:
         self._route, self._accounts = route, parts.accounts
         self._mailboxes, self._limits = parts.mailboxes, parts.limits
         self._query_token = parts.config.query_token

@@ -157,7 +157,7 @@ def document(routes: Sequence[Route], url: str = "/") -> dict[str, Any]:
     """
     ordered = sorted(routes, key=lambda route: (route.path != _FIRST, route.path == _FIRST and route.method != "POST"))
     described = [(route, _doc(route)) for route in ordered]
-    used = [kind for _, doc in described for kind in (doc.gives, doc.body) if kind is not None]
+    used = [kind for _, doc in described for kind in (doc.response, doc.body) if kind is not None]
     types = _Types([*used, *(route.failed for route, _ in described)])
     paths: dict[str, dict[str, Any]] = {}
     for route, doc in described:
@@ -246,7 +246,7 @@ def _what(before: str) -> str:
 
 def _query_parameters(doc: Doc) -> list[dict[str, Any]]:
     return [
-        {"name": one.name, "in": "query", "required": False, "description": one.says, "schema": one.schema()}
+        {"name": one.name, "in": "query", "required": False, "description": one.description, "schema": one.schema()}
         for one in doc.query
     ]
 
@@ -262,7 +262,7 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
 
 def _responses(route: Route, doc: Doc, types: _Types) -> dict[str, Any]:
     responses: dict[str, Any] = {str(doc.status): _success(route, doc, types)}
-    for status, says in doc.also.items():
+    for status, says in doc.also_status.items():
         responses[str(status)] = {"description": says, "headers": _headers(route, ())}
     if route.method == "GET" and not doc.bare and doc.status == 200:
         responses["304"] = {"description": "Nothing changed since that ETag.", "headers": _headers(route, ("ETag",))}
@@ -288,8 +288,8 @@ def _success(route: Route, doc: Doc, types: _Types) -> dict[str, Any]:
         answer["headers"][name] = {"description": says, "schema": {"type": "string"}}
     if doc.media:
         answer["content"] = {doc.media: {"schema": {} if doc.media in (BINARY, "*/*") else {"type": "string"}}}
-    elif doc.gives is not None:
-        schema = types.of(doc.gives) if doc.bare else _enveloped(doc.status, types.of(doc.gives))
+    elif doc.response is not None:
+        schema = types.of(doc.response) if doc.bare else _enveloped(doc.status, types.of(doc.response))
         answer["content"] = {"application/json": {"schema": schema}}
     return answer
 

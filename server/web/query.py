@@ -31,7 +31,7 @@ class Parameter(Protocol):
     def name(self) -> str: ...
 
     @property
-    def says(self) -> str: ...
+    def description(self) -> str: ...
 
     def schema(self) -> dict[str, Any]: ...
 
@@ -41,7 +41,7 @@ class Text:
     """Free text, "" where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> str:
         return requests.text(call.asked, self.name)
@@ -55,7 +55,7 @@ class Number:
     """A decimal number within [least, most]."""
 
     name: str
-    says: str
+    description: str
     default: int
     least: int
     most: int
@@ -72,7 +72,7 @@ class Flag:
     """True or false, None where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> bool | None:
         return requests.boolean(call.asked, self.name)
@@ -86,7 +86,7 @@ class Moment:
     """A date or a time, None where absent; ``end``: a date means its last moment."""
 
     name: str
-    says: str
+    description: str
     end: bool = False
 
     def of(self, call: Call) -> datetime | None:
@@ -101,7 +101,7 @@ class Since:
     """A date, a time, or how long ago (``90s``, ``2h``), None where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> datetime | None:
         text = requests.text(call.asked, self.name)
@@ -120,7 +120,7 @@ class Address:
     """An address as mail is sent to it, "" where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> str:
         local, at, domain = requests.text(call.asked, self.name).rpartition("@")
@@ -135,7 +135,7 @@ class MomentCursor:
     """The place in a list by time that an earlier page named: a moment and a number within it, None where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> tuple[datetime, int] | None:
         text = requests.text(call.asked, self.name)
@@ -159,7 +159,7 @@ class Cursor:
     """The place in a list of messages that an earlier page named, None where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> int | None:
         return requests.cursor(call.asked, self.name)
@@ -173,7 +173,7 @@ class IdCursor:
     """The place after one of ours in a list that spans mailboxes, "" where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> str:
         value = requests.text(call.asked, self.name)
@@ -190,7 +190,7 @@ class Choice:
     """One of a few words, None where absent."""
 
     name: str
-    says: str
+    description: str
     words: Sequence[str]
 
     def of(self, call: Call) -> str | None:
@@ -208,7 +208,7 @@ class Seq:
     """A message's number in its mailbox, 0 for before the first; None where absent."""
 
     name: str
-    says: str
+    description: str
 
     def of(self, call: Call) -> int | None:
         number = requests.number(call.asked, self.name, -1, 0, _SEQ_MAX)
@@ -234,7 +234,7 @@ class Duration:
     """A time span in seconds within [least, most], written ``90``, ``90s`` or ``2m``."""
 
     name: str
-    says: str
+    description: str
     default: float
     least: float
     most: float

@@ -27,18 +27,19 @@ from server.model.errors import Refused
 from server.model.message import Mailbox
 from server.services.contracts import Shares
 from server.services.transfers import Transfer
-from server.web.parts import WebParts
+from server.web.services import Services
 from server.web.translations import Language
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
+INJECTION_MAX: Final = 15 << 20  # bytes of JSON around a message of 10 MiB
 BODY_MAX: Final = 64 << 10  # bytes; no request but an injected message has reason to be longer
 LARGE: Final = 64 << 10  # bytes beyond which work on them takes a turn of the loop
 TEXT_MAX: Final = 500  # characters of one query parameter
 
 
 @dataclass(frozen=True, slots=True)
-class Staying:
+class LongLived:
     """Behind ``Call.begin`` and ``Call.reopen``. They are given the call, for one that held it would hold itself, and
     all of its request, until the collector comes.
     """
@@ -47,7 +48,7 @@ class Staying:
     reopen: Callable[["Call"], Awaitable[Mailbox]]
 
 
-class Asked(Protocol):
+class RequestTarget(Protocol):
     """What a request's target says: a whole request, or its ``Target`` alone where it was not parsed anew."""
 
     @property
@@ -72,15 +73,15 @@ class Target:
 class Call:
     """One request on its way through a handler; ``segments`` are the variable ones of its path, decoded, in order."""
 
-    asked: Asked
-    parts: WebParts
+    asked: RequestTarget
+    services: Services
     client: str
     language: Language
     segments: Sequence[str]
     opened: Mailbox | None = None
     principal: Principal | None = None
     verdict: Verdict | None = None  # of the budget the request was counted against
-    staying: Staying | None = None
+    staying: LongLived | None = None
     deadline: asyncio.Timeout | None = None
     body: Transfer | None = None  # what has come of the request's body, once it is read
 
@@ -100,11 +101,11 @@ class Call:
     async def turn(self, size: int) -> None:
         """Before ``size`` bytes are read or made into an answer: where they are many, wait for a turn of the loop."""
         if size > LARGE:
-            await self.parts.transfers.turns.take()
+            await self.services.transfers.turns.take()
 
     @property
     def request(self) -> web.Request:
-        """The whole request. What depends on mailbox and target alone must do without: see ``Asked``."""
+        """The whole request. What depends on mailbox and target alone must do without: see ``RequestTarget``."""
         if not isinstance(self.asked, web.Request):
             raise LookupError("of this request only the target is known")
         return self.asked
@@ -126,7 +127,7 @@ class Call:
         return await self._stays.reopen(self)
 
     @property
-    def _stays(self) -> Staying:
+    def _stays(self) -> LongLived:
         if self.staying is None:
             raise LookupError("this route's answer does not stay open")
         return self.staying
@@ -135,7 +136,7 @@ class Call:
     def shares(self) -> Shares:
         """The keys whose shares of shared workers this request uses: its client's, and the mailbox's or its owner's."""
         mailbox = self.mailbox
-        return self.parts.limits.shares(self.client, mailbox.user_id or mailbox.id)
+        return self.services.limits.shares(self.client, mailbox.user_id or mailbox.id)
 
     @property
     def user(self) -> User:
@@ -157,7 +158,7 @@ async def read(call: Call, limit: int) -> bytes | bytearray:
         raise Refused("message_too_big", f"at most {limit} bytes")
     if not request.can_read_body:
         return b""
-    call.parts.transfers.admit(call.client, length)
+    call.services.transfers.admit(call.client, length)
     if request.headers.get("Expect", "").lower() == "100-continue":  # RFC 9110 section 10.1.1
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # what counts from here is the answer
@@ -173,7 +174,7 @@ async def _received(call: Call, content: StreamReader, limit: int) -> bytearray:
     transport = call.request.transport
     if transport is None:
         raise ConnectionResetError
-    call.body = body = call.parts.transfers.begin(call.client, "in", whole.__len__, transport.abort)
+    call.body = body = call.services.transfers.begin(call.client, "in", whole.__len__, transport.abort)
     with call.reading():
         async for piece in content.iter_any():
             if len(whole) + len(piece) > limit:
@@ -234,7 +235,7 @@ def lifetime(text: str) -> float:
     return seconds
 
 
-def _given(asked: Asked, name: str) -> str:
+def _given(asked: RequestTarget, name: str) -> str:
     """A query parameter's first value, "" where absent. Refused field_invalid for text no store can hold."""
     value = asked.query.get(name, "")
     if len(value) > TEXT_MAX or "\0" in value or not _encodable(value):
@@ -246,12 +247,12 @@ def _encodable(value: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in value) if not value.isascii() else True
 
 
-def text(asked: Asked, name: str) -> str:
+def text(asked: RequestTarget, name: str) -> str:
     """A text parameter, "" where absent."""
     return _given(asked, name).strip()
 
 
-def number(asked: Asked, name: str, default: int, least: int, most: int) -> int:
+def number(asked: RequestTarget, name: str, default: int, least: int, most: int) -> int:
     """A decimal parameter within [least, most]."""
     value = _given(asked, name)
     if not value:
@@ -270,7 +271,7 @@ def within(value: int, least: int, most: int, field: str) -> None:
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-def boolean(asked: Asked, name: str) -> bool | None:
+def boolean(asked: RequestTarget, name: str) -> bool | None:
     """A true/false parameter, None where absent."""
     value = _given(asked, name)
     if not value:
@@ -280,7 +281,7 @@ def boolean(asked: Asked, name: str) -> bool | None:
     return _BOOLEANS[value.lower()]
 
 
-def moment(asked: Asked, name: str, *, end: bool = False) -> datetime | None:
+def moment(asked: RequestTarget, name: str, *, end: bool = False) -> datetime | None:
     """A date parameter, None where absent: RFC 3339, or a day in UTC: its first moment, or where ``end`` its last."""
     value = _given(asked, name)
     if not value:
@@ -296,7 +297,7 @@ def write_cursor(seq: int) -> str:
     return base64.urlsafe_b64encode(seq.to_bytes(8, "big")).decode().rstrip("=")
 
 
-def cursor(asked: Asked, name: str = "cursor") -> int | None:
+def cursor(asked: RequestTarget, name: str = "cursor") -> int | None:
     """The message number inside a cursor parameter, None where absent."""
     value = _given(asked, name)
     if not value:

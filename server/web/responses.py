@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
-from server.cache.responses import Growth
+from server.cache.responses import Updater
 from server.model.errors import Refused
 from server.web.translations import ADVICE, CREATED, FAILURES, OK, Failure, Language, Phrase
 
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
     body: bytes
     etag: str = ""
     headers: Headers = ()
-    growth: Growth | None = None
+    growth: Updater | None = None
 
 
 NO_CONTENT: Final = Reply(204, b"")

@@ -10,7 +10,7 @@ from typing import Final
 
 from server.metrics import Gauge
 from server.model.errors import Unavailable
-from server.services.push.connection_limit import Room
+from server.services.push.connection_limit import ConnectionLimit
 
 ACTIVE: Final = Gauge("tempmail_streams_active", "Event streams and waiting requests open now.")
 
@@ -19,7 +19,7 @@ class Streams:
     """The open answers of one worker, at most ``most``; ``exempt`` says which clients have no cap of their own."""
 
     def __init__(self, most: int, exempt: Callable[[str], bool]) -> None:
-        self._room = Room("streams", most, exempt)
+        self._room = ConnectionLimit("streams", most, exempt)
         self._open: set[asyncio.Timeout] = set()
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """``GET /v1/ws``: the handshake that makes a connection a WebSocket (RFC 6455 section 4.2).
 
 Lives here: what a request must say, and the 101. Must not know: frames, or what is said over the connection: whoever
-``parts.websocket`` stands for gets its transport.
+``services.websocket`` stands for gets its transport.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from server.model.errors import Refused
-from server.web.answers import Taken
+from server.web.answers import UpgradedResponse
 from server.web.description import describe
 from server.web.fastpath import front_of
 from server.web.requests import Call
@@ -38,7 +38,7 @@ _SWITCHING: Final = (
 async def websocket(call: Call) -> Reply | web.StreamResponse:
     """A refusal names the version that would be right (section 4.4)."""
     try:
-        return take_over(call.request, lambda: call.parts.websocket(call.request, call.client))
+        return take_over(call.request, lambda: call.services.websocket(call.request, call.client))
     except Refused as refused:
         if refused.word != "field_invalid":
             raise
@@ -61,7 +61,7 @@ def take_over(
     transport, behind = given
     transport.write(_SWITCHING % accept)
     begin(transport, behind)
-    return Taken(status=101)
+    return UpgradedResponse(status=101)
 
 
 def _accept(request: web.BaseRequest) -> bytes:

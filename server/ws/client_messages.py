@@ -7,7 +7,7 @@ import msgspec
 Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class Incoming(msgspec.Struct, frozen=True, rename="camel"):
+class ClientMessage(msgspec.Struct, frozen=True, rename="camel"):
     """Anything a client says. Unknown fields are ignored; ``after`` is the last sequence number the client has seen."""
 
     type: str
@@ -16,5 +16,5 @@ class Incoming(msgspec.Struct, frozen=True, rename="camel"):
     after: Seq | None = None
 
 
-parse = msgspec.json.Decoder(Incoming).decode
+parse = msgspec.json.Decoder(ClientMessage).decode
 """Text of a frame -> Incoming; msgspec.ValidationError for a wrong field, its parent DecodeError for no JSON."""

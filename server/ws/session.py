@@ -179,7 +179,7 @@ class Session(Connection):
         else:
             self._obey(said)
 
-    def _obey(self, said: client_messages.Incoming) -> None:
+    def _obey(self, said: client_messages.ClientMessage) -> None:
         if said.type == "subscribe":
             self._subscribe(said)
         elif said.type == "unsubscribe":
@@ -187,7 +187,7 @@ class Session(Connection):
         elif said.type != "pong":
             self.tell(frames.error("field_invalid", detail="subscribe, unsubscribe or pong", field="type"))
 
-    def _subscribe(self, said: client_messages.Incoming) -> None:
+    def _subscribe(self, said: client_messages.ClientMessage) -> None:
         """Subscribing again to the same mailbox begins anew, at the new ``after`` and with the new token."""
         token = said.token or self._token
         if not token:

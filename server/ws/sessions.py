@@ -28,7 +28,7 @@ from server.metrics import Gauge
 from server.model.errors import Refused, Unavailable
 from server.model.message import Mailbox
 from server.services.push import frames
-from server.services.push.connection_limit import Room
+from server.services.push.connection_limit import ConnectionLimit
 from server.services.push.subscription import Subscription, Watching
 from server.ws import wire
 from server.ws.handshake import origin_allowed, token_of
@@ -60,7 +60,7 @@ class Sessions:
         self, config: Config, hub: Watching, authorise: Authorise, standing: Standing, exempt: Callable[[str], bool]
     ) -> None:
         self._config, self.hub, self._authorise, self._standing = config, hub, authorise, standing
-        self._room = Room("WebSockets", _affordable(config.websocket_max), exempt)
+        self._room = ConnectionLimit("WebSockets", _affordable(config.websocket_max), exempt)
         self.now = time.monotonic()
         self._wheel: list[set[Session]] = [set() for _ in range(_PLACES)]
         self._ticks = self._turn = 0

@@ -15,7 +15,7 @@ import uvloop
 
 from server.model.errors import Refused, Unavailable
 from server.smtp import aiosmtpd_shim
-from server.smtp.body import Incoming
+from server.smtp.body import BodyReader
 from server.smtp.connection import Connection
 from server.smtp.listener_state import INPUT_MAX, LINGER, Seats
 from tests.contract.listening import ENVELOPE, MAIL, Client, Listening, listening
@@ -375,7 +375,7 @@ def of_data(size: int, _: int = 1) -> bytes:
     return b"DATA\r\n" + b"x" * size
 
 
-def bodies(place: Listening) -> list[Incoming]:
+def bodies(place: Listening) -> list[BodyReader]:
     """The mail under way, and what was held of it and thrown away."""
     sessions = [session for session in place.listener._sessions if isinstance(session, Connection)]
     return [session._body for session in sessions if session._body is not None]

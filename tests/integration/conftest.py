@@ -13,7 +13,7 @@ from server.config import settings as configuration
 from server.config.settings import Config
 from server.store import migrate
 from server.store.embedded import EmbeddedPostgres
-from server.store.pools import DOMAINS, Pools
+from server.store.pools import SCHEMAS, Pools
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ async def drop(connection: asyncpg.Connection, name: str) -> None:
 @pytest.fixture
 async def settings(empty: str) -> Config:
     """A configuration whose database is migrated."""
-    await migrate.migrate(dict.fromkeys(DOMAINS, empty))
+    await migrate.migrate(dict.fromkeys(SCHEMAS, empty))
     return configuration.load({"TEMPMAIL_DATABASE_DSN": empty, "TEMPMAIL_DATABASE_MAX_OPEN_CONNS": "30"})
 
 

@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from server.config.settings import Config
 from server.smtp.session import Session
 from server.web.api.events import EventStream
-from server.web.fastpath import Front
+from server.web.fastpath import FastPathProtocol
 from server.web.requests import Call
 from server.ws.session import Session as WebSocketSession
 from tests.cutting import STORMS, Place
@@ -29,7 +29,7 @@ KINDS: Final = (
     web.BaseRequest,
     web.StreamResponse,
     RequestHandler,
-    Front,
+    FastPathProtocol,
     Call,
     EventStream,
     Session,

@@ -12,8 +12,8 @@ from argon2.exceptions import VerifyMismatchError
 
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
-from server.cache.responses import Local
-from server.cache.semaphore import Places
+from server.cache.responses import ResponseCache
+from server.cache.semaphore import SharedSemaphore
 from server.config.settings import Config
 from server.model import ids
 from server.model.account import Principal, User
@@ -50,7 +50,10 @@ class Worker:
     def __init__(self, host: "Host", column: int) -> None:
         self.ahead = timedelta()
         coherence = Coherence(host.generations, Writer(host.generations, column), host.told.extend, 1)
-        local, limits = Local(host.generations, 1 << 20, 60), RateLimits(host.config, host.buckets, Places())
+        local, limits = (
+            ResponseCache(host.generations, 1 << 20, 60),
+            RateLimits(host.config, host.buckets, SharedSemaphore()),
+        )
         config = msgspec.structs.replace(host.config, cache_ttl=3600.0)  # what ends sooner ends by revocation
         self.accounts = AccountService(config, host.store, host.hasher, limits, local, coherence, self.now)
         self.keys = KeyService(host.store, coherence, self.accounts.used, self.now)
@@ -443,7 +446,7 @@ def user_with(per_minute: int, concurrent: int) -> User:
 
 
 async def test_requests_are_counted_for_the_account_and_not_for_each_of_its_addresses(host: Host) -> None:
-    user, limits = user_with(5, 0), [RateLimits(host.config, host.buckets, Places()) for _ in range(2)]
+    user, limits = user_with(5, 0), [RateLimits(host.config, host.buckets, SharedSemaphore()) for _ in range(2)]
     verdicts = [limits[n % 2].user(user, f"192.0.2.{n}") for n in range(7)]
     assert [verdict is not None and verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 2
     assert limits[0].user(user_with(0, 0), ABROAD) is None

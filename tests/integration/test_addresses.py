@@ -13,7 +13,7 @@ from server.model.message import Alias
 from server.services.mailboxes.aliases import AliasService
 from server.store import migrate
 from server.store.mailboxes import MailboxStore
-from server.store.pools import DOMAINS, Pools
+from server.store.pools import SCHEMAS, Pools
 from tests.integration.mail import now
 from tests.integration.test_mailboxes import Host
 
@@ -136,12 +136,12 @@ async def test_mailboxes_of_an_older_release_keep_their_addresses(empty: str, mo
     every = migrate.available
     with monkeypatch.context() as older:
         older.setattr(migrate, "available", lambda domain: every(domain)[:1])
-        await migrate.migrate(dict.fromkeys(DOMAINS, empty))
+        await migrate.migrate(dict.fromkeys(SCHEMAS, empty))
     connection = await asyncpg.connect(empty)
     await connection.execute(
         "INSERT INTO mailboxes.mailboxes VALUES ($1, 'old', 'temp.mail', $2, NULL, now(), NULL)", ids.new(), bytes(32)
     )
-    await migrate.migrate(dict.fromkeys(DOMAINS, empty))
+    await migrate.migrate(dict.fromkeys(SCHEMAS, empty))
     with pytest.raises(asyncpg.UniqueViolationError):
         await connection.execute(
             "INSERT INTO mailboxes.addresses (local_part, domain, mailbox_id, created_at)"

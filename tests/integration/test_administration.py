@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from server.cache.generations import Generations, Writer
-from server.cache.responses import Local
+from server.cache.responses import ResponseCache
 from server.config.settings import Config
 from server.model import ids
 from server.model.account import ROLES, TIERS, User
@@ -55,7 +55,7 @@ class Host:
         self.services = [AdministrationService(self.store, self.users, c, lambda: None, now) for c in self.coherences]
 
     def settings(self, worker: int) -> Settings:
-        local = Local(self.generations, 1 << 20, 60)
+        local = ResponseCache(self.generations, 1 << 20, 60)
         return Settings(self.config, self.store, self._served, local, self.coherences[worker], now)
 
     async def _served(self) -> list[str]:

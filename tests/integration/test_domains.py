@@ -9,8 +9,8 @@ import pytest
 
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
-from server.cache.responses import Local
-from server.cache.semaphore import Places
+from server.cache.responses import ResponseCache
+from server.cache.semaphore import SharedSemaphore
 from server.config import settings as configuration
 from server.config.settings import Config
 from server.model.account import QUOTAS, Quota, User
@@ -21,9 +21,9 @@ from server.services.accounts.accounts import new_user
 from server.services.coherence import Coherence
 from server.services.domains.resolver import Resolver
 from server.services.domains.served import ServedDomains
-from server.services.domains.verification import GRACE, RECHECK_AFTER, DomainClaims
+from server.services.domains.verification import GRACE, RECHECK_AFTER, DomainVerification
 from server.services.limits import RateLimits
-from server.services.mail_in.auto_create import Provision
+from server.services.mail_in.auto_create import AutoCreate
 from server.services.mail_in.routing import Routes
 from server.services.mailboxes.mailboxes import MailboxService
 from server.services.webhooks.outbox import Outbox
@@ -55,25 +55,25 @@ class Worker:
 
     def __init__(self, config: Config, pools: Pools, generations: Generations, column: int, clock: Clock) -> None:
         self.told: list[Hint] = []
-        local = Local(generations, 1 << 20, 60)
+        local = ResponseCache(generations, 1 << 20, 60)
         self.coherence = Coherence(generations, Writer(generations, column), self.told.extend, 0.2)
         self.store = DomainStore(pools.mailboxes)
         self.served = ServedDomains(self.store, local, config.domains, config.cache_ttl)
         self.resolver = Resolver(config.dns_servers)
-        self.claims = DomainClaims(config, self.store, self.served, self.resolver, self.coherence, clock)
+        self.claims = DomainVerification(config, self.store, self.served, self.resolver, self.coherence, clock)
         self.mailboxes = MailboxService(
             config,
             MailboxStore(pools.mailboxes),
             MessageStore(pools.messages, now),
             Partitions(pools.messages, 3600),
-            RateLimits(config, Buckets(), Places()),
+            RateLimits(config, Buckets(), SharedSemaphore()),
             self.served,
             local,
             self.coherence,
             Outbox(DeliveryStore(pools.messages), now, lambda: None),
             now,
         )
-        provision = Provision(config, self.mailboxes, self.store, UserStore(pools.users).by_id)
+        provision = AutoCreate(config, self.mailboxes, self.store, UserStore(pools.users).by_id)
         rules = Rules(config.plus_addressing, config.subdomain_mailboxes, config.administrator)
         self.routes = Routes(
             MailboxStore(pools.mailboxes), local, self.served, rules, provision.provide, self.mailboxes.at, now

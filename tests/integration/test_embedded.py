@@ -51,7 +51,7 @@ try:
 except EmbeddedError as error:
     tell(error=str(error))
     sys.exit(1)
-tell(pid=server.pid, dsn=server.config.dsn)
+tell(pid=server.pid, dsn=server.dsn)
 for line in sys.stdin:
     if line.strip() == "revive":
         tell(revived=server.revive(), pid=server.pid)

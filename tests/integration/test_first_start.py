@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.store import migrate
-from server.store.pools import DOMAINS
+from server.store.pools import SCHEMAS
 from tests.integration.conftest import in_database
 from tests.ports import free_ports
 
@@ -51,6 +51,6 @@ async def test_a_server_that_does_not_answer_is_asked_again_and_then_named(empty
     with pytest.raises(migrate.MigrationError, match="TEMPMAIL_DATABASE_MAILBOXES_DSN"):
         await migrate.migrate({"users": empty, "mailboxes": silent, "messages": empty})
     with pytest.raises(migrate.MigrationError, match="TEMPMAIL_DATABASE_USERS_DSN"):
-        await migrate.check(dict.fromkeys(DOMAINS, silent), 0.5, said.append)
+        await migrate.check(dict.fromkeys(SCHEMAS, silent), 0.5, said.append)
     assert len(said) == 1
     assert "trying again" in said[0]

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from server.cache.generations import Generations, Writer
-from server.cache.responses import Local
+from server.cache.responses import ResponseCache
 from server.model import ids
 from server.model.domain import Rules, Target
 from server.model.errors import Refused, Unavailable
@@ -23,7 +23,7 @@ from server.services.mail_in import ingest
 from server.services.mail_in.authentication import CHECKS, CHECKS_MAX, DROPPED, Authentication
 from server.services.mail_in.decisions import Decisions
 from server.services.mail_in.ingest import Ingest
-from server.services.mail_in.queue_consumer import Intake
+from server.services.mail_in.queue_consumer import QueueConsumer
 from server.services.mail_in.routing import Routes
 from server.services.sandbox import Sandbox
 from server.store import queued_ids
@@ -42,7 +42,7 @@ class Bench:
     def __init__(self, pools: Pools) -> None:
         self.pools = pools
         self.generations = Generations(2)
-        self.local = Local(self.generations, 1 << 20, 60)
+        self.local = ResponseCache(self.generations, 1 << 20, 60)
         self.told: list[Hint] = []
         self.committed: list[Stored] = []
         self.outcomes: list[str] = []
@@ -386,7 +386,7 @@ class Handed:
     def accept(self) -> None:
         self.settled.set()
 
-    def bury(self) -> None:
+    def dead_letter(self) -> None:
         self.settled.set()
 
 
@@ -395,7 +395,7 @@ async def test_the_trace_says_which_mailboxes_a_queued_message_did_not_reach_and
     await bench.store.delete_inboxes([gone.id])
     await bench.submit(full)
     decisions = Decisions()
-    intake = Intake(bench.ingest, timedelta(hours=24), lambda: asyncio.sleep(0), now, decisions)
+    intake = QueueConsumer(bench.ingest, timedelta(hours=24), lambda: asyncio.sleep(0), now, decisions)
 
     async def take(*boxes: Mailbox, sender: str = "s@example.com") -> list[tuple[str, str]]:
         recipients = [Recipient(box.address, box.id) for box in boxes]

@@ -58,7 +58,8 @@ def rows() -> list[Row]:
 
 def test_the_driver_is_one_that_was_reviewed() -> None:
     assert asyncpg.__version__ in binary_rows.REVIEWED, (
-        "see how set_type_codec of this asyncpg registers a codec, then add it to REVIEWED in server/store/binary_rows.py"
+        "see how set_type_codec of this asyncpg registers a codec, then add it to REVIEWED in "
+        "server/store/binary_rows.py"
     )
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
-from server.cache.responses import Local
-from server.cache.semaphore import Places
+from server.cache.responses import ResponseCache
+from server.cache.semaphore import SharedSemaphore
 from server.config.settings import Config
 from server.model import ids
 from server.model.errors import Refused
@@ -49,13 +49,13 @@ class Host:
         self.services = [self._worker(coherence) for coherence in self.coherences]
 
     def _worker(self, coherence: Coherence) -> MailboxService:
-        local = Local(self.generations, 1 << 20, 60)
+        local = ResponseCache(self.generations, 1 << 20, 60)
         return MailboxService(
             self.config,
             MailboxStore(self.pools.mailboxes),
             self.messages,
             self.partitions,
-            RateLimits(self.config, self.buckets, Places()),
+            RateLimits(self.config, self.buckets, SharedSemaphore()),
             ServedDomains(DomainStore(self.pools.mailboxes), local, self.config.domains, self.config.cache_ttl),
             local,
             coherence,

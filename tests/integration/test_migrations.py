@@ -9,7 +9,7 @@ import pytest
 import server.store
 from server.store import migrate
 from server.store.embedded import EmbeddedPostgres
-from server.store.pools import DOMAINS
+from server.store.pools import SCHEMAS
 from server.store.sql import SQL
 from tests.integration.conftest import in_database
 
@@ -41,8 +41,8 @@ async def described(dsn: str) -> dict[str, list[str]]:
         await connection.close()
 
 
-def dsns(dsn: str) -> dict[migrate.Domain, str]:
-    return dict.fromkeys(DOMAINS, dsn)
+def dsns(dsn: str) -> dict[migrate.Schema, str]:
+    return dict.fromkeys(SCHEMAS, dsn)
 
 
 async def test_schema_file_and_replay_of_migrations_are_the_same(empty: str, postgres: EmbeddedPostgres) -> None:
@@ -74,7 +74,7 @@ async def test_every_statement_of_the_file_is_one_that_postgresql_takes(empty: s
 async def test_two_migrators_at_once_apply_each_file_once(empty: str) -> None:
     done = await asyncio.gather(*(migrate.migrate(dsns(empty)) for _ in range(4)))
     names = [f"{m.domain}/{m.name}" for ms in done for m in ms]
-    assert sorted(names) == sorted({f"{d}/{m.name}" for d in DOMAINS for m in migrate.available(d)})
+    assert sorted(names) == sorted({f"{d}/{m.name}" for d in SCHEMAS for m in migrate.available(d)})
 
 
 async def test_second_run_has_nothing_to_do(empty: str) -> None:
@@ -93,7 +93,7 @@ async def test_changed_file_is_refused(empty: str) -> None:
 
 def next_release(monkeypatch: pytest.MonkeyPatch, *phases: str) -> list[migrate.Migration]:
     """Further migrations of the users domain, as the release after this one may bring."""
-    known = {domain: migrate.available(domain) for domain in DOMAINS}
+    known = {domain: migrate.available(domain) for domain in SCHEMAS}
     chain = list(known["users"])
     for phase in phases:
         number = len(chain) + 1
@@ -140,15 +140,15 @@ async def test_the_release_that_knew_one_table_alone_sees_no_pre_migration_newer
 async def test_a_database_of_the_release_before_is_brought_on_and_keeps_its_record(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_0_1_0: dict[migrate.Domain, int] = {"users": 5, "mailboxes": 4, "messages": 9}
-    now = {domain: migrate.available(domain) for domain in DOMAINS}
+    of_0_1_0: dict[migrate.Schema, int] = {"users": 5, "mailboxes": 4, "messages": 9}
+    now = {domain: migrate.available(domain) for domain in SCHEMAS}
     with monkeypatch.context() as older:
         older.setattr(migrate, "available", lambda domain: now[domain][: of_0_1_0[domain]])
         await migrate.migrate(dsns(empty))
     connection = await asyncpg.connect(empty)
-    for domain in DOMAINS:
+    for domain in SCHEMAS:
         await connection.execute(f"DROP TABLE {domain}.schema_changes")  # which 0.1.0 did not make
-    lacking = [f"{domain}/{m.name}" for domain in DOMAINS for m in now[domain][of_0_1_0[domain] :]]
+    lacking = [f"{domain}/{m.name}" for domain in SCHEMAS for m in now[domain][of_0_1_0[domain] :]]
     assert await migrate.pending(connection) == lacking
     assert [f"{m.domain}/{m.name}" for m in await migrate.migrate(dsns(empty), ("pre",))] == lacking
     assert await migrate.pending(connection) == []
@@ -207,7 +207,7 @@ async def test_a_statement_that_meets_a_migration_crosswise_is_not_the_one_that_
 ) -> None:
     """Each waits for what the other holds: PostgreSQL ends the one that has waited for a second."""
     await migrate.migrate(dsns(empty))
-    known = {domain: migrate.available(domain) for domain in DOMAINS}
+    known = {domain: migrate.available(domain) for domain in SCHEMAS}
     number = len(known["users"]) + 1
     text = (
         "ALTER TABLE users.users ADD COLUMN x text; SELECT pg_sleep(0.3); ALTER TABLE users.api_keys ADD COLUMN x text"

@@ -19,12 +19,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from server.bus.local_bus import Lines
+from server.bus.local_bus import SocketPairs
 from server.cache import keys
 from server.cache.buckets import Buckets
 from server.cache.generations import Generations, Writer
 from server.cache.marks import Marks
-from server.cache.semaphore import Places
+from server.cache.semaphore import SharedSemaphore
 from server.config.parsing import Address
 from server.config.settings import Config
 from server.metrics import Board
@@ -33,8 +33,8 @@ from server.shards.compose import Shard
 from server.shards.condition import Condition
 from server.shards.context import WorkerContext
 from server.shards.sockets import bind_slots
-from server.store.connection_cache import Lender
-from server.store.replicas.positions import Standings
+from server.store.connection_cache import ConnectionCache
+from server.store.replicas.positions import Positions
 from server.web.api.routes import ROUTES
 from tests.contract.world import PASSWORD, Owner, owner
 from tests.nameserver import Zones, name_server
@@ -262,7 +262,7 @@ class Counted:
         closing.callback(sockets.close)
         self._condition = Condition(1, 2)
         self._condition.serve(0, True, 0.0)
-        shared = self._generations, Buckets(), Places(), Marks(), Standings(0), Lines(2), self._condition
+        shared = self._generations, Buckets(), SharedSemaphore(), Marks(), Positions(0), SocketPairs(2), self._condition
         context = WorkerContext(0, 0, sockets, *shared, lambda: None, lambda: None)
         shard = Shard(self._config, context, Board(2), b"count123")
         closing.push_async_callback(shard.close)
@@ -278,7 +278,7 @@ class Counted:
         self.smtp: tuple[str, int] = sockets.smtp.getsockname()[:2]
         return f"http://127.0.0.1:{sockets.http.getsockname()[1]}"
 
-    async def _listen(self, lender: Lender) -> None:
+    async def _listen(self, lender: ConnectionCache) -> None:
         """Hear of every statement on every connection the pool may have."""
         async with AsyncExitStack() as held:
             for _ in range(lender.pool.get_max_size()):

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from server.config import settings as configuration
-from server.store.replicas.positions import MAX_LAG, Standing, Standings
-from server.store.replicas.router import Copies, Replica
+from server.store.replicas.positions import MAX_LAG, Position, Positions
+from server.store.replicas.router import Replica, ReplicaRouter
 
 SQL = "SELECT $1::int AS answer"
 SECOND = 1_000_000_000
@@ -22,17 +22,17 @@ class Place:
 
     def __init__(self, dsn: str, server: int) -> None:
         self.config = configuration.load({"TEMPMAIL_DATABASE_DSN": dsn})
-        self.server, self.standings = server, Standings(1)
+        self.server, self.standings = server, Positions(1)
         self.replica = Replica(0, dsn, self.config, self.standings, 2)
         self.changes: dict[str, int | None] = {}
-        self.copies = Copies([self.replica], lambda key: self.changes.get(key, 0))
+        self.copies = ReplicaRouter([self.replica], lambda key: self.changes.get(key, 0))
         self.as_of = 0
 
     def measure(self, replayed: int = 0, **known: int) -> None:
         """The replica was asked just now and shows everything of before this moment."""
         self.as_of = known.get("as_of", time.monotonic_ns())
         asked = known.get("asked", time.monotonic_ns())
-        self.standings.write(0, Standing(self.as_of, replayed, asked, known.get("server", self.server)))
+        self.standings.write(0, Position(self.as_of, replayed, asked, known.get("server", self.server)))
 
     async def answers(self, *keys: str) -> bool:
         """Whether the replica answers a read of ``keys``."""
@@ -126,7 +126,7 @@ async def test_a_replica_that_failed_rests_until_it_is_measured_again(place: Pla
 
 async def test_a_worker_that_starts_believes_no_measurement_of_before(place: Place) -> None:
     """Its predecessor may have shown what was written since."""
-    fresh = Copies([place.replica], lambda _: 0)
+    fresh = ReplicaRouter([place.replica], lambda _: 0)
     assert await fresh.read(["box"], SQL, [7]) is None
     place.measure()
     assert await fresh.read(["box"], SQL, [7]) is not None

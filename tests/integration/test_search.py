@@ -16,7 +16,7 @@ from server.services.contracts import SearchQuery, Shares
 from server.services.mailboxes.account_search import AcrossService
 from server.services.mailboxes.messages import MessageService
 from server.services.mailboxes.reading import Readers
-from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
+from server.services.mailboxes.text_search import LOOKED_THROUGH, TextSearch
 from server.services.sandbox import Sandbox
 from server.store.account_search import AcrossStore
 from server.store.messages import Candidate
@@ -32,7 +32,7 @@ class Finding(Bench):
         self.finder = Sandbox("search")
         tags = TagStore(self.pools.users)
         self.messages = MessageService(
-            config, self.store, tags, self.ingest, self.coherence, Readers(self.sandbox, 60), Looker(self.finder)
+            config, self.store, tags, self.ingest, self.coherence, Readers(self.sandbox, 60), TextSearch(self.finder)
         )
 
     async def put(self, box: Mailbox, subject: str, text: str, kind: str = "text/plain") -> None:
@@ -193,20 +193,18 @@ async def test_a_search_across_mailboxes_goes_on_where_its_time_was_up(finding: 
     for number in range(count):
         await finding.put(boxes[number % 3], str(number), "the needle")
 
-    class Interrupted(Looker):
+    class Interrupted(TextSearch):
         """The time of a search is up at this page of it."""
 
         def __init__(self, page: int) -> None:
             super().__init__(finding.finder)
             self.left = page
 
-        async def let_through(
-            self, page: Sequence[Candidate], terms: Sequence[Term], shares: Shares = ()
-        ) -> list[Stored]:
+        async def filter(self, page: Sequence[Candidate], terms: Sequence[Term], shares: Shares = ()) -> list[Stored]:
             self.left -= 1
             if not self.left:
                 raise TimeoutError
-            return await super().let_through(page, terms, shares)
+            return await super().filter(page, terms, shares)
 
     def service(interrupted: int) -> AcrossService:
         store, tags = AcrossStore(finding.pools.messages, now), TagStore(finding.pools.users)

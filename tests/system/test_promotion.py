@@ -16,7 +16,7 @@ import pytest
 from server.primary import connect
 from server.store import migrate
 from server.store.embedded import EmbeddedPostgres
-from server.store.pools import DOMAINS
+from server.store.pools import SCHEMAS
 from tests.running import Box, Server
 from tests.standby import Standby, as_superuser
 
@@ -27,7 +27,7 @@ OwnServer = Callable[..., Server]
 def primary(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     cluster = EmbeddedPostgres(tmp_path / "primary", max_connections=100)
     cluster.start()
-    asyncio.run(migrate.migrate(dict.fromkeys(DOMAINS, cluster.dsn)))
+    asyncio.run(migrate.migrate(dict.fromkeys(SCHEMAS, cluster.dsn)))
     yield cluster
     cluster.stop()
 

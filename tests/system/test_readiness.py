@@ -16,7 +16,7 @@ import pytest
 
 from server.store import migrate
 from server.store.embedded import EmbeddedPostgres, running_dsn
-from server.store.pools import DOMAINS, Domain
+from server.store.pools import SCHEMAS, Schema
 from tests.running import Box, Server, lasting
 from tests.standby import as_superuser
 from tests.system.test_redis import Redis, broker
@@ -282,12 +282,12 @@ def cluster(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 @pytest.mark.parametrize(("schema", "wanted"), [("users", "degraded"), ("mailboxes", "unavailable")])
 async def test_only_the_servers_that_mail_needs_take_the_node_away(
-    own_server: OwnServer, cluster: EmbeddedPostgres, client: aiohttp.ClientSession, schema: Domain, wanted: str
+    own_server: OwnServer, cluster: EmbeddedPostgres, client: aiohttp.ClientSession, schema: Schema, wanted: str
 ) -> None:
     own = own_server(WORKERS="1")
     dsn = running_dsn(own.folder / "data")
     assert dsn
-    dsns: dict[Domain, str] = dict.fromkeys(DOMAINS, dsn)
+    dsns: dict[Schema, str] = dict.fromkeys(SCHEMAS, dsn)
     await migrate.migrate(dsns | {schema: cluster.dsn})
     split = {"DATABASE_DSN": dsn, f"DATABASE_{schema.upper()}_DSN": cluster.dsn}
     server = own_server(**split, SERVER_HOST="127.0.0.1", RATE_LIMIT_EXEMPT="127.0.0.0/8")

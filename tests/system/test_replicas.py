@@ -11,7 +11,7 @@ import pytest
 
 from server.store import migrate
 from server.store.embedded import EmbeddedPostgres
-from server.store.pools import DOMAINS
+from server.store.pools import SCHEMAS
 from tests.running import Box, Server
 from tests.standby import Standby
 
@@ -22,7 +22,7 @@ WORKERS = 3
 def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     cluster = EmbeddedPostgres(tmp_path_factory.mktemp("primary"), max_connections=100)
     cluster.start()
-    asyncio.run(migrate.migrate(dict.fromkeys(DOMAINS, cluster.dsn)))
+    asyncio.run(migrate.migrate(dict.fromkeys(SCHEMAS, cluster.dsn)))
     yield cluster
     cluster.stop()
 

@@ -32,7 +32,7 @@ from tests.system.test_redis import Redis, broker
 __all__ = ["broker"]
 
 BEFORE: Final = "0a49809"  # release 0.1.0
-PRE: Final[dict[migrate.Domain, str]] = {
+PRE: Final[dict[migrate.Schema, str]] = {
     "users": "ALTER TABLE users.users ADD COLUMN nickname text NOT NULL DEFAULT ''; CREATE TABLE users.new (id uuid);",
     "mailboxes": "ALTER TABLE mailboxes.mailboxes ADD COLUMN hue text; CREATE INDEX ON mailboxes.mailboxes (hue);",
     "messages": "ALTER TABLE messages.messages ADD COLUMN score real; ALTER TABLE messages.bodies ADD COLUMN kind text;"

@@ -9,7 +9,7 @@ import pytest
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
-from server.cache.responses import Local, Ready
+from server.cache.responses import CachedResponse, ResponseCache
 from server.model.errors import Refused
 from server.model.event import Hint, Kind
 from server.services.coherence import Coherence
@@ -21,7 +21,7 @@ class Host:
     def __init__(self) -> None:
         table = Generations(2)
         self.told: list[Hint] = []
-        self.local = Local(table, 1 << 20, 60)
+        self.local = ResponseCache(table, 1 << 20, 60)
         self.coherence = Coherence(table, Writer(table, 0), self._tell, 1.0)
 
     def _tell(self, hints: Sequence[Hint]) -> None:
@@ -93,7 +93,7 @@ async def test_a_refusal_is_certain_and_ends_the_write() -> None:
     assert host.local.settled(host.local.ticket(keys.mailbox(BOX)))
 
 
-ANSWER = Ready(b"{}", '"1"')
+ANSWER = CachedResponse(b"{}", '"1"')
 
 
 def test_an_answer_read_during_a_write_is_not_kept() -> None:
@@ -115,7 +115,7 @@ def test_an_answer_is_kept_and_used_until_its_lifetime_ends() -> None:
 
 def test_an_answer_outlives_no_ttl() -> None:
     host = Host()
-    host.local = Local(Generations(2), 1 << 20, 0)
+    host.local = ResponseCache(Generations(2), 1 << 20, 0)
     host.local.put("list", host.local.ticket(keys.mailbox(BOX)), ANSWER)
     assert host.local.get("list") is None
 
@@ -165,18 +165,18 @@ def test_who_holds_on_to_an_answer_that_was_replaced_looks_again() -> None:
 ROOM, SIZE = 100_000, 5_000  # of a store, and of each answer in it
 
 
-def filled(count: int, used: int | None = None) -> Local:
+def filled(count: int, used: int | None = None) -> ResponseCache:
     """A store that was handed so many answers of SIZE; one of them was used after each."""
     host = Host()
-    local = host.local = Local(Generations(2), ROOM, 60)
+    local = host.local = ResponseCache(Generations(2), ROOM, 60)
     for number in range(count):
-        local.put(number, local.ticket(keys.mailbox(BOX)), Ready(bytes(SIZE), '"1"'))
+        local.put(number, local.ticket(keys.mailbox(BOX)), CachedResponse(bytes(SIZE), '"1"'))
         if used is not None:
             local.find(used)
     return local
 
 
-def kept(local: Local, numbers: range) -> list[int]:
+def kept(local: ResponseCache, numbers: range) -> list[int]:
     return [number for number in numbers if local.find(number) is not None]
 
 
@@ -195,13 +195,13 @@ def test_an_answer_that_is_used_stays() -> None:
 def test_an_answer_that_is_put_again_takes_its_room_once() -> None:
     local = filled(10)
     for _ in range(100):
-        local.put(0, local.ticket(keys.mailbox(BOX)), Ready(bytes(SIZE), '"1"'))
+        local.put(0, local.ticket(keys.mailbox(BOX)), CachedResponse(bytes(SIZE), '"1"'))
     assert kept(local, range(10)) == list(range(10))
 
 
 def test_one_large_answer_drives_out_no_others() -> None:
     local = filled(10)
     for size, is_kept in ((ROOM // 2, False), (ROOM // 8, False), (ROOM // 8 - 2_000, True)):
-        local.put("large", local.ticket(keys.mailbox(BOX)), Ready(bytes(size), '"1"'))
+        local.put("large", local.ticket(keys.mailbox(BOX)), CachedResponse(bytes(size), '"1"'))
         assert (local.find("large") is not None) is is_kept
     assert kept(local, range(10)) == list(range(10))

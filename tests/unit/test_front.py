@@ -7,11 +7,11 @@ import pytest
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
-from server.cache.responses import Local, Ready
+from server.cache.responses import CachedResponse, ResponseCache
 from server.metrics import Tally
 from server.services.transfers import Transfers
 from server.web import fastpath
-from server.web.fastpath import HELD_BYTES, Front, Hot, Known
+from server.web.fastpath import HELD_BYTES, FastPath, FastPathProtocol, KnownRequest
 from server.web.malformed import Connection
 
 
@@ -62,21 +62,22 @@ class Line:
     def __init__(self) -> None:
         self.made = asyncio.Event()
         self.generations = Generations(1)
-        self.local = Local(self.generations, 1 << 20, 60)
-        self.hot = Hot(self.local, lambda _: b"", Transfers(1 << 30, 1 << 30, 0, lambda _: True))
+        self.local = ResponseCache(self.generations, 1 << 20, 60)
+        self.hot = FastPath(self.local, lambda _: b"", Transfers(1 << 30, 1 << 30, 0, lambda _: True))
         self.inner, self.transport = Inner(), Transport()
-        self.front = Front(cast(Connection, self.inner), self.hot)
+        self.front = FastPathProtocol(cast(Connection, self.inner), self.hot)
         self.front.connection_made(cast(Any, self.transport))
         self.front.asked, self.front.client = True, "192.0.2.1"
 
     def know(self, head: bytes, body: bytes) -> None:
         key = (head.decode(), None, None)
-        self.local.put(key, self.local.ticket(keys.mailbox("box")), Ready(body, '"tag"'))
+        self.local.put(key, self.local.ticket(keys.mailbox("box")), CachedResponse(body, '"tag"'))
         self.hot.learn(
-            head, Known(key, "192.0.2.1", Tally(lambda _: None), lambda _: (b"HTTP/1.1 200 OK\r\n", True), self.make)
+            head,
+            KnownRequest(key, "192.0.2.1", Tally(lambda _: None), lambda _: (b"HTTP/1.1 200 OK\r\n", True), self.make),
         )
 
-    async def make(self, known: Known, client: str) -> bytes:
+    async def make(self, known: KnownRequest, client: str) -> bytes:
         await self.made.wait()
         return f"anew for {client}".encode()
 

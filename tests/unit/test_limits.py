@@ -6,12 +6,12 @@ from contextlib import ExitStack
 import pytest
 
 from server.cache.buckets import Buckets
-from server.cache.semaphore import Places
+from server.cache.semaphore import SharedSemaphore
 from server.config.settings import load
 from server.model.client import networks
 from server.model.errors import Refused
 from server.services.limits import RateLimits
-from server.services.push.connection_limit import SHARE, Room
+from server.services.push.connection_limit import SHARE, ConnectionLimit
 from server.smtp.listener_state import Seats
 
 SETTINGS = {
@@ -27,7 +27,7 @@ Take = Callable[[str], bool]
 
 
 def _limits() -> RateLimits:
-    return RateLimits(load(SETTINGS), Buckets(), Places())
+    return RateLimits(load(SETTINGS), Buckets(), SharedSemaphore())
 
 
 def _unless_refused(take: Callable[[str], object]) -> Take:
@@ -64,7 +64,7 @@ def _requests_that_fail() -> Take:
 
 
 def _room(what: str) -> Take:
-    room = Room(what, 200 * SHARE, _limits().exempt)
+    room = ConnectionLimit(what, 200 * SHARE, _limits().exempt)
     return _unless_refused(lambda client: room.take(room.admit(client)))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from server.cache import keys
 from server.cache.generations import Generations, Writer
-from server.cache.responses import UNSEEN_MAX, Local, Ready
+from server.cache.responses import UNSEEN_MAX, CachedResponse, ResponseCache
 from server.model import ids
 from server.model.event import Hint, Step
 from server.model.message import Details, Stored
@@ -29,7 +29,7 @@ class Worker:
     """One worker's memory; ``mail`` is the mailbox's, which all workers see."""
 
     def __init__(self, table: Generations, column: int, mail: list[Stored]) -> None:
-        self.local = Local(table, 1 << 20, 60, column)
+        self.local = ResponseCache(table, 1 << 20, 60, column)
         self.writer = Writer(table, column)
         self.coherence = Coherence(table, self.writer, self._told, 1.0)
         self._mail = mail
@@ -37,14 +37,14 @@ class Worker:
     def _told(self, hints: Sequence[Hint]) -> None:
         """No other host listens here."""
 
-    def fresh(self, limit: int) -> Ready:
+    def fresh(self, limit: int) -> CachedResponse:
         reply = first_page("en", BOX, limit, self._mail[: -limit - 1 : -1], len(self._mail))
-        return Ready(reply.body, reply.etag)
+        return CachedResponse(reply.body, reply.etag)
 
     def read(self, limit: int) -> None:
         ticket = self.local.ticket(keys.mailbox(BOX))
         reply = first_page("en", BOX, limit, self._mail[: -limit - 1 : -1], len(self._mail))
-        self.local.put(limit, ticket, Ready(reply.body, reply.etag), growth=reply.growth)
+        self.local.put(limit, ticket, CachedResponse(reply.body, reply.etag), growth=reply.growth)
 
     def deliver(self, *came: Stored) -> list[Step]:
         with self.coherence.writing({BOX}) as write:
@@ -125,7 +125,7 @@ def test_read_that_already_shows_the_mail_does_not_show_it_twice(table: Generati
     with one.coherence.writing({BOX}) as write:
         mail.append(came)
         reply = first_page("en", BOX, 3, mail[::-1], 3)
-        one.local.put(3, ticket, Ready(reply.body, reply.etag), growth=reply.growth)
+        one.local.put(3, ticket, CachedResponse(reply.body, reply.etag), growth=reply.growth)
     one.local.follow(*one.coherence.steps(write, [came]))
     assert one.local.get(3) is None
 

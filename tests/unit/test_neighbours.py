@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from server.bus.local_bus import LOST, RECORD_MAX, TOLD, Lines, Neighbours
+from server.bus.local_bus import LOST, RECORD_MAX, TOLD, LocalBus, SocketPairs
 from server.model import ids
 from server.model.event import Hint, Kind, Step
 from server.model.message import FOREVER, Details, Stored, StoredAttachment
@@ -26,11 +26,11 @@ def stored(seq: int, preview: str = "", mailbox: str = BOX) -> Stored:
 class Worker:
     """One worker's hand, and what it heard."""
 
-    def __init__(self, lines: Lines, column: int) -> None:
+    def __init__(self, lines: SocketPairs, column: int) -> None:
         self.heard: list[Sequence[Stored]] = []
         self.order: list[str] = []
         self.steps: list[Step] = []
-        self.hand = Neighbours(lines, column, self._fed, self._hinted, self.steps.extend)
+        self.hand = LocalBus(lines, column, self._fed, self._hinted, self.steps.extend)
         self.hand.start()
 
     def _fed(self, rows: Sequence[Stored]) -> None:
@@ -42,8 +42,8 @@ class Worker:
 
 
 @pytest.fixture
-async def lines() -> Iterator[Lines]:
-    made = Lines(3)
+async def lines() -> Iterator[SocketPairs]:
+    made = SocketPairs(3)
     yield made
     for sock in made.ends + made.ways:
         sock.close()
@@ -56,7 +56,7 @@ async def told(worker: Worker, count: int) -> list[Stored]:
     return [row for rows in worker.heard for row in rows]
 
 
-async def test_rows_arrive_whole_at_those_who_have_readers_and_nobody_else(lines: Lines) -> None:
+async def test_rows_arrive_whole_at_those_who_have_readers_and_nobody_else(lines: SocketPairs) -> None:
     one, two, three = (Worker(lines, column) for column in range(3))
     one.hand.attend(BOX, True)
     two.hand.attend(BOX, True)
@@ -79,7 +79,7 @@ async def test_rows_arrive_whole_at_those_who_have_readers_and_nobody_else(lines
     assert not any(lines.marks[:])
 
 
-async def test_a_slot_that_many_mailboxes_share_is_never_forgotten_too_early(lines: Lines) -> None:
+async def test_a_slot_that_many_mailboxes_share_is_never_forgotten_too_early(lines: SocketPairs) -> None:
     one, two = Worker(lines, 0), Worker(lines, 1)
     for _ in range(300):  # as if as many mailboxes were hashed alike
         two.hand.attend(BOX, True)
@@ -92,7 +92,7 @@ async def test_a_slot_that_many_mailboxes_share_is_never_forgotten_too_early(lin
     one.hand.close()
 
 
-async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left_out(lines: Lines) -> None:
+async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left_out(lines: SocketPairs) -> None:
     one, two = Worker(lines, 0), Worker(lines, 1)
     two.hand.attend(BOX, True)
     rows = [stored(n, "p" * 1000) for n in range(1, 100)]
@@ -102,7 +102,7 @@ async def test_much_goes_in_several_records_in_order_and_what_is_too_big_is_left
     two.hand.close()
 
 
-async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines: Lines) -> None:
+async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines: SocketPairs) -> None:
     one, two, three = (Worker(lines, column) for column in range(3))
     three.hand.attend(BOX, True)
     one.hand.tell([Hint(Kind.ADDRESS, BOX), Hint(Kind.MAIL, BOX, 1), Hint(Kind.UPDATE, BOX)])
@@ -116,9 +116,9 @@ async def test_the_end_of_a_right_is_heard_before_mail_that_came_after_it(lines:
         worker.hand.close()
 
 
-async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) -> None:
+async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: SocketPairs) -> None:
     one, before = Worker(lines, 0), LOST.values[()]
-    stalled = Neighbours(lines, 1, lambda _: None, lambda _: None, lambda _: None)
+    stalled = LocalBus(lines, 1, lambda _: None, lambda _: None, lambda _: None)
     stalled.attend(BOX, True)
     taken = [one.hand.feed([stored(n)]) for n in range(2000)]
     assert not all(taken)
@@ -131,8 +131,8 @@ async def test_a_worker_that_does_not_read_keeps_nobody_waiting(lines: Lines) ->
     two.hand.close()
 
 
-async def test_what_a_dead_worker_listened_to_is_not_believed_of_its_successor(lines: Lines) -> None:
-    Neighbours(lines, 1, lambda _: None, lambda _: None, lambda _: None).attend(BOX, True)
+async def test_what_a_dead_worker_listened_to_is_not_believed_of_its_successor(lines: SocketPairs) -> None:
+    LocalBus(lines, 1, lambda _: None, lambda _: None, lambda _: None).attend(BOX, True)
     assert any(lines.marks[:])
     two = Worker(lines, 1)
     assert not lines.listening[1]
@@ -141,14 +141,14 @@ async def test_what_a_dead_worker_listened_to_is_not_believed_of_its_successor(l
 
 
 def test_a_record_is_one_message_on_the_socket() -> None:
-    lines = Lines(1)
+    lines = SocketPairs(1)
     assert lines.ends[0].type & socket.SOCK_SEQPACKET == socket.SOCK_SEQPACKET
     for sock in lines.ends + lines.ways:
         assert not sock.getblocking()
         sock.close()
 
 
-async def test_steps_go_to_the_one_that_keeps_what_they_change(lines: Lines) -> None:
+async def test_steps_go_to_the_one_that_keeps_what_they_change(lines: SocketPairs) -> None:
     one, two, three = (Worker(lines, column) for column in range(3))
     steps = [Step(BOX, n, b"\0" * 24, b"\2" * 24, [stored(n, "p" * 1000)]) for n in range(1, 60)]
     one.hand.follow(1, steps)

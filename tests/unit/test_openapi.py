@@ -79,7 +79,7 @@ def test_the_parameters_described_are_those_read(route: Route) -> None:
         for call in calls(route)
         if method(call)[1] == "of" and method(call)[0].lstrip("_").isupper()
     }
-    if ("searching", "asked") in map(method, calls(route)):
+    if ("search_params", "asked") in map(method, calls(route)):
         read |= {parameter.name for parameter in search_params.CONDITIONS}
     assert {parameter.name for parameter in doc(route).query} == read
     direct = [call for call in calls(route) if method(call)[0] == "requests" and method(call)[1] != "body"]

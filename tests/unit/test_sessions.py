@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.cache.generations import Generations
-from server.cache.responses import Local
+from server.cache.responses import ResponseCache
 from server.config.settings import Config, load
 from server.model import ids
 from server.model.errors import Refused, Unavailable
@@ -29,7 +29,7 @@ from server.services.push.connection_limit import SHARE
 from server.services.push.hub import PAGE, Hub
 from server.services.push.subscription import RECHECK_INTERVAL
 from server.services.transfers import Transfers
-from server.web.fastpath import Fronted, Hot
+from server.web.fastpath import FastPath, FastPathServer
 from server.web.upgrade import take_over
 from server.ws import session as session_module
 from server.ws.handshake import Origin, origin_allowed, parse_origin
@@ -124,9 +124,9 @@ async def until(done: Callable[[], object]) -> None:
 @contextlib.asynccontextmanager
 async def open_place(config: Config) -> AsyncIterator[Place]:
     place = Place(config)
-    local = Local(Generations(1), 1 << 20, 60.0)
+    local = ResponseCache(Generations(1), 1 << 20, 60.0)
     runner = web.ServerRunner(
-        Fronted(place.answer, Hot(local, lambda _: None, Transfers(1 << 30, 1 << 30, 0, lambda _: True)))
+        FastPathServer(place.answer, FastPath(local, lambda _: None, Transfers(1 << 30, 1 << 30, 0, lambda _: True)))
     )
     await runner.setup()
     listening = socket.create_server(("127.0.0.1", 0))

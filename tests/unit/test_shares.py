@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from server.cache.buckets import Buckets
-from server.cache.semaphore import Places
+from server.cache.semaphore import SharedSemaphore
 from server.config.settings import load
 from server.model.errors import Refused
 from server.model.message import Details, Stored
@@ -16,7 +16,7 @@ from server.model.query import Term
 from server.services.accounts import passwords
 from server.services.accounts.passwords import Passwords
 from server.services.limits import SEARCHES, SEARCHES_OF_CLIENT, RateLimits
-from server.services.mailboxes.text_search import Looker
+from server.services.mailboxes.text_search import TextSearch
 from server.services.sandbox import Sandbox
 from server.store.messages import Candidate
 from tests.clients import of
@@ -36,7 +36,7 @@ def limits() -> RateLimits:
             }
         ),
         Buckets(),
-        Places(),
+        SharedSemaphore(),
     )
 
 
@@ -90,14 +90,14 @@ async def test_guest_with_many_passwords_leaves_threads_for_others(monkeypatch: 
 
 async def test_guest_whose_search_has_the_children_is_refused_alone() -> None:
     finder = Sandbox("search")
-    looker = Looker(finder)
+    looker = TextSearch(finder)
     page = [Candidate(LARGE, [1], b"")]
     try:
         await finder.run(abs, 1, timeout=60)
         waiting = [asyncio.create_task(finder.run(abs, 1, timeout=60, clients=of("guest"))) for _ in range(8)]
         await asyncio.sleep(0)
         with pytest.raises(Refused) as refused:
-            await looker.let_through(page, [Term("text", "x")], of("guest"))
+            await looker.filter(page, [Term("text", "x")], of("guest"))
         assert refused.value.word == "rate_limited"
         await asyncio.gather(*waiting)
     finally:

@@ -8,7 +8,7 @@ import pytest
 
 from server.config.settings import ConfigError
 from server.store import embedded, migrate
-from server.store.pools import DOMAINS
+from server.store.pools import SCHEMAS
 from server.supervisor import _last_words
 
 
@@ -21,7 +21,7 @@ def test_a_host_that_dns_does_not_know_is_not_waited_for(monkeypatch: pytest.Mon
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(migrate, "connect", unknown)
-    dsns = dict.fromkeys(DOMAINS, "postgresql://tempmail@databse.example/tempmail")
+    dsns = dict.fromkeys(SCHEMAS, "postgresql://tempmail@databse.example/tempmail")
     with pytest.raises(migrate.MigrationError, match=r"databse.example.* DNS knows no such host; is it spelt right\?"):
         asyncio.run(migrate.check(dsns, 3600, lambda why: pytest.fail(why)))
     assert asked == 1
@@ -33,7 +33,7 @@ def test_a_dns_that_is_away_for_now_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(migrate, "connect", later)
     told: list[str] = []
-    dsns = dict.fromkeys(DOMAINS, "postgresql://tempmail@database.example/tempmail")
+    dsns = dict.fromkeys(SCHEMAS, "postgresql://tempmail@database.example/tempmail")
     with pytest.raises(migrate.MigrationError, match="Temporary failure"):
         asyncio.run(migrate.check(dsns, 0.1, told.append))
     assert len(told) <= 1

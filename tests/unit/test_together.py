@@ -7,7 +7,7 @@ import pytest
 
 from server.model.errors import Unavailable
 from server.store import coalescing
-from server.store.coalescing import LANES, MOST, Together
+from server.store.coalescing import LANES, MOST, Coalescer
 
 
 class Database:
@@ -38,7 +38,7 @@ async def asked_for(database: Database, count: int) -> None:
 async def test_questions_of_one_turn_share_a_statement_and_each_gets_its_own_answer() -> None:
     database = Database()
     database.gate.set()
-    asked = Together("test", database.ask)
+    asked = Coalescer("test", database.ask)
     assert await asyncio.gather(*[asked.answer(n % 7) for n in range(20)]) == [(n % 7, 0) for n in range(20)]
     assert database.batches == [list(range(7))]
     assert await asked.answer(1) == (1, 0)
@@ -47,7 +47,7 @@ async def test_questions_of_one_turn_share_a_statement_and_each_gets_its_own_ans
 
 async def test_later_question_is_never_answered_by_a_statement_under_way() -> None:
     database = Database()
-    asked = Together("test", database.ask)
+    asked = Coalescer("test", database.ask)
     first = asyncio.create_task(asked.answer(1))
     await asked_for(database, 1)
     database.value = 1  # a write
@@ -63,7 +63,7 @@ async def test_later_question_is_never_answered_by_a_statement_under_way() -> No
 
 async def test_asker_who_goes_harms_no_other() -> None:
     database = Database()
-    asked = Together("test", database.ask)
+    asked = Coalescer("test", database.ask)
     tasks = [asyncio.create_task(asked.answer(n)) for n in range(3)]
     await asked_for(database, 1)
     tasks[1].cancel()
@@ -76,7 +76,7 @@ async def test_failure_is_told_to_all_and_the_next_question_is_asked_anew() -> N
     database = Database()
     database.gate.set()
     database.failure = Unavailable("down")
-    asked = Together("test", database.ask)
+    asked = Coalescer("test", database.ask)
     answers = await asyncio.gather(*[asked.answer(n) for n in range(3)], return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unavailable] * 3
     assert len({id(answer) for answer in answers}) == 3
@@ -87,7 +87,7 @@ async def test_failure_is_told_to_all_and_the_next_question_is_asked_anew() -> N
 async def test_too_many_waiting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coalescing, "WAITING_MAX", 3)
     database = Database()
-    asked = Together("test", database.ask)
+    asked = Coalescer("test", database.ask)
     tasks = [asyncio.create_task(asked.answer(n)) for n in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):

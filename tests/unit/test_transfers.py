@@ -15,12 +15,12 @@ from aiohttp.http_writer import StreamWriter
 from multidict import CIMultiDict
 
 from server.cache.generations import Generations
-from server.cache.responses import Local
+from server.cache.responses import ResponseCache
 from server.model.errors import Crowded, Refused
 from server.services.transfers import HURRY, MARK_EVERY, REFUSED, WINDOW, Transfer, Transfers
 from server.web import requests
 from server.web.answers import PIECE, Answer
-from server.web.fastpath import Fronted, Hot, front_of
+from server.web.fastpath import FastPath, FastPathServer, front_of
 from server.web.requests import Call
 from tests.unit.test_turns import Rounds
 
@@ -154,13 +154,13 @@ async def serving(
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         return Answer(front_of(request), request, "192.0.2.1", 200, await made(request), CIMultiDict())
 
-    hot = Hot(Local(Generations(1), 1 << 20, 60.0), lambda _: None, flow.transfers)
+    hot = FastPath(ResponseCache(Generations(1), 1 << 20, 60.0), lambda _: None, flow.transfers)
     loop = asyncio.get_running_loop()
 
     def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.Request:
         return web.Request(message, payload, protocol, writer, task, loop)
 
-    runner = web.ServerRunner(Fronted(answer, hot, request_factory=request))
+    runner = web.ServerRunner(FastPathServer(answer, hot, request_factory=request))
     await runner.setup()
     listening = socket.create_server(("127.0.0.1", 0))
     await web.SockSite(runner, listening).start()

@@ -36,7 +36,7 @@ class Departures:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """An account was deleted just now."""
         self._news.set()
 

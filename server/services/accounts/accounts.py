@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from server.cache import keys
-from server.cache.responses import Local, Ticket
+from server.cache.responses import ResponseCache, Ticket
 from server.config.settings import Config
 from server.metrics import Counter
 from server.model import client as clients
@@ -58,7 +58,7 @@ class AccountService:
         store: UserStore,
         hasher: Passwords,
         limits: RateLimits,
-        local: Local,
+        local: ResponseCache,
         coherence: Coherence,
         clock: Callable[[], datetime],
         guard: Guard | None = None,
@@ -70,7 +70,7 @@ class AccountService:
         self._known: OrderedDict[tuple[CredentialKind, str], _Known] = OrderedDict()
         self.used: dict[str, datetime] = {}
 
-    def adopt(self, config: Config) -> None:
+    def apply_settings(self, config: Config) -> None:
         """Settings have changed."""
         self._config, self._tokens = config, Tokens(config)
 

@@ -18,7 +18,7 @@ from server.model.errors import Refused
 from server.services.accounts.tokens import digest
 from server.services.coherence import Coherence, account
 from server.services.contracts import NewApiKey
-from server.services.mailboxes.retention import every
+from server.services.periodic import every
 from server.store.accounts import UserStore
 
 MAX_KEYS: Final = 50  # of one account

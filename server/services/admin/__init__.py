@@ -1,0 +1,4 @@
+"""What administrators do: settings, accounts, mailboxes, bans.
+
+Must not know: HTTP.
+"""

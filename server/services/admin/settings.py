@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from server.cache import keys
-from server.cache.responses import Local, Ticket
+from server.cache.responses import ResponseCache, Ticket
 from server.config.parsing import duration
 from server.config.settings import Config
 from server.log import event
@@ -77,7 +77,7 @@ class Settings:
         config: Config,
         store: AdministrationStore,
         served: Callable[[], Awaitable[Sequence[str]]],
-        local: Local,
+        local: ResponseCache,
         coherence: Coherence,
         clock: Callable[[], datetime],
     ) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from server.cache import keys
-from server.cache.responses import Local, Ticket
+from server.cache.responses import ResponseCache, Ticket
 from server.model.domain import Served, ServedSet
 from server.store.domains import DomainStore, ServedRow
 
@@ -23,7 +23,13 @@ class ServedDomains:
     """
 
     def __init__(
-        self, store: DomainStore, local: Local, configured: Sequence[str], ttl: float, *, all_names: bool = False
+        self,
+        store: DomainStore,
+        local: ResponseCache,
+        configured: Sequence[str],
+        ttl: float,
+        *,
+        all_names: bool = False,
     ) -> None:
         self._all_names = all_names
         self._store, self._local, self._configured, self._ttl = store, local, tuple(configured), ttl

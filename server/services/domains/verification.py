@@ -27,7 +27,7 @@ from server.model.errors import Refused, Unavailable
 from server.services.coherence import Coherence, Write, domain_set
 from server.services.domains.resolver import Resolver
 from server.services.domains.served import ServedDomains
-from server.services.mailboxes.retention import every
+from server.services.periodic import every
 from server.store.domains import DomainStore
 
 MAX_CLAIMS: Final = 20  # domains of one account
@@ -60,7 +60,7 @@ class Zone(msgspec.Struct, frozen=True):
         return ""
 
 
-class DomainClaims:
+class DomainVerification:
     """Implements contracts.Domains."""
 
     def __init__(

@@ -21,7 +21,7 @@ from server.model.message import Envelope, Recipient, Stored
 from server.model.spf import IP, Result, Subject
 from server.outages import put_off
 from server.services.coherence import Coherence, mail
-from server.services.contracts import Delivery, Shares
+from server.services.contracts import MailSink, Shares
 from server.services.fair_queue import FairQueue, QueueFull, ShareUsed
 from server.services.mail_in.spf import Ask, Spf
 from server.services.sandbox import Sandbox, SandboxError
@@ -44,11 +44,11 @@ _BEST: Final[tuple[Verdict, ...]] = ("pass", "temperror", "policy", "fail", "neu
 
 
 class Authentication:
-    """Stands in front of a Delivery, whose messages it checks once they are stored. Implements contracts.Delivery."""
+    """Stands in front of a MailSink, whose messages it checks once they are stored. Implements contracts.MailSink."""
 
     def __init__(
         self,
-        delivery: Delivery,
+        delivery: MailSink,
         ask: Ask,
         store: MessageStore,
         coherence: Coherence,

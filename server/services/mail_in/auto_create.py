@@ -25,7 +25,7 @@ ADMIN_CAPACITY: Final = 10_000  # messages the administrators' mailbox holds
 CAUGHT = Counter("tempmail_mailboxes_caught_total", "Mailboxes made by mail to a catch_all domain.", ("result",))
 
 
-class Provision:
+class AutoCreate:
     """``owner`` finds an account by id, None when it is gone."""
 
     def __init__(

@@ -19,7 +19,7 @@ from typing import Final
 import zstandard
 
 from server.cache import keys
-from server.cache.responses import Local
+from server.cache.responses import ResponseCache
 from server.log import event, wants
 from server.metrics import LATENCY, Counter, Gauge, Histogram
 from server.model.errors import Refused, Unavailable, Unstorable
@@ -34,7 +34,7 @@ from server.services.sandbox import Sandbox, SandboxBusy, SandboxError
 from server.store import batch
 from server.store.batch import Item, Rows, Shortfall
 from server.store.partitions import Partitions
-from server.store.pools import ERRORS, TROUBLE, Database, away, spoken
+from server.store.pools import DATABASE_ERRORS, ERRORS, Database, away, spoken
 
 _LOST_AFTER: Final = 2  # commits in a row that failed; one may be the fault of what it held
 MAX_BATCH: Final = 500  # messages in one transaction
@@ -91,7 +91,7 @@ class _Pending:
 
 
 class Ingest:
-    """The one way in for mail, whatever protocol brought it. Implements contracts.Delivery together with Routes."""
+    """The one way in for mail, whatever protocol brought it. Implements contracts.MailSink together with Routes."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Ingest:
         partitions: Partitions,
         retention: float,
         routes: Routes,
-        local: Local,
+        local: ResponseCache,
         coherence: Coherence,
         sandbox: Sandbox,
         shares: Callable[[str], Shares],
@@ -289,7 +289,7 @@ class Ingest:
                 return
             except Shortfall as short:
                 pending = self._without(pending, short.room)
-            except (*TROUBLE, ValueError) as error:
+            except (*DATABASE_ERRORS, ValueError) as error:
                 if batch.lacks_partition(error):
                     await self._make_partitions(items)
                 elif batch.is_data_fault(error):

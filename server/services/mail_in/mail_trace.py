@@ -19,7 +19,7 @@ from server.model.message import Alias, Mailbox
 from server.model.trace import Noted, Page, Question, Reason, Row, Sampler, counted, rows, verdict
 from server.outages import put_off
 from server.services.mail_in.decisions import Decisions
-from server.services.mailboxes.retention import every
+from server.services.periodic import every
 from server.store.trace import TraceStore
 
 EVERY: Final = 1.0  # s from one write to the next

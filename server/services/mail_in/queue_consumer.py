@@ -20,9 +20,9 @@ from server.model import queued
 from server.model.errors import Refused, Unstorable
 from server.model.message import Envelope, Recipient, Stored
 from server.model.trace import DEAD, FULL, GONE
-from server.services.contracts import Delivery
+from server.services.contracts import MailSink
 from server.services.mail_in.decisions import Decisions
-from server.services.mailboxes.retention import every
+from server.services.periodic import every
 
 RETRY: Final = (0.1, 5.0)  # s between attempts to store: at first, at most
 FORGET_EVERY: Final = 60.0  # s
@@ -34,7 +34,7 @@ TAKEN = Counter(
 )
 
 
-class Handed(Protocol):
+class QueuedMessage(Protocol):
     """A message that the queue handed out, to be settled once."""
 
     body: bytes
@@ -43,15 +43,15 @@ class Handed(Protocol):
     @property
     def gone(self) -> bool: ...
     def accept(self) -> None: ...
-    def bury(self) -> None: ...
+    def dead_letter(self) -> None: ...
 
 
-class Intake:
+class QueueConsumer:
     """``memory`` is how long an id is known after it was made; ``forget`` lets those go that are older."""
 
     def __init__(
         self,
-        ingest: Delivery,
+        ingest: MailSink,
         memory: timedelta,
         forget: Callable[[], Awaitable[object]],
         clock: Callable[[], datetime],
@@ -69,7 +69,7 @@ class Intake:
     async def _forget_old(self) -> None:
         await self._forget()
 
-    def take(self, handed: Handed) -> None:
+    def take(self, handed: QueuedMessage) -> None:
         """Called in the loop; returns at once."""
         try:
             envelope = queued.unpack(handed.body)
@@ -83,7 +83,7 @@ class Intake:
             return
         self._submit(envelope, handed, RETRY[0])
 
-    def _submit(self, envelope: Envelope, handed: Handed, delay: float) -> None:
+    def _submit(self, envelope: Envelope, handed: QueuedMessage, delay: float) -> None:
         if handed.gone:
             return
         try:
@@ -94,7 +94,7 @@ class Intake:
             future.add_done_callback(partial(self._decided, envelope, handed, delay))
 
     def _decided(
-        self, envelope: Envelope, handed: Handed, delay: float, future: "asyncio.Future[Sequence[Stored]]"
+        self, envelope: Envelope, handed: QueuedMessage, delay: float, future: "asyncio.Future[Sequence[Stored]]"
     ) -> None:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is None:
@@ -123,10 +123,10 @@ class Intake:
         client, helo, sender = envelope.client, envelope.helo, envelope.sender
         self._decisions.note("data", client, helo, sender, recipients, why.encode())
 
-    def _bury(self, handed: Handed, reason: str) -> None:
+    def _bury(self, handed: QueuedMessage, reason: str) -> None:
         TAKEN.add(("dead",))
         self._tell("queued message is a dead letter", reason)
-        handed.bury()
+        handed.dead_letter()
 
     def _tell(self, what: str, reason: str) -> None:
         """A line a second for each kind: an outage must not fill the disk too."""

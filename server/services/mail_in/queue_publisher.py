@@ -13,7 +13,7 @@ from server.metrics import LATENCY, Gauge, Histogram
 from server.model import ids, queued
 from server.model.errors import Refused, Unavailable
 from server.model.message import Envelope, Recipient, Stored
-from server.services.contracts import Delivery
+from server.services.contracts import MailSink
 
 MAX_WAITING: Final = 5_000  # messages of one worker without an answer; more are told to try again later
 MAX_WAITING_BYTES: Final = 128 << 20
@@ -23,11 +23,11 @@ WAITING = Gauge("tempmail_queue_unconfirmed", "Messages that the broker has not 
 CONFIRMED = Histogram("tempmail_queue_confirm_seconds", "From offering a message to the broker's answer.", LATENCY)
 
 
-class Relay:
-    """Implements contracts.Delivery; who takes mail is asked of ``direct``. ``publish`` returns once a message is safe,
+class QueuePublisher:
+    """Implements contracts.MailSink; who takes mail is asked of ``direct``. ``publish`` returns once a message is safe,
     and raises Unavailable; ``most`` is the largest it takes, in bytes."""
 
-    def __init__(self, direct: Delivery, publish: Callable[[bytes], Awaitable[None]], most: int) -> None:
+    def __init__(self, direct: MailSink, publish: Callable[[bytes], Awaitable[None]], most: int) -> None:
         self._direct, self._publish, self._most = direct, publish, most
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[asyncio.Task[None], float] = {}  # since when, oldest first

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from server.cache import keys
-from server.cache.responses import Local, Ticket
+from server.cache.responses import ResponseCache, Ticket
 from server.model.domain import Rules, ServedSet, Target
 from server.model.errors import Refused, Word
 from server.model.message import Mailbox, Recipient
@@ -51,7 +51,7 @@ class Routes:
     def __init__(
         self,
         store: MailboxStore,
-        local: Local,
+        local: ResponseCache,
         domains: ServedDomains,
         rules: Rules,
         provide: Provide,

@@ -8,7 +8,7 @@ from server.model.errors import Unavailable
 from server.model.message import Stored
 from server.model.query import Query
 from server.services.contracts import Found, Shares
-from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
+from server.services.mailboxes.text_search import LOOKED_THROUGH, TextSearch
 from server.store.account_search import AcrossStore, Inboxes
 from server.store.tags import TagStore
 
@@ -16,7 +16,7 @@ from server.store.tags import TagStore
 class AcrossService:
     """Implements contracts.Across."""
 
-    def __init__(self, config: Config, store: AcrossStore, tags: TagStore, looker: Looker) -> None:
+    def __init__(self, config: Config, store: AcrossStore, tags: TagStore, looker: TextSearch) -> None:
         self._config, self._store, self._tags, self._looker = config, store, tags, looker
 
     async def page(self, user_id: str, wanted: Query, before: str, limit: int, shares: Shares = ()) -> Found:
@@ -41,7 +41,7 @@ class AcrossService:
             async with asyncio.timeout(self._config.database_statement_timeout):
                 while True:
                     page = await self._store.candidates(inboxes, wanted, tags, below, LOOKED_THROUGH)
-                    found += await self._looker.let_through(page, wanted.texts(), shares)
+                    found += await self._looker.filter(page, wanted.texts(), shares)
                     if len(found) >= limit:
                         return found[:limit], found[limit - 1].id
                     if len(page) < LOOKED_THROUGH:

@@ -31,7 +31,7 @@ class AliasService:
         self._config, self._store, self._mailboxes = config, store, mailboxes
         self._coherence, self._clock = coherence, clock
 
-    def adopt(self, config: Config) -> None:
+    def apply_settings(self, config: Config) -> None:
         """Settings have changed."""
         self._config = config
 

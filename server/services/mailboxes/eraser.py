@@ -34,7 +34,7 @@ class Eraser:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """A mailbox was deleted just now."""
         self._news.set()
 

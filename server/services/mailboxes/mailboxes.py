@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from server.cache import keys
-from server.cache.responses import Local, Ticket
+from server.cache.responses import ResponseCache, Ticket
 from server.config.settings import MAILBOX_MIN_TTL, Config
 from server.metrics import Counter
 from server.model import ids
@@ -62,7 +62,7 @@ class MailboxService:
         partitions: Partitions,
         limits: RateLimits,
         domains: ServedDomains,
-        local: Local,
+        local: ResponseCache,
         coherence: Coherence,
         outbox: Outbox,
         clock: Callable[[], datetime],
@@ -77,7 +77,7 @@ class MailboxService:
         self._records: OrderedDict[str, tuple[Ticket, Mailbox]] = OrderedDict()
         self._ids: dict[str, str] = {}  # of those records, by address
 
-    def adopt(self, config: Config) -> None:
+    def apply_settings(self, config: Config) -> None:
         """Settings have changed."""
         self._config = config
 

@@ -14,9 +14,9 @@ from server.model.event import Hint, Kind
 from server.model.message import Envelope, Mailbox, Recipient, Stored, delivered_to_lines
 from server.model.query import Query
 from server.services.coherence import Coherence
-from server.services.contracts import Content, Delivery, File, SearchQuery, Shares
+from server.services.contracts import Content, File, MailSink, SearchQuery, Shares
 from server.services.mailboxes.reading import Readers
-from server.services.mailboxes.text_search import LOOKED_THROUGH, Looker
+from server.services.mailboxes.text_search import LOOKED_THROUGH, TextSearch
 from server.store.messages import MessageStore
 from server.store.tags import TagStore
 
@@ -34,15 +34,15 @@ class MessageService:
         config: Config,
         store: MessageStore,
         tags: TagStore,
-        delivery: Delivery,
+        delivery: MailSink,
         coherence: Coherence,
         readers: Readers,
-        looker: Looker,
+        looker: TextSearch,
     ) -> None:
         self._config, self._store, self._tags, self._delivery = config, store, tags, delivery
         self._coherence, self._readers, self._looker = coherence, readers, looker
 
-    def adopt(self, config: Config) -> None:
+    def apply_settings(self, config: Config) -> None:
         """Settings have changed."""
         self._config = config
 
@@ -141,7 +141,7 @@ class MessageService:
         below: int | None = None
         while True:
             page = await self._store.candidates(mailbox, wanted, tags, below, LOOKED_THROUGH)
-            found += await self._looker.let_through(page, wanted.texts(), shares)
+            found += await self._looker.filter(page, wanted.texts(), shares)
             if len(page) < LOOKED_THROUGH:
                 return found
             below = page[-1].stored.seq

@@ -4,17 +4,14 @@ Every worker runs it. SKIP LOCKED and advisory locks let them work side by side,
 """
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 from server import clock
 from server.config.settings import Config
-from server.log import event
-from server.model.errors import Unavailable
-from server.outages import put_off
 from server.services.mailboxes.mailboxes import MailboxService
+from server.services.periodic import every
 from server.store.abuse import AbuseStore
 from server.store.messages import MessageStore
 from server.store.partitions import Partitions
@@ -67,15 +64,3 @@ class Retention:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Run ``work`` for ever, spread so that workers do not act in step; trouble is logged and tried again."""
-    while True:
-        await asyncio.sleep(seconds * random.uniform(0.5, 1.0))
-        try:
-            await work()
-        except Unavailable as error:
-            put_off(f"upkeep put off: {work.__name__}", error)
-        except Exception as error:  # a fault in one round must not end the clockwork
-            event("error", "upkeep failed", work=work.__name__, reason=repr(error))

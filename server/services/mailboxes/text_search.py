@@ -24,13 +24,13 @@ READ_TIMEOUT: Final = 5.0  # s for the bodies of one page
 _SMALL: Final = 32_768  # bytes of messages, unpacked, that are read within the loop: 1 ms, 16 ms if made to be slow
 
 
-class Looker:
+class TextSearch:
     """One for each worker; ``sandbox`` has the children that read."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
-    async def let_through(self, page: Sequence[Candidate], terms: Sequence[Term], shares: Shares = ()) -> list[Stored]:
+    async def filter(self, page: Sequence[Candidate], terms: Sequence[Term], shares: Shares = ()) -> list[Stored]:
         """Those that match, in order; ``terms`` are the query's terms on the text. Raises Unavailable, or
         Refused rate_limited where ``shares`` are used.
         """

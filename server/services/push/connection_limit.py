@@ -13,7 +13,7 @@ SHARE: Final = 10  # a client may hold one in so many of the places; its wider n
 _AGAIN: Final = 5.0  # s after which a client that holds too many may ask again
 
 
-class Room:
+class ConnectionLimit:
     """``most`` places for ``what``, in the plural; ``exempt`` says which clients have no share of their own."""
 
     def __init__(self, what: str, most: int, exempt: Callable[[str], bool]) -> None:

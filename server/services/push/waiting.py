@@ -59,7 +59,7 @@ class Waiting:
         """The first match to come behind what was looked at."""
         if timeout <= 0:
             return None
-        bell, mailbox = _Bell(), search.mailbox
+        bell, mailbox = _Wakeup(), search.mailbox
         watch = Subscription(mailbox.id, "", bell, None, _end(mailbox), clock.wall(), until, user_id=mailbox.user_id)
         self._hub.subscribe(watch)
         watch.doubted = True  # what happened to the right since it was checked, nobody was told here
@@ -73,7 +73,7 @@ class Waiting:
             self._hub.unsubscribe(watch)
 
     async def _listen(
-        self, search: "_Search", bell: "_Bell", watch: Subscription, reopen: Callable[[], Awaitable[Mailbox]]
+        self, search: "_Search", bell: "_Wakeup", watch: Subscription, reopen: Callable[[], Awaitable[Mailbox]]
     ) -> Stored:
         """The bell also rings when the hub has placed the watch: what came between the first look and that is found."""
         while True:
@@ -85,7 +85,7 @@ class Waiting:
                 return found
 
     async def _confirm(
-        self, search: "_Search", bell: "_Bell", watch: Subscription, reopen: Callable[[], Awaitable[Mailbox]]
+        self, search: "_Search", bell: "_Wakeup", watch: Subscription, reopen: Callable[[], Awaitable[Mailbox]]
     ) -> None:
         """Look the right up as often as it is in doubt. Refused when it has ended."""
         while bell.doubted:
@@ -153,7 +153,7 @@ def matches(wanted: Wanted, stored: Stored) -> bool:
     return subject in folded(stored.subject) and (wanted.extract is None or bool(wanted.extracted(stored)))
 
 
-class _Bell:
+class _Wakeup:
     """The hub's outlet of one waiter: whatever is said rings, and what it said is asked of the store."""
 
     def __init__(self) -> None:

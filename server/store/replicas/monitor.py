@@ -19,8 +19,8 @@ import asyncpg
 from server.log import event
 from server.metrics import Counter, Gauge
 from server.primary import connect
-from server.store.pools import ERRORS, TROUBLE, spoken
-from server.store.replicas.positions import MAX_LAG, Standing, Standings
+from server.store.pools import DATABASE_ERRORS, ERRORS, spoken
+from server.store.replicas.positions import MAX_LAG, Position, Positions
 
 INTERVAL: Final = 0.1  # s between samples: how long after a change its mailbox is read from the primary at least
 _TIMEOUT: Final = 1.0
@@ -71,10 +71,10 @@ class Primary:
         return next((sample for sample in reversed(self._samples) if sample[1] <= replayed), None)
 
 
-class Follower:
+class ReplicaMonitor:
     """``pairs``: primary's and replica's DSN of every replica, in the order of its number."""
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], standings: Standings) -> None:
+    def __init__(self, pairs: Sequence[tuple[str, str]], standings: Positions) -> None:
         self._pairs, self._standings = pairs, standings
         self._primaries = {primary: Primary() for primary, _ in pairs}
         self._out: dict[int, bool] = {}
@@ -117,7 +117,7 @@ class Follower:
                     await primary.sample(connection)
                 finally:
                     connection.terminate()
-            except TROUBLE as error:
+            except DATABASE_ERRORS as error:
                 ERRORS.add((type(error).__name__, "replica"))
             await asyncio.sleep(_RETRY)
 
@@ -132,7 +132,7 @@ class Follower:
             except Unfit as unfit:
                 self._standings.distrust(replica)
                 self._why[replica] = str(unfit)
-            except TROUBLE as error:
+            except DATABASE_ERRORS as error:
                 ERRORS.add((type(error).__name__, "replica"))
                 self._why[replica] = spoken(error)
             await asyncio.sleep(_RETRY)
@@ -151,7 +151,7 @@ class Follower:
             LAG_BYTES.set(max(0, primary.newest() - row["replayed"]), (str(replica),))
             covered = primary.covered(row["replayed"])
             if covered is not None and row["streaming"]:
-                self._standings.write(replica, Standing(*covered, asked, row["server"]))
+                self._standings.write(replica, Position(*covered, asked, row["server"]))
             self._why[replica] = "it lags" if row["streaming"] else "it has no stream from the primary"
             await asyncio.sleep(INTERVAL)
 

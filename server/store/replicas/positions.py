@@ -16,7 +16,7 @@ _CELL: Final = 8
 _ROW: Final = 4  # cells
 
 
-class Standing(NamedTuple):
+class Position(NamedTuple):
     """What is known of a replica; all zero when nothing is.
 
     ``as_of``: what was committed before this moment (time.monotonic_ns) it shows. ``replayed``: the WAL position that
@@ -30,7 +30,7 @@ class Standing(NamedTuple):
     server: int
 
 
-class Standings:
+class Positions:
     """Make it before the fork: children share its memory."""
 
     def __init__(self, replicas: int) -> None:
@@ -51,13 +51,13 @@ class Standings:
         """Let another process write."""
         fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
-    def read(self, replica: int) -> Standing:
+    def read(self, replica: int) -> Position:
         """``as_of`` is read first and written last: what else is read with it is as new or newer, never older."""
         start = replica * _ROW
         as_of = self._cells[start]
-        return Standing(as_of, self._cells[start + 1], self._cells[start + 2], self._cells[start + 3])
+        return Position(as_of, self._cells[start + 1], self._cells[start + 2], self._cells[start + 3])
 
-    def write(self, replica: int, standing: Standing) -> None:
+    def write(self, replica: int, standing: Position) -> None:
         start = replica * _ROW
         if self._cells[start + 3] != standing.server:
             self._cells[start] = 0

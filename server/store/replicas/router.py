@@ -1,7 +1,7 @@
 """Reads from replicas that nobody can tell from reads of the primary.
 
 Lives here: which replica may answer what, its connections, and falling back to the primary. Must not know: what is
-asked, what the keys stand for, or how replicas are measured (following.py).
+asked, what the keys stand for, or how replicas are measured (monitor.py).
 
 Promise 5 on a replica. The host's generations tell when a key was last changed, by a worker or by another host's hint;
 ``Standing.as_of`` tells up to which moment everything committed is on the replica. A key is read from a replica only
@@ -24,9 +24,9 @@ import asyncpg
 
 from server.config.settings import Config
 from server.metrics import Counter
-from server.store.pools import DOMAINS, ERRORS, TROUBLE, Domain, session_settings, share
-from server.store.replicas.monitor import Follower
-from server.store.replicas.positions import MAX_LAG, Standings
+from server.store.pools import DATABASE_ERRORS, ERRORS, SCHEMAS, Schema, session_settings, share
+from server.store.replicas.monitor import ReplicaMonitor
+from server.store.replicas.positions import MAX_LAG, Positions
 
 TIMEOUT: Final = 1.0  # s for a connection, and for an answer; then the primary is asked
 PATIENCE: Final = 0.5  # s that a survey waits for a replica to come up with the present
@@ -63,7 +63,7 @@ async def _introduce(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
 class Replica:
     """One replica's connections, of one worker."""
 
-    def __init__(self, index: int, dsn: str, config: Config, standings: Standings, most: int) -> None:
+    def __init__(self, index: int, dsn: str, config: Config, standings: Positions, most: int) -> None:
         self.index, self._standings = index, standings
         self._target = (f"replica {index}",)
         self._rests_since = 0
@@ -103,7 +103,7 @@ class Replica:
                 except TimeoutError:
                     connection.terminate()  # it may hang: returning it whole would take as long again
                     raise
-        except TROUBLE as error:
+        except DATABASE_ERRORS as error:
             self._rests_since = time.monotonic_ns()
             ERRORS.add((type(error).__name__, "replica"))
             return None
@@ -121,7 +121,7 @@ async def _nothing(_: "asyncpg.Connection[asyncpg.Record]") -> None:
     """A connection that only reads leaves nothing behind that would need a round trip."""
 
 
-class Copies:
+class ReplicaRouter:
     """One domain's replicas; implements pools.Copies."""
 
     def __init__(self, replicas: Sequence[Replica], changed: Changed) -> None:
@@ -172,15 +172,15 @@ class Copies:
 class Replicas:
     """All replicas of all domains, as one worker uses them."""
 
-    def __init__(self, config: Config, standings: Standings, changed: Changed) -> None:
+    def __init__(self, config: Config, standings: Positions, changed: Changed) -> None:
         pairs, most = config.replicas(), share(config)
         self._all = [Replica(i, dsn, config, standings, most) for i, (_, dsn) in enumerate(pairs)]
         self._domains = {
-            domain: Copies([self._all[pairs.index((config.dsn(domain), dsn))] for dsn in own], changed)
-            for domain in DOMAINS
+            domain: ReplicaRouter([self._all[pairs.index((config.dsn(domain), dsn))] for dsn in own], changed)
+            for domain in SCHEMAS
             if (own := config.replica_dsns(domain))
         }
-        self._follower = Follower(pairs, standings)
+        self._follower = ReplicaMonitor(pairs, standings)
         self._standings = standings
 
     async def open(self) -> None:
@@ -189,7 +189,7 @@ class Replicas:
         if self._all:
             self._follower.start()
 
-    def of(self, domain: Domain) -> Copies | None:
+    def of(self, domain: Schema) -> ReplicaRouter | None:
         return self._domains.get(domain)
 
     def not_before(self, seconds: float) -> None:

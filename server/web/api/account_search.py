@@ -32,16 +32,16 @@ class MessagesAcross(msgspec.Struct, rename="camel"):
     detail="Newest first, each with its `mailboxId`; of an account with more than a thousand mailboxes that hold mail,"
     " the thousand with the latest. Every parameter narrows the result as in a mailbox's search. A search that has run"
     " for long answers with what it found so far, be it nothing: it goes on from `nextCursor`.",
-    gives=MessagesAcross,
+    response=MessagesAcross,
     query=(*search_params.CONDITIONS, _LIMIT, _CURSOR),
 )
 async def page(call: Call) -> Reply:
     asked, limit, before = search_params.asked(call), _LIMIT.of(call), _CURSOR.of(call)
     wanted = asked.wanted()
     is_search = wanted != Query()
-    shares = call.parts.limits.shares(call.client, call.user.id)
-    with call.parts.limits.searching(call.user.id, call.client) if is_search else nullcontext():
-        found = await call.parts.across.page(call.user.id, wanted, before, limit, shares)
+    shares = call.services.limits.shares(call.client, call.user.id)
+    with call.services.limits.searching(call.user.id, call.client) if is_search else nullcontext():
+        found = await call.services.across.page(call.user.id, wanted, before, limit, shares)
     items = [Summary.of(one) for one in found.messages]
     count = UNSET if is_search else found.total
     return ok(call.language, MessagesAcross(items, count, found.following or UNSET))

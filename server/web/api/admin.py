@@ -154,24 +154,24 @@ def _pages(total: int, size: int) -> int:
     return -(-total // size)
 
 
-@describe("List accounts", gives=AccountList, query=(PAGE, PAGE_SIZE, SEARCH, ROLE, TIER, IS_ACTIVE))
+@describe("List accounts", response=AccountList, query=(PAGE, PAGE_SIZE, SEARCH, ROLE, TIER, IS_ACTIVE))
 async def users(call: Call) -> Reply:
     page, size = PAGE.of(call), PAGE_SIZE.of(call)
     wanted = UserFilter(SEARCH.of(call), ROLE.of(call), TIER.of(call), IS_ACTIVE.of(call))
-    found, total = await call.parts.administration.users(wanted, page, size)
+    found, total = await call.services.administration.users(wanted, page, size)
     shown = [AccountObject.of(one) for one in found]
     return ok(call.language, AccountList(shown, total, page, size, _pages(total, size)))
 
 
-@describe("Look at an account", gives=AccountObject, refuses=("user_not_found",))
+@describe("Look at an account", response=AccountObject, refuses=("user_not_found",))
 async def user(call: Call) -> Reply:
-    return ok(call.language, AccountObject.of(await call.parts.administration.user(call.segments[0])))
+    return ok(call.language, AccountObject.of(await call.services.administration.user(call.segments[0])))
 
 
 @describe(
     "Change an account",
     detail="Only a super user gives roles or acts on administrators. Nobody changes his own role or shuts himself out.",
-    gives=AccountObject,
+    response=AccountObject,
     body=AccountBody,
     example={"tier": "pro"},
     refuses=("user_not_found", "permission_denied"),
@@ -179,7 +179,7 @@ async def user(call: Call) -> Reply:
 async def change_user(call: Call) -> Reply:
     given = await requests.body(call, AccountBody)
     named = {name: value for name, value in msgspec.structs.asdict(given).items() if value is not UNSET}
-    changed = await call.parts.administration.change(actor(call), call.segments[0], Changes(**named))
+    changed = await call.services.administration.change(actor(call), call.segments[0], Changes(**named))
     return ok(call.language, AccountObject.of(changed))
 
 
@@ -190,20 +190,20 @@ async def change_user(call: Call) -> Reply:
     refuses=("user_not_found", "permission_denied"),
 )
 async def delete_user(call: Call) -> Reply:
-    await call.parts.administration.delete(actor(call), call.segments[0])
+    await call.services.administration.delete(actor(call), call.segments[0])
     return NO_CONTENT
 
 
-@describe("Show what an account may use", gives=QuotaObject, refuses=("user_not_found",))
+@describe("Show what an account may use", response=QuotaObject, refuses=("user_not_found",))
 async def quota(call: Call) -> Reply:
-    found = await call.parts.administration.user(call.segments[0])
+    found = await call.services.administration.user(call.segments[0])
     return ok(call.language, QuotaObject.of(found.id, found.quota))
 
 
 @describe(
     "Set what an account may use",
     detail="Counts instead of what its tier allows, from this answer on. Fields that are left out stay as they are.",
-    gives=QuotaObject,
+    response=QuotaObject,
     body=QuotaBody,
     example={
         "maxMailboxes": 5,
@@ -221,19 +221,19 @@ async def set_quota(call: Call) -> Reply:
         if value is not UNSET:
             requests.within(value, 0, _QUOTA_MAX, field.encode_name)
             wanted[name] = value
-    granted = await call.parts.administration.set_quota(actor(call), call.segments[0], wanted)
+    granted = await call.services.administration.set_quota(actor(call), call.segments[0], wanted)
     return ok(call.language, QuotaObject.of(call.segments[0], granted))
 
 
-@describe("Show the installation's figures", gives=StatisticsObject)
+@describe("Show the installation's figures", response=StatisticsObject)
 async def statistics(call: Call) -> Reply:
-    figures, acts = await call.parts.administration.statistics()
+    figures, acts = await call.services.administration.statistics()
     recent = [ActObject.of(act) for act in acts]
     return ok(call.language, StatisticsObject(**msgspec.structs.asdict(figures), recent_activity=recent))
 
 
-@describe("Show what administrators did", gives=ActList, query=(PAGE, PAGE_SIZE))
+@describe("Show what administrators did", response=ActList, query=(PAGE, PAGE_SIZE))
 async def audit(call: Call) -> Reply:
     page, size = PAGE.of(call), PAGE_SIZE.of(call)
-    acts, total = await call.parts.administration.acts(page, size)
+    acts, total = await call.services.administration.acts(page, size)
     return ok(call.language, ActList([ActObject.of(act) for act in acts], total, page, size, _pages(total, size)))

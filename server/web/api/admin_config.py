@@ -83,15 +83,15 @@ def _shown(settings: ShownSettings) -> ConfigObject:
     return msgspec.convert(nested, ConfigObject)
 
 
-@describe("Show the system configuration", gives=ConfigObject)
+@describe("Show the system configuration", response=ConfigObject)
 async def show(call: Call) -> Reply:
-    return ok(call.language, _shown(await call.parts.settings.shown()))
+    return ok(call.language, _shown(await call.services.settings.shown()))
 
 
 @describe(
     "Change the system configuration",
     detail="In force in every worker from this answer on. What only a start can change is refused by name.",
-    gives=ConfigObject,
+    response=ConfigObject,
     body=ConfigBody,
     example={"mailbox": {"defaultTtl": "2h"}},
     refuses=("field_invalid",),
@@ -99,9 +99,9 @@ async def show(call: Call) -> Reply:
 async def change(call: Call) -> Reply:
     given = msgspec.to_builtins(await requests.body(call, ConfigBody))
     paths = {f"{section}.{name}": value for section, values in given.items() for name, value in values.items()}
-    return ok(call.language, _shown(await call.parts.settings.change(actor(call), paths)))
+    return ok(call.language, _shown(await call.services.settings.change(actor(call), paths)))
 
 
-@describe("Set the system configuration back to what the processes were started with", gives=ConfigObject)
+@describe("Set the system configuration back to what the processes were started with", response=ConfigObject)
 async def reset(call: Call) -> Reply:
-    return ok(call.language, _shown(await call.parts.settings.reset(actor(call))))
+    return ok(call.language, _shown(await call.services.settings.reset(actor(call))))

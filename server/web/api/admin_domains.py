@@ -29,7 +29,7 @@ async def _note(call: Call, action: str, before: Domain | None, after: Domain | 
     subject = after or before
     if subject is not None:
         was, now = [None if domain is None else _noted(domain) for domain in (before, after)]
-        await call.parts.administration.record(actor(call), f"domain.{action}", subject.name, was, now)
+        await call.services.administration.record(actor(call), f"domain.{action}", subject.name, was, now)
 
 
 def _noted(domain: Domain) -> dict[str, str | bool]:
@@ -37,17 +37,17 @@ def _noted(domain: Domain) -> dict[str, str | bool]:
 
 
 async def _domain(call: Call) -> Domain:
-    return await call.parts.domains.any(call.segments[0])
+    return await call.services.domains.any(call.segments[0])
 
 
-@describe("List the system's domains", gives=DomainList, family="domains")
+@describe("List the system's domains", response=DomainList, family="domains")
 async def listed(call: Call) -> Reply:
-    return ok(call.language, DomainList.of(await call.parts.domains.system()))
+    return ok(call.language, DomainList.of(await call.services.domains.system()))
 
 
 @describe(
     "Add a system domain",
-    gives=DomainObject,
+    response=DomainObject,
     status=201,
     body=NewDomainBody,
     example={"domain": "mail.example", "notes": "for trials"},
@@ -56,7 +56,7 @@ async def listed(call: Call) -> Reply:
 )
 async def add(call: Call) -> Reply:
     wanted = await requests.body(call, NewDomainBody)
-    added = await call.parts.domains.add(call.user, wanted.domain, wanted.notes)
+    added = await call.services.domains.add(call.user, wanted.domain, wanted.notes)
     await _note(call, "add", None, added)
     return created(call.language, DomainObject.of(added))
 
@@ -64,7 +64,7 @@ async def add(call: Call) -> Reply:
 @describe(
     "Recover a system domain",
     detail="One whose DNS still carries a token of ours and leads its mail here, although nothing is known of it.",
-    gives=DomainObject,
+    response=DomainObject,
     body=RecoveryBody,
     example={"domain": "mail.example"},
     refuses=("domain_unverified", "domain_exists"),
@@ -72,12 +72,12 @@ async def add(call: Call) -> Reply:
 )
 async def recover(call: Call) -> Reply:
     wanted = await requests.body(call, RecoveryBody)
-    recovered = await call.parts.domains.recover(call.user, wanted.domain)
+    recovered = await call.services.domains.recover(call.user, wanted.domain)
     await _note(call, "recover", None, recovered)
     return ok(call.language, DomainObject.of(recovered))
 
 
-@describe("Look at a domain", gives=DomainObject, refuses=("domain_not_found",), family="domains")
+@describe("Look at a domain", response=DomainObject, refuses=("domain_not_found",), family="domains")
 async def show(call: Call) -> Reply:
     return ok(call.language, DomainObject.of(await _domain(call)))
 
@@ -85,26 +85,28 @@ async def show(call: Call) -> Reply:
 @describe(
     "Verify a system domain",
     detail="Asks DNS now. A verified domain takes mail at once; one that was verified before stays so.",
-    gives=DomainObject,
+    response=DomainObject,
     refuses=("domain_not_found", "domain_unverified", "domain_exists"),
     family="domains",
 )
 async def verify(call: Call) -> Reply:
     domain = await _domain(call)
-    verified = await call.parts.domains.verify(domain)
+    verified = await call.services.domains.verify(domain)
     await _note(call, "verify", domain, verified)
     return ok(call.language, DomainObject.of(verified))
 
 
-@describe("Show what a domain must publish in DNS", gives=Instructions, refuses=("domain_not_found",), family="domains")
+@describe(
+    "Show what a domain must publish in DNS", response=Instructions, refuses=("domain_not_found",), family="domains"
+)
 async def instructions(call: Call) -> Reply:
-    return ok(call.language, Instructions.of(await _domain(call), call.parts.config.smtp_domain))
+    return ok(call.language, Instructions.of(await _domain(call), call.services.config.smtp_domain))
 
 
 @describe(
     "Switch a domain on or off",
     detail="Off, it takes no mail and no new mailboxes; what is there stays readable.",
-    gives=DomainObject,
+    response=DomainObject,
     body=ToggleBody,
     example={"isActive": True},
     refuses=("domain_not_found", "domain_protected"),
@@ -113,7 +115,7 @@ async def instructions(call: Call) -> Reply:
 async def toggle(call: Call) -> Reply:
     wanted = await requests.body(call, ToggleBody)
     domain = await _domain(call)
-    toggled = await call.parts.domains.toggle(domain, wanted.is_active)
+    toggled = await call.services.domains.toggle(domain, wanted.is_active)
     await _note(call, "toggle", domain, toggled)
     return ok(call.language, DomainObject.of(toggled))
 
@@ -121,13 +123,13 @@ async def toggle(call: Call) -> Reply:
 @describe(
     "Make a domain the default",
     detail="Mailboxes that name no domain are made there.",
-    gives=DomainObject,
+    response=DomainObject,
     refuses=("domain_not_found", "domain_unverified"),
     family="domains",
 )
 async def set_default(call: Call) -> Reply:
     domain = await _domain(call)
-    chosen = await call.parts.domains.set_default(domain)
+    chosen = await call.services.domains.set_default(domain)
     await _note(call, "set-default", domain, chosen)
     return ok(call.language, DomainObject.of(chosen))
 
@@ -140,6 +142,6 @@ async def set_default(call: Call) -> Reply:
 )
 async def delete(call: Call) -> Reply:
     domain = await _domain(call)
-    await call.parts.domains.delete(domain)
+    await call.services.domains.delete(domain)
     await _note(call, "delete", domain, None)
     return NO_CONTENT

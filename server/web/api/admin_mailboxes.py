@@ -71,13 +71,13 @@ class FactsBody(msgspec.Struct, rename="camel"):
 @describe(
     "List mailboxes",
     detail="Of everybody, and never their mail.",
-    gives=FactsList,
+    response=FactsList,
     query=(PAGE, PAGE_SIZE, ADDRESS, OWNER, NETWORK, STATE),
 )
 async def listed(call: Call) -> Reply:
     page, size, network = PAGE.of(call), PAGE_SIZE.of(call), NETWORK.of(call)
     wanted = MailboxFilter(ADDRESS.of(call), OWNER.of(call) or None, _network(network), STATE.of(call))
-    found, total = await call.parts.abuse.page(wanted, page, size)
+    found, total = await call.services.abuse.page(wanted, page, size)
     items = [FactsObject.of(one) for one in found]
     return ok(call.language, FactsList(items, total, page, size, -(-total // size)))
 
@@ -89,16 +89,16 @@ def _network(text: str) -> str | None:
         raise Refused("field_invalid", "an address or a network such as 192.0.2.0/24", field="network") from error
 
 
-@describe("Look at a mailbox's facts", gives=FactsObject, refuses=("mailbox_not_found",))
+@describe("Look at a mailbox's facts", response=FactsObject, refuses=("mailbox_not_found",))
 async def show(call: Call) -> Reply:
-    return ok(call.language, FactsObject.of(*await call.parts.abuse.one(call.segments[0])))
+    return ok(call.language, FactsObject.of(*await call.services.abuse.one(call.segments[0])))
 
 
 @describe(
     "Extend, disable or enable a mailbox",
     detail="A disabled mailbox takes no mail (550 5.2.1); its owner still reads what is there, and its address stays "
     "taken. It never ends sooner than before. Only a super user acts on mailboxes of administrators.",
-    gives=FactsObject,
+    response=FactsObject,
     body=FactsBody,
     example={"isActive": False},
     refuses=("mailbox_not_found", "permission_denied", "duration_invalid"),
@@ -106,8 +106,8 @@ async def show(call: Call) -> Reply:
 async def change(call: Call) -> Reply:
     given = await requests.body(call, FactsBody)
     ttl = requests.lifetime(given.expires_in) if given.expires_in is not None else None
-    await call.parts.abuse.change(actor(call), call.segments[0], ttl, given.is_active)
-    return ok(call.language, FactsObject.of(*await call.parts.abuse.one(call.segments[0])))
+    await call.services.abuse.change(actor(call), call.segments[0], ttl, given.is_active)
+    return ok(call.language, FactsObject.of(*await call.services.abuse.one(call.segments[0])))
 
 
 @describe(
@@ -117,5 +117,5 @@ async def change(call: Call) -> Reply:
     refuses=("mailbox_not_found", "permission_denied"),
 )
 async def delete(call: Call) -> Reply:
-    await call.parts.abuse.delete(actor(call), call.segments[0])
+    await call.services.abuse.delete(actor(call), call.segments[0])
     return NO_CONTENT

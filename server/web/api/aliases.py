@@ -47,7 +47,7 @@ class AliasList(msgspec.Struct):
     "Give a mailbox another address",
     detail="Its mail lies in the mailbox, with `to` as it was sent. It goes with the mailbox. An address that anybody "
     "has, as a mailbox or as an alias, is taken.",
-    gives=AliasObject,
+    response=AliasObject,
     status=201,
     body=NewAliasBody,
     example={"address": "also.me"},
@@ -55,37 +55,37 @@ class AliasList(msgspec.Struct):
 )
 async def create(call: Call) -> Reply:
     wanted = await requests.body(call, NewAliasBody)
-    alias = await call.parts.aliases.create(call.mailbox, wanted.address)
+    alias = await call.services.aliases.create(call.mailbox, wanted.address)
     return created(call.language, AliasObject.of(alias))
 
 
-@describe("List the aliases of a mailbox", gives=AliasList)
+@describe("List the aliases of a mailbox", response=AliasList)
 async def own(call: Call) -> Reply:
-    items = [AliasObject.of(alias) for alias in await call.parts.aliases.all(call.mailbox)]
+    items = [AliasObject.of(alias) for alias in await call.services.aliases.all(call.mailbox)]
     return ok(call.language, AliasList(items, len(items)))
 
 
-@describe("Look at an alias", gives=AliasObject, refuses=("alias_not_found",))
+@describe("Look at an alias", response=AliasObject, refuses=("alias_not_found",))
 async def show(call: Call) -> Reply:
-    alias = await call.parts.aliases.one(call.mailbox, call.segments[1])
+    alias = await call.services.aliases.one(call.mailbox, call.segments[1])
     return ok(call.language, AliasObject.of(alias))
 
 
 @describe(
     "Switch an alias on or off",
     detail="Off, mail to it is refused as to an address that nobody has; the address stays taken.",
-    gives=AliasObject,
+    response=AliasObject,
     body=AliasSwitchBody,
     example={"isActive": False},
     refuses=("alias_not_found",),
 )
 async def switch(call: Call) -> Reply:
     wanted = await requests.body(call, AliasSwitchBody)
-    alias = await call.parts.aliases.switch(call.mailbox, call.segments[1], active=wanted.is_active)
+    alias = await call.services.aliases.switch(call.mailbox, call.segments[1], active=wanted.is_active)
     return ok(call.language, AliasObject.of(alias))
 
 
 @describe("Delete an alias", detail="The address is free at once.", status=204, refuses=("alias_not_found",))
 async def delete(call: Call) -> Reply:
-    await call.parts.aliases.delete(call.mailbox, call.segments[1])
+    await call.services.aliases.delete(call.mailbox, call.segments[1])
     return NO_CONTENT

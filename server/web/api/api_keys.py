@@ -58,7 +58,7 @@ class ApiKeyList(msgspec.Struct):
 @describe(
     "Make an API key",
     detail="The key is shown whole in this answer and never again. It sees the account's own mailboxes only.",
-    gives=ApiKeyObject,
+    response=ApiKeyObject,
     status=201,
     body=NewKeyBody,
     example={"name": "test suite", "expiresIn": "30d", "scopes": ["mail:read"]},
@@ -68,25 +68,25 @@ async def create(call: Call) -> Reply:
     wanted = await requests.body(call, NewKeyBody)
     life = requests.lifetime(wanted.expires_in) if wanted.expires_in else None
     scopes = frozenset(SCOPES if wanted.scopes is None else wanted.scopes)
-    made = await call.parts.api_keys.create(call.user, wanted.name, scopes, life)
+    made = await call.services.api_keys.create(call.user, wanted.name, scopes, life)
     return created(call.language, ApiKeyObject.of(made.key, True, made.whole))
 
 
-@describe("List one's API keys", gives=ApiKeyList)
+@describe("List one's API keys", response=ApiKeyList)
 async def page(call: Call) -> Reply:
-    keys = await call.parts.api_keys.own(call.user)
+    keys = await call.services.api_keys.own(call.user)
     return ok(call.language, ApiKeyList([ApiKeyObject.of(key, _is_active(key)) for key in keys], len(keys)))
 
 
-@describe("Look at an API key", gives=ApiKeyObject, refuses=("api_key_not_found",))
+@describe("Look at an API key", response=ApiKeyObject, refuses=("api_key_not_found",))
 async def show(call: Call) -> Reply:
-    key = await call.parts.api_keys.one(call.user, call.segments[0])
+    key = await call.services.api_keys.one(call.user, call.segments[0])
     return ok(call.language, ApiKeyObject.of(key, _is_active(key)))
 
 
 @describe("Revoke an API key", status=204, refuses=("api_key_not_found",))
 async def delete(call: Call) -> Reply:
-    await call.parts.api_keys.revoke(call.user, call.segments[0])
+    await call.services.api_keys.revoke(call.user, call.segments[0])
     return NO_CONTENT
 
 

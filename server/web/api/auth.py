@@ -73,7 +73,7 @@ class SessionObject(msgspec.Struct, rename="camel"):
 @describe(
     "Make an account",
     detail="The answer is a login already. The password has 8 to 72 characters.",
-    gives=SessionObject,
+    response=SessionObject,
     status=201,
     body=RegistrationBody,
     example={"email": "you@example.org", "password": "correct horse battery", "username": "you.too"},
@@ -81,7 +81,7 @@ class SessionObject(msgspec.Struct, rename="camel"):
 )
 async def register(call: Call) -> Reply:
     wanted = await requests.body(call, RegistrationBody)
-    session = await call.parts.accounts.register(wanted.email, wanted.password, wanted.username, call.client)
+    session = await call.services.accounts.register(wanted.email, wanted.password, wanted.username, call.client)
     return created(call.language, SessionObject.of(session))
 
 
@@ -89,28 +89,28 @@ async def register(call: Call) -> Reply:
     "Log in",
     detail="By `email` or `username`. Whether the name or the password was wrong is not said; attempts are limited by "
     "name and by address.",
-    gives=SessionObject,
+    response=SessionObject,
     body=LoginBody,
     example={"email": "you@example.org", "password": "correct horse battery"},
     refuses=("credentials_invalid", "account_disabled"),
 )
 async def login(call: Call) -> Reply:
     said = await requests.body(call, LoginBody)
-    session = await call.parts.accounts.login(said.email or said.username or "", said.password, call.client)
+    session = await call.services.accounts.login(said.email or said.username or "", said.password, call.client)
     return _private(ok(call.language, SessionObject.of(session)))
 
 
 @describe(
     "Renew a login",
     detail="Gives new tokens for a refresh token, which is good once: used again, it ends the login it belongs to.",
-    gives=SessionObject,
+    response=SessionObject,
     body=RefreshBody,
     example={"refreshToken": "what the login gave"},
     refuses=("token_invalid", "token_expired", "account_disabled"),
 )
 async def refresh(call: Call) -> Reply:
     said = await requests.body(call, RefreshBody)
-    return _private(ok(call.language, SessionObject.of(await call.parts.accounts.refresh(said.refresh_token))))
+    return _private(ok(call.language, SessionObject.of(await call.services.accounts.refresh(said.refresh_token))))
 
 
 @describe(
@@ -125,11 +125,11 @@ async def logout(call: Call) -> Reply:
     """End the login that acts; where the body names a refresh token of another login of the account, that one too."""
     said = await requests.body(call, LogoutBody, empty=True)
     if call.principal is not None:
-        await call.parts.accounts.logout(call.principal, said.refresh_token)
+        await call.services.accounts.logout(call.principal, said.refresh_token)
     return NO_CONTENT
 
 
-@describe("Show the account that asks", gives=UserObject)
+@describe("Show the account that asks", response=UserObject)
 async def me(call: Call) -> Reply:
     return ok(call.language, UserObject.of(call.user))
 

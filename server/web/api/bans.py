@@ -56,10 +56,10 @@ class BanList(msgspec.Struct, rename="camel"):
     total_pages: int
 
 
-@describe("List the bans in force", gives=BanList, query=(PAGE, PAGE_SIZE, KIND))
+@describe("List the bans in force", response=BanList, query=(PAGE, PAGE_SIZE, KIND))
 async def listed(call: Call) -> Reply:
     page, size = PAGE.of(call), PAGE_SIZE.of(call)
-    found, total = await call.parts.bans.page(KIND.of(call), page, size)
+    found, total = await call.services.bans.page(KIND.of(call), page, size)
     return ok(call.language, BanList([BanObject.of(ban) for ban in found], total, page, size, -(-total // size)))
 
 
@@ -70,7 +70,7 @@ async def listed(call: Call) -> Reply:
     "further ones hear 554 5.7.1 in place of a greeting. `sender` and `senderDomain` are refused at RCPT with 550 "
     "5.7.1. postmaster@ and abuse@ stay open to all. `localPart` keeps names from being taken by new mailboxes and "
     "aliases, however they are spelt: case, tags, dots, dashes and what looks alike (`paypa1`) make no difference.",
-    gives=BanObject,
+    response=BanObject,
     status=201,
     body=BanBody,
     example={"kind": "localPart", "value": "paypal*", "reason": "phishing", "expiresIn": "30d"},
@@ -81,11 +81,11 @@ async def add(call: Call) -> Reply:
     if not 0 < len(given.reason.strip()) <= _REASON_MAX or not given.reason.strip().isprintable():
         raise Refused("field_invalid", f"why, in 1 to {_REASON_MAX} characters of one line", field="reason")
     life = requests.lifetime(given.expires_in) if given.expires_in else None
-    made = await call.parts.bans.add(actor(call), given.kind, given.value, given.reason.strip(), life)
+    made = await call.services.bans.add(actor(call), given.kind, given.value, given.reason.strip(), life)
     return created(call.language, BanObject.of(made))
 
 
 @describe("Take a ban back", status=204, refuses=("ban_not_found",))
 async def remove(call: Call) -> Reply:
-    await call.parts.bans.remove(actor(call), call.segments[0])
+    await call.services.bans.remove(actor(call), call.segments[0])
     return NO_CONTENT

@@ -122,13 +122,13 @@ class Instructions(msgspec.Struct):
 
 
 async def _own(call: Call) -> Domain:
-    return await call.parts.domains.of_user(call.user, call.segments[0])
+    return await call.services.domains.of_user(call.user, call.segments[0])
 
 
 @describe(
     "Claim a domain",
     detail="Claiming takes nothing from anybody: the domain is yours once its DNS proves it.",
-    gives=DomainObject,
+    response=DomainObject,
     status=201,
     body=ClaimBody,
     example={"domain": "mail.example.net", "mode": "catch_all"},
@@ -136,16 +136,16 @@ async def _own(call: Call) -> Domain:
 )
 async def claim(call: Call) -> Reply:
     wanted = await requests.body(call, ClaimBody)
-    claimed = await call.parts.domains.claim(call.user, wanted.domain, wanted.mode)
+    claimed = await call.services.domains.claim(call.user, wanted.domain, wanted.mode)
     return created(call.language, DomainObject.of(claimed))
 
 
-@describe("List your domains", gives=DomainList)
+@describe("List your domains", response=DomainList)
 async def own(call: Call) -> Reply:
-    return ok(call.language, DomainList.of(await call.parts.domains.own(call.user)))
+    return ok(call.language, DomainList.of(await call.services.domains.own(call.user)))
 
 
-@describe("Look at a domain of yours", gives=DomainObject, refuses=("domain_not_found",))
+@describe("Look at a domain of yours", response=DomainObject, refuses=("domain_not_found",))
 async def show(call: Call) -> Reply:
     return ok(call.language, DomainObject.of(await _own(call)))
 
@@ -154,7 +154,7 @@ async def show(call: Call) -> Reply:
     "Choose who may make mailboxes at a domain",
     detail="`shared`: anybody. `exclusive`, `whitelist`: you, and mail to an address that does not exist is refused. "
     "`catch_all`: as those, but mail makes the mailbox it is addressed to, within your quota.",
-    gives=DomainObject,
+    response=DomainObject,
     body=ModeBody,
     example={"mode": "whitelist"},
     refuses=("domain_not_found",),
@@ -162,26 +162,26 @@ async def show(call: Call) -> Reply:
 async def change(call: Call) -> Reply:
     wanted = await requests.body(call, ModeBody)
     domain = await _own(call)
-    return ok(call.language, DomainObject.of(await call.parts.domains.set_mode(domain, wanted.mode)))
+    return ok(call.language, DomainObject.of(await call.services.domains.set_mode(domain, wanted.mode)))
 
 
 @describe("Give a domain back", status=204, refuses=("domain_not_found", "domain_in_use"))
 async def delete(call: Call) -> Reply:
-    await call.parts.domains.delete(await _own(call))
+    await call.services.domains.delete(await _own(call))
     return NO_CONTENT
 
 
 @describe(
     "Verify a domain",
     detail="Asks DNS now. A verified domain takes mail at once.",
-    gives=DomainObject,
+    response=DomainObject,
     refuses=("domain_not_found", "domain_unverified", "domain_exists"),
 )
 async def verify(call: Call) -> Reply:
-    verified = await call.parts.domains.verify(await _own(call))
+    verified = await call.services.domains.verify(await _own(call))
     return ok(call.language, DomainObject.of(verified))
 
 
-@describe("Show what to publish in DNS", gives=Instructions, refuses=("domain_not_found",))
+@describe("Show what to publish in DNS", response=Instructions, refuses=("domain_not_found",))
 async def instructions(call: Call) -> Reply:
-    return ok(call.language, Instructions.of(await _own(call), call.parts.config.smtp_domain))
+    return ok(call.language, Instructions.of(await _own(call), call.services.config.smtp_domain))

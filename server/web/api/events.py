@@ -211,7 +211,7 @@ EXTRACT: Final = Choice("extract", "only a message with such a thing, which is g
     "What happens in the mailbox, as it happens",
     detail="Server-sent events `subscribed`, `new_mail`, `mailbox_update`, `gap`, `unsubscribed`, `mailbox_expired`; "
     "their data are the frames of the WebSocket. A client that comes back with Last-Event-ID gets what it missed.",
-    gives=str,
+    response=str,
     bare=True,
     media="text/event-stream",
     query=(AFTER,),
@@ -219,17 +219,17 @@ EXTRACT: Final = Choice("extract", "only a message with such a thing, which is g
 async def events(call: Call) -> web.StreamResponse:
     """Last-Event-ID is what browsers send when they come back; ``after`` serves a first visit and other clients."""
     after = _seen(call)
-    newest = (await call.parts.mailboxes.counts(call.mailbox)).next_seq - 1
+    newest = (await call.services.mailboxes.counts(call.mailbox)).next_seq - 1
     if after is None:
         after = newest  # the client counts from our head on, and the hub looks only after it
     elif after > newest:
         raise Refused("field_invalid", f"the mailbox has reached {newest}", field="Last-Event-ID")
     response, transport = None, call.request.transport
     try:
-        async with call.parts.streams.place(call.client):
+        async with call.services.streams.place(call.client):
             response = await call.begin(_HEADERS)
             if transport is not None:  # None: gone while we answered
-                stream = EventStream(call.parts.hub, call.reopen, _watched(call), after, _until(call))
+                stream = EventStream(call.services.hub, call.reopen, _watched(call), after, _until(call))
                 await stream.run(response, transport)
     except Unavailable:
         if response is None:
@@ -277,8 +277,8 @@ class WaitResult(msgspec.Struct, omit_defaults=True):
     "answer to the same question before; else the next to come, and the newest that is there once time is up. "
     "`after=now` takes only what comes after this call has begun: begin it first, then trigger the mail. A number "
     "takes the oldest later message, so that who goes on from each answer's `seq` misses none.",
-    gives=WaitResult,
-    also={204: "no message matched in time"},
+    response=WaitResult,
+    also_status={204: "no message matched in time"},
     query=(TIMEOUT, WAIT_AFTER, SENDER, SUBJECT, EXTRACT),
 )
 async def wait(call: Call) -> Reply:
@@ -286,12 +286,12 @@ async def wait(call: Call) -> Reply:
     extract = EXTRACT.of(call)
     wanted = Wanted(SENDER.of(call), SUBJECT.of(call), "code" if extract == "code" else "link" if extract else None)
     after, timeout = WAIT_AFTER.of(call), TIMEOUT.of(call)
-    async with call.parts.streams.place(call.client):
-        coming = call.parts.waiting.first(_watched(call), wanted, after, timeout, call.reopen, _until(call))
+    async with call.services.streams.place(call.client):
+        coming = call.services.waiting.first(_watched(call), wanted, after, timeout, call.reopen, _until(call))
         stored = await _while_there(call.request, coming)
     if stored is None:
         return NO_CONTENT
-    content = await call.parts.messages.read(call.mailbox, stored.id, call.shares)
+    content = await call.services.messages.read(call.mailbox, stored.id, call.shares)
     await call.turn(content.size())
     found = WaitResult(Message.opened(content, untouched=False))
     if wanted.extract is not None:

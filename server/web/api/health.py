@@ -38,7 +38,7 @@ async def welcome(_: Call) -> Reply:
     return Reply(200, _WELCOME, headers=_TEXT)
 
 
-@describe("Tell whether the process answers", gives=Health, bare=True)
+@describe("Tell whether the process answers", response=Health, bare=True)
 async def health(_: Call) -> Reply:
     """The process answers; nothing else is asked."""
     return bare(Health("ok"))
@@ -49,17 +49,17 @@ async def health(_: Call) -> Reply:
     detail="200 if so, also where something stands in for a part that is away (degraded): Redis, a replica. 503 with "
     "the same fields where the database does not commit or a worker does not serve. It is for balancers; restarts are "
     "for /health/live, which knows of no database.",
-    gives=Readiness,
+    response=Readiness,
     bare=True,
     same=(503,),
 )
 async def ready(call: Call) -> Reply:
     """503 only for what stops this node from taking or showing mail; each part is named."""
-    checks = await call.parts.readiness()
+    checks = await call.services.readiness()
     level = status(checks)
     return bare(Readiness(level, checks), 503 if level == "unavailable" else 200)
 
 
 @describe("Metrics of all workers", detail="In the text exposition format of Prometheus.", media="text/plain")
 async def metrics(call: Call) -> Reply:
-    return Reply(200, call.parts.metrics(), headers=_EXPOSITION)
+    return Reply(200, call.services.metrics(), headers=_EXPOSITION)

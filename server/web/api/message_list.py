@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from server.cache.responses import Ready
+from server.cache.responses import CachedResponse
 from server.model.message import Stored
 from server.web import requests
 from server.web.api.schemas import Summary
@@ -66,7 +66,7 @@ class _First:
         following = requests.write_cursor(_seq(entries[-1]).seq) if more else UNSET
         return ok(self._language, _Page(entries, total, following))._replace(growth=self)
 
-    def grown(self, ready: Ready, came: Sequence[Stored]) -> Ready | None:
+    def grown(self, ready: CachedResponse, came: Sequence[Stored]) -> CachedResponse | None:
         """The answer once ``came`` is there too; None when a number is missing in between: its message was deleted, or
         came by another host, of which this one has not heard yet."""
         page = _read(ready.body).data
@@ -75,4 +75,4 @@ class _First:
             return None
         newest = [_entry(one) for one in came[: -self._limit - 1 : -1]]
         reply = self.reply((newest + page.items)[: self._limit], page.count + len(came))
-        return Ready(reply.body, reply.etag)
+        return CachedResponse(reply.body, reply.etag)

@@ -18,7 +18,6 @@ from server.web.query import Cursor, Flag, Number
 from server.web.requests import Call
 from server.web.responses import NO_CONTENT, Headers, Reply, created, etag, ok
 
-INJECTION_MAX: Final = 15 << 20  # bytes of JSON around a message of 10 MiB
 _PART: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){0,99}")  # RFC 3501 section 6.4.5
 # bytes that came from a stranger are never a page of ours, whatever they claim to be
 _FOREIGN: Final = ("Content-Security-Policy", "sandbox; default-src 'none'")
@@ -41,14 +40,14 @@ def _message_id(call: Call) -> str:
 @describe(
     "List the messages of a mailbox",
     detail="Newest first, without text and HTML. Page with `cursor`, or with `offset`.",
-    gives=MessageList,
+    response=MessageList,
     query=(_LIMIT, _OFFSET, _CURSOR),
 )
 async def page(call: Call) -> Reply:
     limit, offset, before = _LIMIT.of(call), _OFFSET.of(call), _CURSOR.of(call)
     if before is not None and offset:
         raise Refused("field_invalid", "cursor or offset, not both", field="offset")
-    stored, total = await call.parts.messages.page(call.mailbox, limit, offset, before)
+    stored, total = await call.services.messages.page(call.mailbox, limit, offset, before)
     if before is None and not offset:
         return first_page(call.language, call.mailbox.id, limit, stored, total)
     more = len(stored) == limit and (before is not None or offset + limit < total)
@@ -58,14 +57,14 @@ async def page(call: Call) -> Reply:
 @describe(
     "Search a mailbox",
     detail="Every parameter narrows the result; newest first.",
-    gives=SearchResult,
+    response=SearchResult,
     query=(*search_params.CONDITIONS, _PAGE, _PAGE_SIZE),
 )
 async def search(call: Call) -> Reply:
     query = search_params.asked(call, _PAGE.of(call), _PAGE_SIZE.of(call))
     user_id = call.principal.user.id if call.principal else None
-    with call.parts.limits.searching(call.mailbox.id, call.client):
-        found, total = await call.parts.messages.search(call.mailbox, query, user_id, call.shares)
+    with call.services.limits.searching(call.mailbox.id, call.client):
+        found, total = await call.services.messages.search(call.mailbox, query, user_id, call.shares)
     pages = -(-total // query.page_size)
     result = SearchResult([Summary.of(one) for one in found], total, query.page, query.page_size, pages)
     reply = ok(call.language, result)
@@ -76,7 +75,7 @@ async def search(call: Call) -> Reply:
     "Put a message into a mailbox",
     detail="It takes the way of mail that came by SMTP: numbered, counted, pushed. `raw` is a whole message (RFC 5322);"
     " without it one is made of the other fields, and `from` is required.",
-    gives=Message,
+    response=Message,
     status=201,
     body=Injection,
     example={"from": "alice@example.org", "subject": "Hello", "text": "Your code is 482193"},
@@ -86,13 +85,13 @@ async def inject(call: Call) -> Reply:
     """Store a message as if SMTP had brought it; the answer is the message as a reader will find it."""
     if call.mailbox.disabled:
         raise Refused("mailbox_disabled")
-    injection = await requests.body(call, Injection, limit=INJECTION_MAX)
+    injection = await requests.body(call, Injection, limit=requests.INJECTION_MAX)
     sender = envelope_sender(injection)
-    check_size(injection, call.parts.settings.current.smtp_max_message_bytes)
-    composing = partial(compose, injection, call.mailbox.address, call.parts.config.smtp_domain)
+    check_size(injection, call.services.settings.current.smtp_max_message_bytes)
+    composing = partial(compose, injection, call.mailbox.address, call.services.config.smtp_domain)
     raw = await asyncio.to_thread(composing) if is_large(injection) else composing()
-    stored = await call.parts.messages.inject(call.mailbox, raw, sender, call.client, is_read=injection.is_read)
-    content = await call.parts.messages.just_stored(call.mailbox, stored, call.shares)
+    stored = await call.services.messages.inject(call.mailbox, raw, sender, call.client, is_read=injection.is_read)
+    content = await call.services.messages.just_stored(call.mailbox, stored, call.shares)
     await call.turn(content.size())
     return created(call.language, Message.opened(content, untouched=False))
 
@@ -100,33 +99,33 @@ async def inject(call: Call) -> Reply:
 @describe(
     "Open a message",
     detail="With text, sanitised HTML and headers. Reading does not mark it as read.",
-    gives=Message,
+    response=Message,
     query=(_RAW,),
     refuses=("message_not_found",),
 )
 async def show(call: Call) -> Reply:
     """One message; ``?raw=1`` leaves its HTML as it came, for whoever shows it behind a boundary of their own."""
     untouched = _RAW.of(call) or False
-    content = await call.parts.messages.read(call.mailbox, _message_id(call), call.shares, sanitised=not untouched)
+    content = await call.services.messages.read(call.mailbox, _message_id(call), call.shares, sanitised=not untouched)
     await call.turn(content.size())
     return ok(call.language, Message.opened(content, untouched=untouched))
 
 
 @describe("Mark a message as read", detail="Again is no error.", status=204, refuses=("message_not_found",))
 async def mark_read(call: Call) -> Reply:
-    await call.parts.messages.mark_read(call.mailbox, _message_id(call))
+    await call.services.messages.mark_read(call.mailbox, _message_id(call))
     return NO_CONTENT
 
 
 @describe("Delete a message", status=204, refuses=("message_not_found",))
 async def delete(call: Call) -> Reply:
-    await call.parts.messages.delete(call.mailbox, _message_id(call))
+    await call.services.messages.delete(call.mailbox, _message_id(call))
     return NO_CONTENT
 
 
 @describe("Delete all messages of a mailbox", status=204)
 async def delete_all(call: Call) -> Reply:
-    await call.parts.messages.delete_all(call.mailbox)
+    await call.services.messages.delete_all(call.mailbox)
     return NO_CONTENT
 
 
@@ -134,7 +133,7 @@ async def delete_all(call: Call) -> Reply:
 async def raw(call: Call) -> Reply:
     """The message's own bytes, as they were received."""
     message_id = _message_id(call)
-    content = await call.parts.messages.raw(call.mailbox, message_id)
+    content = await call.services.messages.raw(call.mailbox, message_id)
     await call.turn(len(content))
     return _download(content, "message/rfc822", f"{message_id}.eml")
 
@@ -149,7 +148,7 @@ async def attachment(call: Call) -> Reply:
     message_id, number = _message_id(call), call.segments[2]
     if not _PART.fullmatch(number):
         raise Refused("attachment_not_found")
-    file = await call.parts.messages.attachment(call.mailbox, message_id, number, call.shares)
+    file = await call.services.messages.attachment(call.mailbox, message_id, number, call.shares)
     await call.turn(len(file.content))
     return _download(file.content, safe_content_type(file.content_type), file.filename)
 

@@ -164,9 +164,9 @@ def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-@_describe("Show what this server offers", gives=Configuration)
+@_describe("Show what this server offers", response=Configuration)
 async def config(call: Call) -> Reply:
-    served = (await call.parts.domains.served()).public
+    served = (await call.services.domains.served()).public
     most = call.user.quota.max_mailboxes
     return bare(Configuration(served, ",".join(served), "user", str(most)))
 
@@ -174,7 +174,7 @@ async def config(call: Call) -> Reply:
 @_describe(
     "Make an address",
     detail="`expiryTime` counts milliseconds from now; 0 is for ever.",
-    gives=NewEmail,
+    response=NewEmail,
     body=Generation,
     example={"name": "", "expiryTime": 3600000, "domain": ""},
     refuses=(
@@ -185,7 +185,9 @@ async def config(call: Call) -> Reply:
 async def generate(call: Call) -> Reply:
     wanted = await requests.body(call, Generation)
     life = _life(wanted.expiry_time)
-    made = await call.parts.mailboxes.create(wanted.name or None, wanted.domain or None, life, call.client, call.user)
+    made = await call.services.mailboxes.create(
+        wanted.name or None, wanted.domain or None, life, call.client, call.user
+    )
     return bare(NewEmail.of(made.mailbox, token=made.token if _acts(call).may_open() else UNSET))
 
 
@@ -198,12 +200,12 @@ def _life(milliseconds: float | None) -> float | None:
     return milliseconds / 1000 or math.inf
 
 
-@_describe("List one's addresses", gives=EmailList, query=(_LIMIT, _PLACE))
+@_describe("List one's addresses", response=EmailList, query=(_LIMIT, _PLACE))
 async def emails(call: Call) -> Reply:
     limit, after = _LIMIT.of(call), _PLACE.of(call)
     if after and not ids.valid(after):
         raise Refused("field_invalid", "the nextCursor of an earlier page", field="cursor")
-    boxes, total = await call.parts.mailboxes.page(call.user, limit, after or None)
+    boxes, total = await call.services.mailboxes.page(call.user, limit, after or None)
     following = boxes[-1].id if len(boxes) == limit else None
     return bare(EmailList([Email.of(box) for box in boxes], following, total))
 
@@ -215,20 +217,22 @@ def _acts(call: Call) -> Principal:
 
 
 async def _opened(call: Call) -> Mailbox:
-    return await call.parts.mailboxes.owned(call.segments[0], call.user)
+    return await call.services.mailboxes.owned(call.segments[0], call.user)
 
 
-@_describe("List the messages of an address", gives=LetterList, query=(_LIMIT, _CURSOR), refuses=("mailbox_not_found",))
+@_describe(
+    "List the messages of an address", response=LetterList, query=(_LIMIT, _CURSOR), refuses=("mailbox_not_found",)
+)
 async def letters(call: Call) -> Reply:
     limit, before = _LIMIT.of(call), _CURSOR.of(call)
-    stored, total = await call.parts.messages.page(await _opened(call), limit, 0, before)
+    stored, total = await call.services.messages.page(await _opened(call), limit, 0, before)
     following = requests.write_cursor(stored[-1].seq) if len(stored) == limit else None
     return bare(LetterList([Letter.of(one) for one in stored], following, total))
 
 
-@_describe("Delete an address and its mail", gives=Done, refuses=("mailbox_not_found",))
+@_describe("Delete an address and its mail", response=Done, refuses=("mailbox_not_found",))
 async def delete(call: Call) -> Reply:
-    await call.parts.mailboxes.delete(await _opened(call))
+    await call.services.mailboxes.delete(await _opened(call))
     return bare(Done())
 
 
@@ -241,17 +245,17 @@ def _message_id(call: Call) -> str:
 @_describe(
     "Open a message, which marks it as read",
     detail="A key without the scope mail:write leaves it unread.",
-    gives=OpenedTwice,
+    response=OpenedTwice,
     refuses=("mailbox_not_found", "message_not_found"),
 )
 async def letter(call: Call) -> Reply:
     mailbox = await _opened(call)
-    shares = call.parts.limits.shares(call.client, call.user.id)
-    content = await call.parts.messages.read(mailbox, _message_id(call), shares)
+    shares = call.services.limits.shares(call.client, call.user.id)
+    content = await call.services.messages.read(mailbox, _message_id(call), shares)
     await call.turn(content.size())
     stored, fields = content.stored, _fields(content)
     if not stored.is_read and "mail:write" in _acts(call).scopes:
-        await call.parts.messages.mark_read(mailbox, stored.id)
+        await call.services.messages.mark_read(mailbox, stored.id)
         stored = msgspec.structs.replace(stored, is_read=True)
     return bare(OpenedTwice.of(stored, **fields, message=Opened.of(stored, **fields)))
 
@@ -261,9 +265,9 @@ def _fields(content: Content) -> dict[str, Any]:
     return {"content": content.text, "text": content.text, "html": content.safe_html, "sent_at": sent}
 
 
-@_describe("Delete a message", gives=Done, refuses=("mailbox_not_found", "message_not_found"))
+@_describe("Delete a message", response=Done, refuses=("mailbox_not_found", "message_not_found"))
 async def delete_letter(call: Call) -> Reply:
-    await call.parts.messages.delete(await _opened(call), _message_id(call))
+    await call.services.messages.delete(await _opened(call), _message_id(call))
     return bare(Done())
 
 

@@ -20,7 +20,7 @@ from server.web.description import describe
 from server.web.requests import Call
 from server.web.responses import Reply, encode, etag
 
-_FOLDER: Final = Path(__file__).parent / "static"
+_FOLDER: Final = Path(__file__).parents[1] / "static"
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -71,7 +71,7 @@ def document(described: dict[str, Any]) -> Reply:
     media="text/html",
 )
 async def docs(call: Call) -> Reply:
-    return _under(urlsplit(call.parts.config.public_url).path)
+    return _under(urlsplit(call.services.config.public_url).path)
 
 
 @cache

@@ -40,16 +40,16 @@ class Configuration(msgspec.Struct, rename="camel"):
     limits: GuestLimits
 
 
-@describe("List the domains served", gives=Domains)
+@describe("List the domains served", response=Domains)
 async def domains(call: Call) -> Reply:
-    named = (await call.parts.domains.served()).public[:_LISTED]
+    named = (await call.services.domains.served()).public[:_LISTED]
     return ok(call.language, Domains(named, len(named)))
 
 
-@describe("Show what this server offers", gives=Configuration)
+@describe("Show what this server offers", response=Configuration)
 async def configuration(call: Call) -> Reply:
-    served = await call.parts.domains.served()
-    return ok(call.language, _described(call.parts.settings.current, served))
+    served = await call.services.domains.served()
+    return ok(call.language, _described(call.services.settings.current, served))
 
 
 def _described(config: Config, served: ServedSet) -> Configuration:

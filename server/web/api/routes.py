@@ -41,9 +41,9 @@ def _document(url: str) -> Reply:
     return pages.document(openapi.document(ROUTES, url or "/"))
 
 
-@describe("This description for programs", detail="OpenAPI 3.1.", gives=dict[str, Any], bare=True, family="pages")
+@describe("This description for programs", detail="OpenAPI 3.1.", response=dict[str, Any], bare=True, family="pages")
 async def description(call: Call) -> Reply:
-    return _document(call.parts.config.public_url)
+    return _document(call.services.config.public_url)
 
 
 _BOX: Final = "/v1/mailboxes/{id}"

@@ -73,7 +73,7 @@ class TagList(msgspec.Struct):
 @describe(
     "Make a tag",
     detail="No two tags of an account have the same name, whatever its case.",
-    gives=TagObject,
+    response=TagObject,
     status=201,
     body=NewTagBody,
     example={"name": "invoices", "color": "#336699", "description": "to be paid"},
@@ -81,25 +81,25 @@ class TagList(msgspec.Struct):
 )
 async def create(call: Call) -> Reply:
     wanted = await requests.body(call, NewTagBody)
-    tag = await call.parts.tags.create(call.user.id, wanted.name, wanted.color, wanted.description)
+    tag = await call.services.tags.create(call.user.id, wanted.name, wanted.color, wanted.description)
     return created(call.language, TagObject.of(tag))
 
 
-@describe("List your tags", detail="With the number of messages that carry each.", gives=TagList)
+@describe("List your tags", detail="With the number of messages that carry each.", response=TagList)
 async def own(call: Call) -> Reply:
-    items = [TagObject.of(tag, count) for tag, count in await call.parts.tags.all(call.user.id)]
+    items = [TagObject.of(tag, count) for tag, count in await call.services.tags.all(call.user.id)]
     return ok(call.language, TagList(items, len(items)))
 
 
-@describe("Look at a tag", gives=TagObject, refuses=("tag_not_found",))
+@describe("Look at a tag", response=TagObject, refuses=("tag_not_found",))
 async def show(call: Call) -> Reply:
-    return ok(call.language, TagObject.of(await call.parts.tags.one(call.user.id, call.segments[0])))
+    return ok(call.language, TagObject.of(await call.services.tags.one(call.user.id, call.segments[0])))
 
 
 @describe(
     "Change a tag",
     detail="Fields that are left out stay as they are.",
-    gives=TagObject,
+    response=TagObject,
     body=TagChangeBody,
     example={"name": "paid"},
     refuses=("tag_not_found", "tag_exists"),
@@ -107,26 +107,26 @@ async def show(call: Call) -> Reply:
 async def change(call: Call) -> Reply:
     wanted = await requests.body(call, TagChangeBody)
     user_id, tag_id = call.user.id, call.segments[0]
-    tag = await call.parts.tags.update(user_id, tag_id, wanted.name, wanted.color, wanted.description)
+    tag = await call.services.tags.update(user_id, tag_id, wanted.name, wanted.color, wanted.description)
     return ok(call.language, TagObject.of(tag))
 
 
 @describe("Delete a tag", detail="No message carries it any more.", status=204, refuses=("tag_not_found",))
 async def delete(call: Call) -> Reply:
-    await call.parts.tags.delete(call.user.id, call.segments[0])
+    await call.services.tags.delete(call.user.id, call.segments[0])
     return NO_CONTENT
 
 
 @describe(
     "List the messages that carry a tag",
     detail="Newest first, from all of your mailboxes; `count` is of all pages.",
-    gives=MessageList,
+    response=MessageList,
     query=(_LIMIT, _CURSOR),
     refuses=("tag_not_found",),
 )
 async def messages(call: Call) -> Reply:
     limit, before = _LIMIT.of(call), _CURSOR.of(call)
-    found, total = await call.parts.tags.messages(call.user.id, call.segments[0], limit, before)
+    found, total = await call.services.tags.messages(call.user.id, call.segments[0], limit, before)
     following = found[-1].id if len(found) == limit else UNSET
     return ok(call.language, MessageList([Summary.of(one) for one in found], total, following))
 
@@ -148,7 +148,7 @@ def _message_id(call: Call) -> str:
 @describe(
     "Tag a message",
     detail="Again is no error. Needs an account: a mailbox's token alone is not enough.",
-    gives=TagObject,
+    response=TagObject,
     body=TaggingBody,
     example={"tagId": "01890000-0000-7000-8000-000000000000"},
     refuses=("tag_not_found", "message_not_found"),
@@ -156,17 +156,17 @@ def _message_id(call: Call) -> str:
 async def attach(call: Call) -> Reply:
     user_id, message_id = _acting(call), _message_id(call)
     wanted = await requests.body(call, TaggingBody)
-    tag = await call.parts.tags.attach(user_id, call.mailbox, message_id, wanted.tag_id)
+    tag = await call.services.tags.attach(user_id, call.mailbox, message_id, wanted.tag_id)
     return ok(call.language, TagObject.of(tag))
 
 
-@describe("List your tags on a message", gives=TagList, refuses=("message_not_found",))
+@describe("List your tags on a message", response=TagList, refuses=("message_not_found",))
 async def of_message(call: Call) -> Reply:
-    tags = await call.parts.tags.of_message(_acting(call), call.mailbox, _message_id(call))
+    tags = await call.services.tags.of_message(_acting(call), call.mailbox, _message_id(call))
     return ok(call.language, TagList([TagObject.of(tag) for tag in tags], len(tags)))
 
 
 @describe("Take a tag off a message", status=204, refuses=("tag_not_found", "message_not_found"))
 async def detach(call: Call) -> Reply:
-    await call.parts.tags.detach(_acting(call), call.mailbox, _message_id(call), call.segments[2])
+    await call.services.tags.detach(_acting(call), call.mailbox, _message_id(call), call.segments[2])
     return NO_CONTENT

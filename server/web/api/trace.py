@@ -80,13 +80,13 @@ class FullTraceList(TraceList, rename="camel"):
     "Show what became of mail to a mailbox",
     detail="Each decision of the last hours about the mailbox's own addresses since they were its own: who tried, and "
     "what was answered. A decision is here one or two seconds after it was made.",
-    gives=TraceList,
+    response=TraceList,
     query=(SINCE, LIMIT, CURSOR),
 )
 async def own(call: Call) -> Reply:
     question = Question(since=SINCE.of(call), limit=LIMIT.of(call), before=CURSOR.of(call))
-    aliases = await call.parts.aliases.all(call.mailbox)
-    return ok(call.language, TraceList.of(await call.parts.trace.of_mailbox(call.mailbox, aliases, question)))
+    aliases = await call.services.aliases.all(call.mailbox)
+    return ok(call.language, TraceList.of(await call.services.trace.of_mailbox(call.mailbox, aliases, question)))
 
 
 @describe(
@@ -94,7 +94,7 @@ async def own(call: Call) -> Reply:
     detail="Each decision of the last hours about connections, senders, recipients and messages, newest first; of one "
     "address or of all. A line whose `recipient` is empty and that has `unrecorded` stands for decisions of its kind "
     "that came too fast to be recorded one by one.",
-    gives=FullTraceList,
+    response=FullTraceList,
     query=(ADDRESS, SENDER, SINCE, UNTIL, VERDICT, LIMIT, CURSOR),
 )
 async def every(call: Call) -> Reply:
@@ -107,4 +107,4 @@ async def every(call: Call) -> Reply:
         limit=LIMIT.of(call),
         before=CURSOR.of(call),
     )
-    return ok(call.language, FullTraceList.of(await call.parts.trace.page(question)))
+    return ok(call.language, FullTraceList.of(await call.services.trace.page(question)))

@@ -124,7 +124,7 @@ class DeliveryList(msgspec.Struct):
     "`X-Webhook-Signature` is `sha256=` and the hex HMAC of the body, `X-Webhook-Signature-V2` the same over "
     "`id.timestamp.body` with `X-Webhook-ID` and `X-Webhook-Timestamp`. Anything but 2xx within 10 s is tried again "
     "after 1 min, 5 min, 15 min, 1 h and 6 h; 410 switches the webhook off. An event may come twice, with the same id.",
-    gives=WebhookObject,
+    response=WebhookObject,
     status=201,
     body=NewWebhookBody,
     example={"url": "https://example.org/hook", "events": ["mail.received"]},
@@ -132,24 +132,24 @@ class DeliveryList(msgspec.Struct):
 )
 async def create(call: Call) -> Reply:
     wanted = await requests.body(call, NewWebhookBody)
-    made = await call.parts.webhooks.create(call.user.id, wanted.url, wanted.events, wanted.description or "")
+    made = await call.services.webhooks.create(call.user.id, wanted.url, wanted.events, wanted.description or "")
     return created(call.language, WebhookObject.of(made, secret=True))
 
 
-@describe("List the webhooks of the account", gives=WebhookList)
+@describe("List the webhooks of the account", response=WebhookList)
 async def own(call: Call) -> Reply:
-    found = [WebhookObject.of(one) for one in await call.parts.webhooks.own(call.user.id)]
+    found = [WebhookObject.of(one) for one in await call.services.webhooks.own(call.user.id)]
     return ok(call.language, WebhookList(found, len(found)))
 
 
-@describe("Show a webhook", gives=WebhookObject, refuses=("webhook_not_found",))
+@describe("Show a webhook", response=WebhookObject, refuses=("webhook_not_found",))
 async def show(call: Call) -> Reply:
-    return ok(call.language, WebhookObject.of(await call.parts.webhooks.one(call.user.id, call.segments[0])))
+    return ok(call.language, WebhookObject.of(await call.services.webhooks.one(call.user.id, call.segments[0])))
 
 
 @describe(
     "Change a webhook",
-    gives=WebhookObject,
+    response=WebhookObject,
     body=WebhookChangeBody,
     example={"isActive": False},
     refuses=("webhook_not_found",),
@@ -157,50 +157,52 @@ async def show(call: Call) -> Reply:
 async def change(call: Call) -> Reply:
     wanted = await requests.body(call, WebhookChangeBody)
     change = WebhookChange(wanted.url, wanted.events, wanted.description, wanted.is_active)
-    return ok(call.language, WebhookObject.of(await call.parts.webhooks.update(call.user.id, call.segments[0], change)))
+    return ok(
+        call.language, WebhookObject.of(await call.services.webhooks.update(call.user.id, call.segments[0], change))
+    )
 
 
 @describe(
     "Delete a webhook", detail="What waits for it is not sent any more.", status=204, refuses=("webhook_not_found",)
 )
 async def delete(call: Call) -> Reply:
-    await call.parts.webhooks.delete(call.user.id, call.segments[0])
+    await call.services.webhooks.delete(call.user.id, call.segments[0])
     return NO_CONTENT
 
 
-@describe("List what was sent to a webhook", gives=DeliveryList, query=(_LIMIT,), refuses=("webhook_not_found",))
+@describe("List what was sent to a webhook", response=DeliveryList, query=(_LIMIT,), refuses=("webhook_not_found",))
 async def deliveries(call: Call) -> Reply:
     limit = _LIMIT.of(call)
-    found = await call.parts.webhooks.deliveries(call.user.id, call.segments[0], limit)
+    found = await call.services.webhooks.deliveries(call.user.id, call.segments[0], limit)
     return ok(call.language, DeliveryList([DeliveryObject.of(one) for one in found], len(found)))
 
 
 @describe(
     "Try a webhook",
     detail="Sends a `webhook.test` event, once and now, and answers with what came of it.",
-    gives=DeliveryObject,
+    response=DeliveryObject,
     refuses=("webhook_not_found",),
 )
 async def test(call: Call) -> Reply:
-    return ok(call.language, DeliveryObject.of(await call.parts.webhooks.test(call.user.id, call.segments[0])))
+    return ok(call.language, DeliveryObject.of(await call.services.webhooks.test(call.user.id, call.segments[0])))
 
 
 @describe(
     "Deliver an event again",
     detail="Under the same id, as soon as a worker comes to it, and with the same retries.",
-    gives=DeliveryObject,
+    response=DeliveryObject,
     refuses=("delivery_not_found",),
 )
 async def replay(call: Call) -> Reply:
-    return ok(call.language, DeliveryObject.of(await call.parts.webhooks.replay(call.user.id, call.segments[0])))
+    return ok(call.language, DeliveryObject.of(await call.services.webhooks.replay(call.user.id, call.segments[0])))
 
 
 @describe(
     "Give a webhook a new secret",
     detail="Everything sent from here on is signed with it.",
-    gives=WebhookObject,
+    response=WebhookObject,
     refuses=("webhook_not_found",),
 )
 async def rotate_secret(call: Call) -> Reply:
-    rotated = await call.parts.webhooks.rotate_secret(call.user.id, call.segments[0])
+    rotated = await call.services.webhooks.rotate_secret(call.user.id, call.segments[0])
     return ok(call.language, WebhookObject.of(rotated, secret=True))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from server.cache.responses import Local
+from server.cache.responses import ResponseCache
 from server.config.settings import Config
 from server.services.contracts import (
     Abuse,
@@ -35,7 +35,7 @@ from server.web.streams import Streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebParts:
+class Services:
     """Everything a handler may use. ``served``: which rows of the route table this node answers.
 
     ``readiness`` answers {"database" | "migrations" | "bus" | "replicas" | "broker": "ok" or what is wrong};
@@ -65,7 +65,7 @@ class WebParts:
     transfers: Transfers
     webhooks: Webhooks
     limits: Limits
-    local: Local
+    local: ResponseCache
     readiness: Callable[[], Awaitable[dict[str, str]]]
     metrics: Callable[[], bytes]
     websocket: Callable[[web.BaseRequest, str], Callable[[asyncio.Transport, bytes], None]]
