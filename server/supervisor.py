@@ -172,7 +172,7 @@ class Supervisor:
             self._advance_roll(now)
         self._look_at_slots(now)
         if not self._stopping:
-            self._announce()  # after the look: whoever reads it may ask /health/ready at once
+            self._announce()  # after the look: its reader may ask /health/ready at once
         self._keep_companions()
         self._notifier.alive()
         self._wait(now)

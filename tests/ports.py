@@ -13,7 +13,7 @@ _given: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody listens on and none was given before; drawn by lot, as other runs draw too."""
+    """TCP ports that are free and were not given before; drawn by lot, as other runs draw too."""
     free: list[int] = []
     for port in random.sample(_TOLD, len(_TOLD)):
         if len(free) == count:

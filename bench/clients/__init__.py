@@ -1,0 +1,1 @@
+"""Clients that make load and check every answer. Must not know: the scenario."""

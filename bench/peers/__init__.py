@@ -1,0 +1,1 @@
+"""Servers of others that are measured next to ours."""

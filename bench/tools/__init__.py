@@ -1,0 +1,1 @@
+"""What every scenario needs: launching, statistics, process figures, targets."""

@@ -60,8 +60,7 @@ class Updater(Protocol):
 
 
 class Entry:
-    """A kept answer. Whoever holds on to one asks ``ResponseCache.valid`` before each use; one that was dropped never
-    is.
+    """A kept answer. Ask ``ResponseCache.valid`` before each use; an entry that was dropped is never valid.
 
     Whoever uses one without ``find`` says so in ``used``, which keeps it longer.
     """

@@ -75,7 +75,7 @@ def _wrapped(text: str, indent: str) -> str:
 def modes(config: Config) -> Iterator[Finding]:
     """A mode that no installation for others may have."""
     if config.dev:
-        text = "dev has no limits, no quotas, and mailboxes under any domain; it is for trials and tests alone"
+        text = "dev has no limits, no quotas, and mailboxes under any domain; use it only for trials and tests"
         yield Finding("warning", "MODE", text)
 
 

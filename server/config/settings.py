@@ -281,7 +281,7 @@ SETTINGS: Final = (
         "trace_bytes",
         positive,
         "17179869184",
-        "disk that recorded decisions may take, beside those of the hour; beyond it the oldest hours go early",
+        "disk that recorded decisions may take, without the current hour; beyond it the oldest hours go early",
     ),
     Setting(
         "DATABASE_DSN",

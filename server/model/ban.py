@@ -111,7 +111,7 @@ def _pattern(text: str) -> str | None:
 
 
 class Names:
-    """Patterns of names, asked about one name. ``*`` stands for any letters. ``ends``: until when each pattern counts.
+    """Patterns of names, asked about one name. ``*`` matches any letters. ``ends``: until when each pattern counts.
 
     A name is looked up in dictionaries by what it begins with. Only patterns that begin with ``*`` are tried in turn, a
     few searches of text each. One regular expression of them all took seconds of the loop to compile.
@@ -142,7 +142,7 @@ _NONE: Final[list[tuple[tuple[str, ...], float]]] = []
 
 @lru_cache(maxsize=2 * MAX)  # so that a change of one ban folds one pattern
 def _pieces(pattern: str) -> tuple[str, ...]:
-    """What stands between the stars."""
+    """The text between the stars."""
     return tuple(folded(pattern).split("*"))
 
 

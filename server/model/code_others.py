@@ -1,7 +1,7 @@
 """The words by which mail in twenty languages names numbers that are no codes to enter. Data, and no rule.
 
 Parts of regular expressions in lower case, as in code_words. A kind of code that is no code to enter (of an error, of
-a discount, of a place) is named here whole, so that it ends behind the word for a code in it.
+a discount, of a place) is named here whole, so that it ends after the word for a code in it.
 """
 
 # What names another number, or a code of another kind.

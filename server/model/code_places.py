@@ -129,7 +129,7 @@ def in_reach(lower: str, subject: int, stems: Sequence[str], stretches: Sequence
         return stretches
     by_subject = _by_subject(lower, subject, stems)
     marks = _marks(lower, stems, 0, len(lower))
-    # A mark may stand for another that is up to REACH behind it.
+    # A mark may replace another that is up to REACH after it.
     return [
         one
         for one in stretches

@@ -25,7 +25,7 @@ _GAP = 12
 _SHORT = 4
 # The longest label of a row whose cells hold a digit each.
 _LABEL = 30
-# How far what touches a candidate reaches: a verb with a noun behind it, and a preposition.
+# How far what touches a candidate reaches: a verb with a noun after it, and a preposition.
 _TAIL = 60
 _WITH_REACH = 12
 
@@ -94,7 +94,7 @@ _LED_UP_TO = re.compile(
     rf"(?:\b(?:{code_words.ARTICLES}) )?$"
 )
 _NUMBER_BETWEEN = re.compile(r"(?<![0-9])(?!(?:19|20)[0-9]{2}(?![0-9]))[0-9]{3,}")
-# The number of a word for a code that has one of its own behind it.
+# The number of a word for a code that is followed by its own.
 _NUMBER_LATER = re.compile(r"(?: [^\W\d]+){1,2}:? [0-9]{4}")
 _OWN_NUMBER = re.compile(r"[\s:：=#(\[]{0,3}[0-9]{3}")
 _LIKE = re.compile(rf"\b(?:{code_words.LIKE})\b")
@@ -363,7 +363,7 @@ class _Context:
         return after[: found.start()] if found else after
 
     def _ends_here(self, end: int) -> bool:
-        """Whether the sentence or the line ends behind a candidate."""
+        """Whether the sentence or the line ends after a candidate."""
         return _END.match(self._text, end) is not None
 
     def _is_alone(self, start: int, end: int) -> bool:

@@ -45,7 +45,7 @@ _HOST = re.compile(r"https?://([^/?#]{0,300})", re.IGNORECASE)
 
 def find(text: str, anchors: tuple[Anchor, ...] = ()) -> tuple[str, ...]:
     """At most 20 http(s) URLs of at most 16,384 characters: those that verify, confirm, reset or sign in come first,
-    the sender's home page behind other links, those to leave a list, to other places of the sender and to terms last,
+    the sender's home page after other links, those to leave a list, to other places of the sender and to terms last,
     equal ones in the order of the mail.
 
     Each anchor is judged by its words ("here" by those around it), then by its path; a URL in text by the line in front

@@ -53,7 +53,7 @@ class Noted(NamedTuple):
 
 
 def printable(text: str) -> str:
-    """``text`` with U+FFFD for each character that moves a terminal's cursor, colours or reverses what stands there."""
+    """``text`` with U+FFFD for each character that moves a terminal's cursor, colours or reverses the text."""
     return text if text.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 

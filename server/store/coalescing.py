@@ -2,7 +2,7 @@
 share a statement, so that a burst of reads costs one round trip and one plan. The same question is put once.
 
 A question never joins a statement that is under way already, so what it is answered was read after it was put: a
-caller's ticket (cache/responses.py), taken before, holds. There is no timer: one that comes alone goes alone, at once.
+caller's ticket (cache/responses.py), taken before, holds. There is no timer: a single one goes at once.
 
 Must not know: SQL, or what is asked.
 """

@@ -1,4 +1,4 @@
-"""What has come on a connection ahead of its turn: heads that are not whole, requests behind another.
+"""What has come on a connection ahead of its turn: heads that are not whole, requests that wait.
 
 Lives here: how much of that one connection may have, and that it counts as bytes in flight: the parser keeps all of it
 for as long as its client, or the request in front, takes. Must not know: what a head says.
@@ -19,8 +19,8 @@ _KEPT: Final = 2  # times: as they came, and as fields
 class Ahead:
     """Of one connection, whose bytes all pass through it to the parser.
 
-    A head that is not whole is judged by its rate, like a body; whole requests that wait for the one in front are not,
-    for it is not their client that is slow. What one piece holds behind the end of a head or body is not counted.
+    A head that is not whole is judged by its rate, like a body. Whole requests that wait for the one in front are not:
+    their client is not slow. Bytes after the end of a head or body are not counted within the same piece.
     """
 
     __slots__ = ("_connection", "_head", "_size", "_total", "_transfers", "_transport", "_waiting")
@@ -70,7 +70,7 @@ class Ahead:
         self._head.grow(_KEPT * size)
 
     def _refuse(self) -> None:
-        """Behind a request in progress an answer would be taken for that one's."""
+        """Answer 431. With a request in progress the client would take 431 for its answer: cut the connection."""
         if self._connection.waiting() or self._connection.is_busy():
             self._transport.abort()
         else:
@@ -78,7 +78,7 @@ class Ahead:
             self._transport.close()
 
     def begun(self) -> None:
-        """A request has begun: those behind it hold what is left, in equal parts."""
+        """A request has begun. The requests that still wait hold the rest, in equal parts."""
         if self._waiting is not None:
             left = self._connection.waiting()
             if left:

@@ -1,7 +1,7 @@
 """Repeated requests answered before they are parsed.
 
 A client that polls sends the same head, byte for byte, again and again: the token is part of it, so an answer found by
-the whole head belongs to whoever sends it. ``FastPath`` remembers which kept answer (cache/responses.py) a head led to.
+the whole head belongs to its sender. ``FastPath`` remembers which kept answer (cache/responses.py) a head led to.
 ``FastPathProtocol`` owns a connection's transport, answers what ``FastPath`` knows, and passes all else to aiohttp's
 protocol.
 
@@ -465,7 +465,7 @@ def front_of(request: web.BaseRequest) -> FastPathProtocol | None:
 
 
 class FastPathServer(web.Server):
-    """aiohttp's server, each of its connections behind a ``FastPathProtocol``."""
+    """aiohttp's server, with a ``FastPathProtocol`` in front of each connection."""
 
     def __init__(self, handler: Any, hot: FastPath, **options: Any) -> None:
         super().__init__(handler, **options)

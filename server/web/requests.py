@@ -105,7 +105,7 @@ class Call:
 
     @property
     def request(self) -> web.Request:
-        """The whole request. What depends on mailbox and target alone must do without: see ``RequestTarget``."""
+        """The whole request. A handler whose answer is cached must do without: see ``RequestTarget``."""
         if not isinstance(self.asked, web.Request):
             raise LookupError("of this request only the target is known")
         return self.asked

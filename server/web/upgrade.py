@@ -1,7 +1,7 @@
 """``GET /v1/ws``: the handshake that makes a connection a WebSocket (RFC 6455 section 4.2).
 
 Lives here: what a request must say, and the 101. Must not know: frames, or what is said over the connection: whoever
-``services.websocket`` stands for gets its transport.
+``services.websocket`` names gets its transport.
 """
 
 import asyncio

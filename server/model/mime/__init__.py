@@ -1,7 +1,7 @@
 """Raw mail bytes to the values that are stored, listed and shown; the one place that decides what a mail "is".
 
-Pure functions, bytes in and values out, no I/O and nothing async. Knows RFC 5322 and MIME through `mime_parts` and
-`mime_text`; must not know mailboxes, SMTP, storage or HTTP. `html` is what the sender wrote: `sanitise` cleans it when
+Pure functions, bytes in and values out, no I/O and nothing async. Knows RFC 5322 and MIME through `parts` and
+`text`; must not know mailboxes, SMTP, storage or HTTP. `html` is what the sender wrote: `sanitise` cleans it when
 it is read.
 
 Every string in a result is bounded and holds no NUL and no lone surrogate.

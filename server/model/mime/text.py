@@ -1,6 +1,6 @@
 """Header values and texts of mail: encoded words, parameters, line ends, clean strings.
 
-Pure functions with no I/O. Nothing here knows the structure of a message (`mime_parts`) or what a message is
+Pure functions with no I/O. Nothing here knows the structure of a message (`parts`) or what a message is
 shown as (`mime`). Every function is total: it returns a string for any input, and that string holds no NUL and no
 lone surrogate, so it can be encoded as UTF-8, put into JSON and stored.
 """

@@ -44,7 +44,7 @@ _BEST: Final[tuple[Verdict, ...]] = ("pass", "temperror", "policy", "fail", "neu
 
 
 class Authentication:
-    """Stands in front of a MailSink, whose messages it checks once they are stored. Implements contracts.MailSink."""
+    """Wraps a MailSink and checks its messages once they are stored. Implements contracts.MailSink."""
 
     def __init__(
         self,
